@@ -1,0 +1,33 @@
+"""trtd: a supervised multi-tenant inference daemon for TensorRT and ONNX Runtime.
+
+Importing this package needs no GPU package, opens nothing and starts nothing. The names below are what applications use;
+everything else is reached through its own module.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtd.client import Answer as Answer
+    from trtd.client import BFloat16 as BFloat16
+    from trtd.client import Client as Client
+    from trtd.client import aio as aio
+    from trtd.errors import TrtdError as TrtdError
+
+__version__ = metadata.version("trtd")
+__all__ = ["Answer", "BFloat16", "Client", "TrtdError", "aio", "errors"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client only when it is asked for: a worker imports `trtd` too and must start fast."""
+    if name == "TrtdError":
+        from trtd.errors import TrtdError
+
+        return TrtdError
+    if name in {"Answer", "BFloat16", "Client", "aio"}:
+        import trtd.client
+
+        return getattr(trtd.client, name)
+    raise AttributeError(f"module 'trtd' has no attribute {name!r}")

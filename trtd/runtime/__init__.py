@@ -1,0 +1,1 @@
+"""The only place that imports inference runtimes (and later tensorrt and cuda), each lazily."""

@@ -1,0 +1,87 @@
+"""What a worker needs of a runtime: load models, say what they take, run batches on slots.
+
+Implemented by `trtd.runtime.onnxruntime` (CPU), `trtd.runtime.scripted` (tests), and the TensorRT runtime. Nothing here
+imports any of them; `trtd.runtime.open_runtime(name, ...)` does, lazily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from trtd.wire.messages import ModelDescription
+from trtd.wire.settings import ModelSettings
+
+Arrays = Mapping[str, np.ndarray]
+"""Tensors by name, C-contiguous. bfloat16 is a uint16 array; the model's description says which it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """Which runtime it is, for `trtd status`."""
+
+    name: str
+    version: str
+
+
+class Slot(Protocol):
+    """The means to run one batch at a time. Used by one thread only, its own; slots of one model run side by side."""
+
+    def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Run the requests as one batch and return one answer each, in order.
+
+        Args:
+            requests: inputs of each request, validated against the description. With more than one, the first dimensions
+                add up to the batch and all other dimensions agree.
+
+        Returns:
+            Outputs of each request. They may be views that are valid until the next call.
+
+        Raises:
+            trtd.errors.ModelFailed: the runtime refused these inputs; the process is sound.
+            trtd.errors.OutOfMemory: memory did not suffice; the process is sound.
+            trtd.core.faults.ProcessFault: the process is not sound any more and has to leave.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """Names, dtypes and shapes, read from the model itself."""
+        ...
+
+    def open_slot(self) -> Slot:
+        """A new slot on this model; called in the thread that will use it."""
+        ...
+
+    def warm_up_inputs(self) -> Sequence[Arrays]:
+        """Inputs, one request each, whose runs leave nothing to be done lazily at the first real request."""
+        ...
+
+
+class Runtime(Protocol):
+    """One runtime in one process."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Name and version."""
+        ...
+
+    def load(self, settings: ModelSettings) -> Model:
+        """Load a model.
+
+        Raises:
+            trtd.errors.InvalidConfig: the file is missing, damaged or not for this runtime; it says which.
+            trtd.errors.OutOfMemory: it does not fit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; repeatable."""
+        ...
