@@ -1,12 +1,11 @@
 """trtd: a supervised multi-tenant inference daemon for TensorRT and ONNX Runtime.
 
-Importing this package needs no GPU package, opens nothing and starts nothing. The names below are what applications use;
-everything else is reached through its own module.
+Importing this package needs no GPU package, opens nothing and starts nothing. The names below are what applications
+use; everything else is reached through its own module.
 """
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,18 +15,27 @@ if TYPE_CHECKING:
     from trtd.client import aio as aio
     from trtd.errors import TrtdError as TrtdError
 
-__version__ = metadata.version("trtd")
+    __version__: str
+
 __all__ = ["Answer", "BFloat16", "Client", "TrtdError", "aio", "errors"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client only when it is asked for: a worker imports `trtd` too and must start fast."""
+    """Import only what is asked for: workers and `trtd status` import `trtd` too and must start fast."""
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("trtd")
     if name == "TrtdError":
         from trtd.errors import TrtdError
 
         return TrtdError
-    if name in {"Answer", "BFloat16", "Client", "aio"}:
+    if name in {"Answer", "BFloat16", "Client"}:
         import trtd.client
 
         return getattr(trtd.client, name)
+    if name == "aio":
+        from trtd.client import aio
+
+        return aio
     raise AttributeError(f"module 'trtd' has no attribute {name!r}")
