@@ -1,0 +1,212 @@
+"""What trtd says about itself: structured log lines on stderr, and the names of its metrics.
+
+Entry points call `configure` once; everything else receives or makes a `Logger` by `get_logger`. An event is named
+`area.past_tense` and carries values as fields, never inside its name:
+`log.info("worker.exited", generation=3, cause="killed")`. Children write to the stderr that they inherit, so that one
+stream has the daemon, its children and their native crash texts.
+
+structlog is imported by the first line that is written, because its import takes longer than the start of a child: a
+child should be ready before it logs. What the metrics count is decided in `trtd.supervisor.metrics`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+Format = Literal["auto", "console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+LEVELS: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+METRIC_REQUESTS = "trtd_requests_total"
+METRIC_REQUEST_DURATION = "trtd_request_duration_seconds"
+METRIC_QUEUE_DURATION = "trtd_queue_duration_seconds"
+METRIC_QUEUE_DEPTH = "trtd_queue_depth"
+METRIC_IN_FLIGHT = "trtd_in_flight"
+METRIC_HELD_BYTES = "trtd_held_bytes"
+METRIC_ACCEPTED = "trtd_accepted_total"
+METRIC_ANSWERED = "trtd_answered_total"
+METRIC_FAILED = "trtd_failed_total"
+METRIC_REFUSED = "trtd_refused_total"
+METRIC_WORKER_RESTARTS = "trtd_worker_restarts_total"
+METRIC_WORKER_RECOVERY = "trtd_worker_recovery_duration_seconds"
+METRIC_WORKER_READY = "trtd_worker_ready"
+METRIC_WORKER_MEMORY = "trtd_worker_memory_bytes"
+METRIC_ROUTER_RESTARTS = "trtd_router_restarts_total"
+METRIC_BUILD_INFO = "trtd_build_info"
+
+
+class _Output:
+    """Writes lines to one stream without ever blocking or failing its caller: what cannot be written is counted.
+
+    A log reader that stands still must not stand the daemon still, and one that is gone must not end it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.dropped = 0
+
+    def write(self, line: str) -> bool:
+        """Write one line in one system call; False when it was dropped."""
+        try:
+            if not self._would_take():
+                self.dropped += 1
+                return False
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.dropped += 1
+            return False
+        return True
+
+    def _would_take(self) -> bool:
+        """Whether the stream takes a line now. A pipe that polls writable has room for 4,096 bytes."""
+        try:
+            fd = self.stream.fileno()
+        except (OSError, ValueError):
+            return True
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        return bool(poller.poll(0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Configuration:
+    output: _Output
+    is_json: bool
+    least: int
+    fields: dict[str, Any]
+
+
+_configuration: _Configuration | None = None
+_line: Callable[[str, str, dict[str, Any]], str] | None = None
+
+
+def configure(
+    log_format: str = "auto", level: str = "info", *, stream: TextIO | None = None, fields: dict[str, Any] | None = None
+) -> _Configuration:
+    """Decide once per process how log lines look and where they go.
+
+    Args:
+        log_format: `console` for people, `json` for one JSON object per line, `auto` for `console` on a terminal only.
+        level: least level that is written: `debug`, `info`, `warning` or `error`.
+        stream: stderr where it is not given.
+        fields: bound to every line of this process.
+
+    Raises:
+        ValueError: an unknown format or level.
+    """
+    global _configuration, _line
+    if log_format not in {"auto", "console", "json"}:
+        raise ValueError(f"log format is {log_format!r}, not auto, console or json")
+    if level not in LEVELS:
+        raise ValueError(f"log level is {level!r}, not one of {', '.join(LEVELS)}")
+    target = stream if stream is not None else sys.stderr
+    is_json = log_format == "json" or (log_format == "auto" and not target.isatty())
+    _configuration = _Configuration(_Output(target), is_json, LEVELS[level], dict(fields or {}))
+    _line = None
+    return _configuration
+
+
+def resolved_format(log_format: str, stream: TextIO | None = None) -> str:
+    """`console` or `json`: what `auto` means for the stream, so that children can be told."""
+    if log_format != "auto":
+        return log_format
+    return "console" if (stream if stream is not None else sys.stderr).isatty() else "json"
+
+
+def _render(level: str, event: str, fields: dict[str, Any]) -> None:
+    """Send one event through structlog's processors and write the line."""
+    global _line
+    configuration = _configuration or configure()
+    if LEVELS[level] < configuration.least:
+        return
+    if _line is None:
+        _line = _build(configuration)
+    output = configuration.output
+    dropped = output.dropped
+    if dropped and output.write(_line("warning", "log.lines_dropped", {"count": dropped})):
+        output.dropped -= dropped
+    output.write(_line(level, event, fields))
+
+
+def _build(configuration: _Configuration) -> Callable[[str, str, dict[str, Any]], str]:
+    """The function from level, event and fields to one line of text."""
+    import structlog
+
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
+    is_colored = configuration.output.stream.isatty() and not os.environ.get("NO_COLOR")
+    console = structlog.dev.ConsoleRenderer(
+        colors=is_colored, timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+    )
+    json = structlog.processors.JSONRenderer(default=str)
+
+    def line(level: str, event: str, fields: dict[str, Any]) -> str:
+        entry = {**stamp(None, level, {}), "level": level, "event": event, **configuration.fields, **fields}
+        if configuration.is_json:
+            return str(json(None, level, entry))
+        return str(console(None, level, entry)).replace("\n", " ")
+
+    return line
+
+
+@dataclass(frozen=True, slots=True)
+class Logger:
+    """A logger with bound fields. Immutable: `bind` returns a new one. Safe in several threads."""
+
+    fields: tuple[tuple[str, Any], ...] = ()
+
+    def bind(self, **fields: Any) -> Logger:
+        """A logger that adds these fields to every line."""
+        return Logger(tuple({**dict(self.fields), **fields}.items()))
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Something that helps while looking for a defect."""
+        _render("debug", event, {**dict(self.fields), **fields})
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Something that happened as it should."""
+        _render("info", event, {**dict(self.fields), **fields})
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Something went wrong and trtd deals with it."""
+        _render("warning", event, {**dict(self.fields), **fields})
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Something went wrong and somebody has to act."""
+        _render("error", event, {**dict(self.fields), **fields})
+
+
+def get_logger(**fields: Any) -> Logger:
+    """A logger with these fields bound."""
+    return Logger(tuple(fields.items()))
+
+
+class RateLimit:
+    """Lets one event per key through in an interval, and says how many it held back, so that a flood fills no log.
+
+    Keys are bounded too: the one that was seen longest ago is forgotten first.
+    """
+
+    def __init__(self, every_s: float, *, max_keys: int = 1024) -> None:
+        self._every_s = every_s
+        self._max_keys = max_keys
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def take(self, key: str, now: float) -> int | None:
+        """None when the event is to be held back, else how many were held back since the last one that was not."""
+        passed_at, held = self._seen.get(key, (-float("inf"), 0))
+        if now - passed_at < self._every_s:
+            self._seen[key] = (passed_at, held + 1)
+            return None
+        self._seen[key] = (now, 0)
+        self._seen.move_to_end(key)
+        if len(self._seen) > self._max_keys:
+            self._seen.popitem(last=False)
+        return held
