@@ -98,11 +98,12 @@ class TenantEndpoint:
         tenant: its name.
         limits: bounds of its queue, weight, attempts.
         address: ZeroMQ ipc address of its endpoint.
-        allow_uids: users that may connect.
+        allow_uids: users that may connect; the daemon's own user and root always may.
         allow_gids: groups whose members may connect.
         tcp_address: optional `tcp://` address; needs the router's CURVE secret key.
         curve_clients: keys that may use the tenant over tcp.
         max_request_bytes: most payload bytes of one request.
+        allow_everyone: whether every local user may connect (`*` in the configuration); the two lists do not matter then.
     """
 
     tenant: str
@@ -113,6 +114,7 @@ class TenantEndpoint:
     tcp_address: str | None
     curve_clients: tuple[CurveClient, ...]
     max_request_bytes: int
+    allow_everyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
