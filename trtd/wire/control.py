@@ -1,18 +1,28 @@
 """The supervisor's channel to each child: one SOCK_SEQPACKET socketpair, one msgpack message per packet.
 
-Messages are frozen dataclasses. `encode` and `decode` cover them and the settings of `trtd.wire.settings`; decoding is strict
-(unknown tags, missing or extra fields and wrong types raise `Malformed`), because a child runs code that came with a model.
+Messages are frozen dataclasses, written as `[tag, field...]` with the name of the class as tag. `encode` and `decode_message` cover
+them, `encode_settings` and `decode_settings` the settings of `trtd.wire.settings`. Decoding is strict (unknown tags, missing or extra
+fields and wrong types raise `Malformed`), because a child runs code that came with a model.
 """
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from msgpack import packb
 
 from trtd.core.faults import Fault
+from trtd.errors import Malformed, TooLarge
+from trtd.wire import headers, records
 from trtd.wire.messages import ModelDescription
-from trtd.wire.settings import TenantEndpoint
+from trtd.wire.settings import RouterSettings, TenantEndpoint, WorkerSettings
 
 MAX_PACKET_BYTES = 128 * 1024
+MAX_SETTINGS_BYTES = 16 * 1024 * 1024
+MAX_ITEMS = 4096
+"""Most entries of one array in a message."""
 
 # child to supervisor
 
@@ -99,6 +109,7 @@ class TenantStats:
         duration_sum_s: sum of the same.
         queue_buckets: likewise for the time until a worker had it.
         queue_sum_s: sum of the same.
+        undeliverable: answers whose client was gone or did not read; they are counted above as well.
     """
 
     tenant: str
@@ -118,6 +129,7 @@ class TenantStats:
     duration_sum_s: float
     queue_buckets: tuple[int, ...]
     queue_sum_s: float
+    undeliverable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +151,10 @@ class RouterStats:
 
 @dataclass(frozen=True, slots=True)
 class TenantIsEmpty:
-    """The tenant's gate is closed and its last answer has left."""
+    """The tenant's gate is closed and its last answer has left. `epoch` is that of the GateSet which closed it."""
 
     tenant: str
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +199,15 @@ class TenantForgotten:
 
 @dataclass(frozen=True, slots=True)
 class GateSet:
-    """To the router: take new requests of the tenant, or refuse them as draining and announce when it is empty."""
+    """To the router: take new requests of the tenant, or refuse them as draining and announce when it is empty.
+
+    `epoch` grows when the gate is moved and comes back in TenantIsEmpty, so that the end of an earlier drain is not
+    mistaken for the end of this one.
+    """
 
     tenant: str
     is_open: bool
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +288,54 @@ SupervisorMessage = (
     | AskUnfinished
     | PoisonReleased
 )
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (*typing.get_args(ChildMessage), *typing.get_args(SupervisorMessage))
+}
+
+Settings = TypeVar("Settings", WorkerSettings, RouterSettings)
+
+
+def encode(message: ChildMessage | SupervisorMessage) -> bytes:
+    """The packet of a message. Text that is not valid Unicode (a file name, say) is written with escapes.
+
+    Raises:
+        TooLarge: the packet would break `MAX_PACKET_BYTES`.
+        ValueError: a float is not finite.
+    """
+    packet: bytes = packb([type(message).__name__, *records.to_plain(message)], unicode_errors="backslashreplace")
+    if len(packet) > MAX_PACKET_BYTES:
+        raise TooLarge(f"{type(message).__name__} needs {len(packet)} bytes, the most is {MAX_PACKET_BYTES}")
+    return packet
+
+
+def decode_message(packet: bytes | memoryview) -> ChildMessage | SupervisorMessage:
+    """The message in a packet.
+
+    Raises:
+        Malformed: the packet is no message.
+    """
+    values = headers.unpack(packet, "the packet", MAX_PACKET_BYTES, MAX_ITEMS)
+    if type(values) is not tuple or not values:
+        raise Malformed(f"the packet: expected an array [tag, field...], got {headers.type_name(values)}")
+    kind = _KINDS.get(values[0]) if type(values[0]) is str else None
+    if kind is None:
+        raise Malformed(f"the packet: {headers.show(values[0])} is no message")
+    return records.from_plain(kind, values[1:])  # type: ignore[no-any-return]  # an instance of `kind`
+
+
+def encode_settings(settings: WorkerSettings | RouterSettings) -> bytes:
+    """The settings of a child, for its memfd."""
+    return packb([type(settings).__name__, *records.to_plain(settings)])  # type: ignore[no-any-return]  # msgpack has no types
+
+
+def decode_settings(data: bytes | memoryview, kind: type[Settings]) -> Settings:
+    """The settings of a child.
+
+    Raises:
+        Malformed: they are not of this kind.
+    """
+    values = headers.unpack(data, "the settings", MAX_SETTINGS_BYTES, MAX_ITEMS)
+    if type(values) is not tuple or not values or values[0] != kind.__name__:
+        raise Malformed(f"the settings: expected an array that starts with {kind.__name__}")
+    return records.from_plain(kind, values[1:])  # type: ignore[no-any-return]  # an instance of `kind`
