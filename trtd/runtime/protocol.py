@@ -34,11 +34,12 @@ class Slot(Protocol):
         """Run the requests as one batch and return one answer each, in order.
 
         Args:
-            requests: inputs of each request, validated against the description. With more than one, the first dimensions
-                add up to the batch and all other dimensions agree.
+            requests: inputs of each request, validated against the description. With more than one, the first
+                dimensions add up to the batch and all other dimensions agree.
 
         Returns:
-            Outputs of each request. They may be views that are valid until the next call.
+            Outputs of each request. They are sent without a copy: nobody writes to their memory after the return. They
+            may be views, of one another or of the inputs.
 
         Raises:
             trtd.errors.ModelFailed: the runtime refused these inputs; the process is sound.
