@@ -5,10 +5,11 @@ Covers exits, hangs and what a worker reports about itself. The CUDA and Xid tab
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trtd.errors import Blame
+from trtd.errors import Blame, ExitCode
 
 
 class FaultDomain(StrEnum):
@@ -39,6 +40,11 @@ class FaultKind(StrEnum):
     REQUESTED = "requested"
 
 
+CHARGED_BLAMES = frozenset({Blame.TENANT, Blame.DAEMON})
+CRASH_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+"""Signals by which a process ends itself; any other one came from somebody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault, classified.
@@ -61,6 +67,16 @@ class Fault:
     permanent: bool = False
     code: int = 0
 
+    @property
+    def is_charged(self) -> bool:
+        """Whether the restart budget of the child that had this fault pays for it."""
+        return self.blame in CHARGED_BLAMES and self.kind is not FaultKind.REQUESTED
+
+    @property
+    def ends_process(self) -> bool:
+        """Whether the process that reported it has to go."""
+        return self.sticky or self.permanent
+
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
@@ -81,3 +97,35 @@ class ProcessFault(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
         self.fault = fault
+
+
+def classify_exit(status: ExitStatus) -> Fault:
+    """The fault that an exit stands for, when nobody asked the process to leave and it gave no other cause."""
+    if status.signal is not None:
+        return _classify_signal(status.signal)
+    code = status.code or 0
+    match code:
+        case ExitCode.OK:
+            return Fault(FaultKind.EXITED, "left without being asked (exit code 0)")
+        case ExitCode.BAD_DATA:
+            return Fault(FaultKind.BAD_MODEL, f"cannot use its model (exit code {code})", permanent=True, code=code)
+        case ExitCode.BAD_CONFIG:
+            message = f"cannot use its configuration (exit code {code})"
+            return Fault(FaultKind.BAD_CONFIG, message, permanent=True, code=code)
+        case ExitCode.TEMPORARY:
+            return Fault(FaultKind.TEMPORARY, f"left to be restarted (exit code {code})", code=code)
+        case ExitCode.INTERNAL:
+            message = f"left with a defect of trtd's own (exit code {code})"
+            return Fault(FaultKind.EXITED, message, blame=Blame.DAEMON, code=code)
+        case _:
+            return Fault(FaultKind.EXITED, f"exited with code {code}", code=code)
+
+
+def _classify_signal(number: int) -> Fault:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number in CRASH_SIGNALS:
+        return Fault(FaultKind.CRASHED, f"crashed with {name}", code=number)
+    return Fault(FaultKind.KILLED, f"killed by {name}", code=number)

@@ -1,0 +1,257 @@
+"""The table: what each event does in each state, every pair decided; and `step`, which looks it up.
+
+A pair moves (a handler decides; the states that it can lead to stand beside it, and the child may stay), is ignored
+(late or repeated: nothing to do) or is illegal (it cannot happen: it is reported and changes nothing). Events of an
+older generation are late frames and ignored in every state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from trtd.core.lifecycle import moves
+from trtd.core.lifecycle.child import Child
+from trtd.core.lifecycle.vocabulary import (
+    Beat,
+    BecameReady,
+    DrainRequested,
+    Effect,
+    Emptied,
+    Event,
+    Exited,
+    FaultReported,
+    Greeted,
+    KillRequested,
+    RestartRequested,
+    Spawned,
+    SpawnFailed,
+    StartRequested,
+    State,
+    StopRequested,
+    TimePassed,
+)
+
+
+class Pass(Enum):
+    """Cells in which nothing happens."""
+
+    IGNORED = "ignored"
+    ILLEGAL = "illegal"
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """A cell in which a handler decides.
+
+    Attributes:
+        handler: see `trtd.core.lifecycle.moves`.
+        targets: states that it can lead to; empty when the child stays.
+    """
+
+    handler: moves.Handler
+    targets: tuple[State, ...] = ()
+
+
+Cell = Moves | Pass
+
+IGNORED = Pass.IGNORED
+ILLEGAL = Pass.ILLEGAL
+
+STOPPED = State.STOPPED
+STARTING = State.STARTING
+WARMING = State.WARMING
+READY = State.READY
+DRAINING = State.DRAINING
+STOPPING = State.STOPPING
+BACKOFF = State.BACKOFF
+QUARANTINED = State.QUARANTINED
+STUCK = State.STUCK
+
+EVENTS: tuple[type[Event], ...] = (
+    StartRequested,
+    StopRequested,
+    DrainRequested,
+    KillRequested,
+    RestartRequested,
+    Spawned,
+    SpawnFailed,
+    Greeted,
+    BecameReady,
+    Beat,
+    FaultReported,
+    Emptied,
+    Exited,
+    TimePassed,
+)
+
+ROWS: dict[State, dict[type[Event], Cell]] = {
+    STOPPED: {
+        StartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StopRequested: IGNORED,
+        DrainRequested: IGNORED,
+        KillRequested: IGNORED,
+        RestartRequested: IGNORED,
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: IGNORED,
+        BecameReady: IGNORED,
+        Beat: IGNORED,
+        FaultReported: IGNORED,
+        Emptied: IGNORED,
+        Exited: ILLEGAL,
+        TimePassed: IGNORED,
+    },
+    STARTING: {
+        StartRequested: IGNORED,
+        StopRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        DrainRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(moves.kill_to_restart, (STOPPING,)),
+        Spawned: Moves(moves.spawned),
+        SpawnFailed: Moves(moves.spawn_failed, (STARTING, BACKOFF, QUARANTINED)),
+        Greeted: Moves(moves.greeted, (WARMING,)),
+        BecameReady: ILLEGAL,
+        Beat: ILLEGAL,
+        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        Emptied: ILLEGAL,
+        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(moves.kill_for_slow_start, (STOPPING,)),
+    },
+    WARMING: {
+        StartRequested: IGNORED,
+        StopRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        DrainRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(moves.kill_to_restart, (STOPPING,)),
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: ILLEGAL,
+        BecameReady: Moves(moves.become_ready, (READY,)),
+        # Loading a model may hold the interpreter, so silence means nothing yet, and nor does a beat.
+        Beat: IGNORED,
+        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        Emptied: ILLEGAL,
+        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(moves.kill_for_slow_start, (STOPPING,)),
+    },
+    READY: {
+        StartRequested: IGNORED,
+        StopRequested: Moves(moves.stop_service, (STOPPING,)),
+        DrainRequested: Moves(moves.drain_to_stop, (DRAINING,)),
+        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(moves.drain_to_restart, (DRAINING,)),
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: ILLEGAL,
+        BecameReady: ILLEGAL,
+        Beat: Moves(moves.beat),
+        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        Emptied: ILLEGAL,
+        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(moves.check_patience, (STOPPING,)),
+    },
+    DRAINING: {
+        StartRequested: Moves(moves.want_again),
+        StopRequested: Moves(moves.stop_service, (STOPPING,)),
+        DrainRequested: Moves(moves.want_no_more),
+        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        RestartRequested: IGNORED,
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: ILLEGAL,
+        BecameReady: ILLEGAL,
+        Beat: Moves(moves.beat),
+        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        Emptied: Moves(moves.end_service, (STOPPING,)),
+        Exited: Moves(moves.exited, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(moves.check_patience, (STOPPING,)),
+    },
+    STOPPING: {
+        StartRequested: Moves(moves.want_again),
+        StopRequested: Moves(moves.want_no_more),
+        DrainRequested: Moves(moves.want_no_more),
+        KillRequested: Moves(moves.kill_stopping),
+        RestartRequested: Moves(moves.restart_once_gone),
+        Spawned: Moves(moves.spawned_too_late),
+        SpawnFailed: Moves(moves.spawn_failed, (STOPPED, STARTING)),
+        Greeted: IGNORED,
+        BecameReady: IGNORED,
+        Beat: IGNORED,
+        FaultReported: Moves(moves.note_fault),
+        Emptied: IGNORED,
+        Exited: Moves(moves.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(moves.lose_patience_with_stop, (STUCK,)),
+    },
+    BACKOFF: {
+        StartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StopRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        DrainRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        KillRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        RestartRequested: Moves(moves.start_afresh, (STARTING,)),
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: IGNORED,
+        BecameReady: IGNORED,
+        Beat: IGNORED,
+        FaultReported: IGNORED,
+        Emptied: IGNORED,
+        Exited: ILLEGAL,
+        TimePassed: Moves(moves.start_after_backoff, (STARTING,)),
+    },
+    QUARANTINED: {
+        StartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StopRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        DrainRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        KillRequested: Moves(moves.stop_waiting, (STOPPED,)),
+        RestartRequested: Moves(moves.start_afresh, (STARTING,)),
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: IGNORED,
+        BecameReady: IGNORED,
+        Beat: IGNORED,
+        FaultReported: IGNORED,
+        Emptied: IGNORED,
+        Exited: ILLEGAL,
+        TimePassed: Moves(moves.probe, (STARTING,)),
+    },
+    # The kernel has not let go of a killed process: only its end leads out, whatever is wanted meanwhile.
+    STUCK: {
+        StartRequested: Moves(moves.want_again),
+        StopRequested: Moves(moves.want_no_more),
+        DrainRequested: Moves(moves.want_no_more),
+        KillRequested: Moves(moves.want_no_more),
+        RestartRequested: Moves(moves.restart_once_gone),
+        Spawned: ILLEGAL,
+        SpawnFailed: ILLEGAL,
+        Greeted: IGNORED,
+        BecameReady: IGNORED,
+        Beat: IGNORED,
+        FaultReported: Moves(moves.note_fault),
+        Emptied: IGNORED,
+        Exited: Moves(moves.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: IGNORED,
+    },
+}
+
+TRANSITIONS: dict[tuple[State, type[Event]], Cell] = {
+    (state, event): cell for state, row in ROWS.items() for event, cell in row.items()
+}
+"""(state, event type) -> cell; a test holds it complete."""
+
+
+def step(child: Child, event: Event, now: float) -> tuple[Child, tuple[Effect, ...]]:
+    """The child after an event, and what the shell shall do about it, in order.
+
+    Args:
+        child: as it is.
+        event: what happened.
+        now: instant at which it happened, in monotonic seconds; never smaller than at an earlier step.
+    """
+    cell = TRANSITIONS[child.state, type(event)]
+    generation = getattr(event, "generation", child.generation)
+    if generation < child.generation or cell is Pass.IGNORED:
+        return child, ()
+    if generation > child.generation or cell is Pass.ILLEGAL:
+        return moves.refuse(child, event, now)
+    return cell.handler(child, event, now)
