@@ -234,9 +234,19 @@ class Unreachable(TrtdError):
 
 
 class InvalidConfig(TrtdError):
-    """The configuration cannot be used."""
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: all that is wrong, one line each; the message alone where nothing else is known.
+    """
 
     code = ErrorCode.INVALID_CONFIG
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, problems: tuple[str, ...] | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.problems = problems or (message,)
 
 
 class Usage(TrtdError):

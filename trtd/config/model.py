@@ -1,28 +1,74 @@
-"""The configuration as frozen pydantic models. Every key has its unit, its default and its meaning here and nowhere else.
+"""The configuration as frozen pydantic models: every key has its unit, default and meaning here and nowhere else.
 
-Reading files, environment and flags is in `trtd.config.load`. A key that is unknown is an error; a version that is unknown
-is refused.
+A key's unit is the end of its name: `_s` is seconds, `_bytes` is bytes. From these models come the full sample
+(`trtd.config.sample`), the texts of problems (`trtd.config.validation`) and what a reload can apply
+(`trtd.config.reload`). Reading files, environment and flags is in `trtd.config.load`; rules that concern several keys
+are in `trtd.config.checks`. An unknown key is an error; an unknown version is refused.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-CONFIG_VERSION = 1
+CONFIG_VERSION: Final = 1
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+class Reload(Enum):
+    """What it takes until a changed value counts, as the sample says it."""
+
+    LIVE = "a reload applies it"
+    WORKERS = "a reload replaces the tenant's workers one after the other"
+    DAEMON = "needs a restart of the daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What a string has to look like, in words for people."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """Marks a string as a path: a relative one is resolved when its layer is read."""
+
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
+    Expect("1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"),
+]
 """Of a tenant or model: lower case, digits, `-` and `_`; it becomes part of a socket's path and of metric labels."""
 
-Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Version = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
+    Expect("a string of 1 to 63 letters, digits, ., - and _, beginning with a letter or digit"),
+]
+Path = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$"), Expect("a path"), FileName()]
+PathOrEmpty = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$"), Expect("a path or an empty string"), FileName()]
+Accounts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(strict=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86_400)]
+BytesOrZero = Annotated[int, Field(ge=0, le=2**50)]
+Bytes = Annotated[int, Field(ge=4096, le=2**50)]
+Difference = Annotated[float, Field(ge=0, le=1_000_000)]
+CurveKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}$"),
+    Expect("a CURVE public key of 40 characters (Z85)"),
+]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    reload: ClassVar[Reload] = Reload.DAEMON
+    """Of every key of the section that is not marked otherwise."""
 
 
 class LogFormat(StrEnum):
@@ -36,15 +82,19 @@ class LogFormat(StrEnum):
 class Log(_Section):
     """What is logged and how."""
 
-    format: LogFormat = Field(LogFormat.AUTO, strict=False, description="auto, console or json")
+    format: LogFormat = Field(
+        LogFormat.AUTO, strict=False, description="form of the log lines; auto: console on a terminal, json elsewhere"
+    )
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
 
 
 class Daemon(_Section):
     """The daemon as a whole."""
 
-    runtime_dir: str = Field(
-        "", description="directory of all sockets; empty: /run/trtd for root, else $XDG_RUNTIME_DIR/trtd"
+    runtime_dir: PathOrEmpty = Field(
+        "",
+        description="directory of all sockets;"
+        " empty: /run/trtd for root, else $XDG_RUNTIME_DIR/trtd, else /tmp/trtd-UID",
     )
     drain_timeout_s: Seconds = Field(30.0, description="patience of SIGTERM with accepted requests")
     beat_every_s: Annotated[float, Field(ge=0.01, le=10)] = Field(
@@ -53,143 +103,191 @@ class Daemon(_Section):
 
 
 class Operators(_Section):
-    """Who may use the operators' socket. Root and the daemon's own user may do everything."""
+    """Who may use the operators' socket, by name or number. Root and the daemon's own user may do everything."""
 
-    operator_users: tuple[str, ...] = Field(
-        (), strict=False, description="users who may drain, resume, restart, reload"
+    reload: ClassVar[Reload] = Reload.LIVE
+
+    operator_users: Accounts = Field((), description="users who may drain, resume, restart and reload")
+    operator_groups: Accounts = Field((), description="groups whose members may do the same")
+    viewer_users: Accounts = Field((), description="users who may see the status")
+    viewer_groups: Accounts = Field((), description="groups whose members may do the same")
+
+
+class Restart(_Section):
+    """When a dead process is started again. The first restart after a healthy time is immediate."""
+
+    reload: ClassVar[Reload] = Reload.LIVE
+
+    base_s: Seconds = Field(0.1, description="delay before the second restart; it doubles from there")
+    cap_s: Seconds = Field(30.0, description="longest delay")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="random part of the delay, up and down")
+    healthy_after_s: Seconds = Field(60.0, description="a process ready for so long counts as sound again")
+    budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        10, description="deaths in a window that are still restarted; one more is quarantine"
     )
-    operator_groups: tuple[str, ...] = Field((), strict=False, description="groups who may do the same")
-    viewer_users: tuple[str, ...] = Field((), strict=False, description="users who may see the status")
-    viewer_groups: tuple[str, ...] = Field((), strict=False, description="groups who may do the same")
+    window_s: Seconds = Field(60.0, description="length of the window")
+    probe_after_s: SecondsOrZero = Field(60.0, description="quarantine ends with a trial after so long; 0: never")
+
+
+class RouterRestart(Restart):
+    """When a dead router is started again. It holds no model and every tenant waits for it: little patience."""
+
+    reload: ClassVar[Reload] = Reload.DAEMON
+
+    base_s: Seconds = Field(0.02, description="delay before the second restart; it doubles from there")
+    cap_s: Seconds = Field(1.0, description="longest delay")
+    budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        1000, description="deaths in a window that are still restarted; one more is quarantine"
+    )
+    probe_after_s: SecondsOrZero = Field(5.0, description="quarantine ends with a trial after so long; 0: never")
+
+
+class Health(_Section):
+    """Patience with a process."""
+
+    reload: ClassVar[Reload] = Reload.LIVE
+
+    hello_s: Seconds = Field(20.0, description="from spawn to the first word")
+    warmup_s: Seconds = Field(120.0, description="from the first word to ready; loading models is part of it")
+    beat_s: Seconds = Field(1.0, description="longest silence")
+    progress_s: Seconds = Field(30.0, description="longest time without progress while work is in flight")
+    drain_s: Seconds = Field(30.0, description="for one that is replaced: until its last answer")
+    stop_s: Seconds = Field(5.0, description="from the request to stop to SIGKILL")
+    reap_s: Seconds = Field(10.0, description="from SIGKILL until it counts as stuck")
+
+
+class RouterHealth(Health):
+    """Patience with the router."""
+
+    reload: ClassVar[Reload] = Reload.DAEMON
 
 
 class Router(_Section):
     """The process in front of the workers."""
 
-    memory_limit_bytes: Annotated[int, Field(ge=0)] = Field(
+    memory_limit_bytes: BytesOrZero = Field(
         2 * 1024**3, description="resident memory above which it is replaced; 0: no limit"
     )
-    socket_mode: Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")] = Field(
-        "0666", description="permission bits of endpoint sockets; the kernel-checked peer decides in any case"
+    socket_mode: Annotated[
+        str, StringConstraints(pattern=r"^0?[0-7]{3}$"), Expect('permission bits as an octal string, such as "0660"')
+    ] = Field("0666", description="mode of the endpoint sockets; the kernel-checked peer decides in any case")
+    curve_secret_key_file: PathOrEmpty = Field(
+        "", description="file with the router's Z85 secret key; tcp endpoints need it"
     )
-    curve_secret_key_file: str = Field("", description="file with the Z85 secret key; needed by tcp endpoints")
+    health: RouterHealth = Field(default_factory=RouterHealth)
+    restart: RouterRestart = Field(default_factory=RouterRestart)
 
 
 class Metrics(_Section):
     """The Prometheus endpoint."""
 
-    listen: str = Field("", description="empty: off; 127.0.0.1:PORT, [::1]:PORT or unix:/path")
+    listen: Annotated[
+        str,
+        StringConstraints(pattern=r"^(|127\.0\.0\.1:[0-9]{1,5}|\[::1\]:[0-9]{1,5}|unix:/[^\x00]+)$"),
+        Expect('"" for none, "127.0.0.1:PORT", "[::1]:PORT" or "unix:/PATH" (loopback and unix sockets only)'),
+    ] = Field("", description="where it listens; empty: off")
 
 
 class Probe(_Section):
     """A known answer that a worker must give before it counts as ready."""
 
-    path: str = Field(description=".npz file with arrays in.NAME and out.NAME")
-    absolute: Annotated[float, Field(ge=0)] = Field(1e-4, description="largest absolute difference")
-    relative: Annotated[float, Field(ge=0)] = Field(
-        1e-3, description="largest difference relative to the expected value"
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    path: Path = Field(
+        description=".npz file with arrays in.NAME and out.NAME", examples=["/srv/models/resnet.probe.npz"]
     )
+    absolute: Difference = Field(1e-4, description="largest absolute difference")
+    relative: Difference = Field(1e-3, description="largest difference relative to the expected value")
 
 
 class Model(_Section):
-    """One model of a tenant."""
+    """One model of a tenant. Several tables may share one `name` with different versions."""
 
-    path: str = Field(description="file of the model; relative paths start at the configuration file's directory")
-    version: Version = Field("1", description="what clients may ask for; several tables may share `name`")
-    name: Name | None = Field(None, description="what clients ask for; the table's own name by default")
-    max_batch: Annotated[int, Field(ge=1, le=65_536)] = Field(32, description="most items run together")
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    path: Path = Field(
+        description="file of the model; a relative path starts at the directory of the file it stands in",
+        examples=["/srv/models/resnet.onnx"],
+    )
+    version: Version = Field("1", description="what clients may ask for; without it they get the last one listed")
+    name: Name | None = Field(
+        None, description="what clients ask for; by default the table's own name", examples=["resnet"]
+    )
+    max_batch: Annotated[int, Field(ge=1, le=65_536)] = Field(32, description="most items run together; 1: no batching")
     max_delay_s: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="longest wait of a request for others of its batch; 0 takes what is there"
     )
-    probe: Probe | None = Field(None, description="known answer checked before READY")
+    probe: Probe | None = Field(None)
 
 
 class Queue(_Section):
     """Bounds on a tenant's accepted and unanswered requests."""
 
+    reload: ClassVar[Reload] = Reload.LIVE
+
     max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="most requests")
-    max_bytes: Annotated[int, Field(ge=4096)] = Field(256 * 1024**2, description="most payload bytes")
-    max_request_bytes: Annotated[int, Field(ge=4096)] = Field(
-        64 * 1024**2, description="most payload bytes of one request"
-    )
+    max_bytes: Bytes = Field(256 * 1024**2, description="most payload of all of them")
+    max_request_bytes: Annotated[Bytes, Reload.WORKERS] = Field(64 * 1024**2, description="most payload of one request")
     max_outstanding: Annotated[int, Field(ge=1, le=4096)] = Field(
         64, description="most requests at one worker at a time"
     )
     default_timeout_s: Seconds = Field(30.0, description="deadline of a request that names none")
     max_timeout_s: Seconds = Field(600.0, description="longest deadline that a request may name")
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, description="workers one request may be given to")
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, description="workers that one request may be given to")
     poison_s: SecondsOrZero = Field(600.0, description="how long an input that ended workers is refused")
-
-
-class Restart(_Section):
-    """When dead workers are started again."""
-
-    base_s: Seconds = Field(0.1, description="delay before the second restart; the first is immediate")
-    cap_s: Seconds = Field(30.0, description="longest delay")
-    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="random part of the delay, up and down")
-    healthy_after_s: Seconds = Field(60.0, description="a worker ready for so long starts anew")
-    budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        10, description="deaths in a window that are still restarted"
-    )
-    window_s: Seconds = Field(60.0, description="length of the window")
-    probe_after_s: SecondsOrZero = Field(
-        60.0, description="a quarantined worker is tried again after so long; 0: never"
-    )
-
-
-class Health(_Section):
-    """Patience with a worker."""
-
-    hello_s: Seconds = Field(20.0, description="from spawn to the first word")
-    warmup_s: Seconds = Field(120.0, description="from the first word to ready")
-    beat_s: Seconds = Field(1.0, description="longest silence")
-    progress_s: Seconds = Field(30.0, description="longest time without progress while a batch runs")
-    drain_s: Seconds = Field(30.0, description="for a worker that is replaced: until its last answer")
-    stop_s: Seconds = Field(5.0, description="from the request to stop to SIGKILL")
-    reap_s: Seconds = Field(10.0, description="from SIGKILL until it counts as stuck")
 
 
 class Memory(_Section):
     """Host memory of each worker of a tenant."""
 
-    limit_bytes: Annotated[int, Field(ge=0)] = Field(0, description="0: no limit")
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    limit_bytes: BytesOrZero = Field(0, description="resident memory above which a worker is replaced; 0: no limit")
 
 
 class Tcp(_Section):
-    """An endpoint for other hosts. Always CURVE; the key decides who may use the tenant."""
+    """An endpoint for other hosts. Always CURVE: the client's key decides who may use the tenant."""
 
-    listen: Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9.]+|\*):[0-9]{1,5}$")] = Field(
-        description="ADDRESS:PORT"
-    )
-    clients: dict[str, Annotated[str, StringConstraints(min_length=40, max_length=40)]] = Field(
-        default_factory=dict, description="name = CURVE public key (Z85, 40 characters)"
+    reload: ClassVar[Reload] = Reload.LIVE
+
+    listen: Annotated[
+        str,
+        StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(\.[0-9]{1,3}){3}|\*):[0-9]{1,5}$"),
+        Expect('"ADDRESS:PORT" with an IPv4 address, an IPv6 address in brackets, or *'),
+    ] = Field(description="where it listens", examples=["192.0.2.1:5555"])
+    clients: dict[Name, CurveKey] = Field(
+        default_factory=dict,
+        description="CURVE public keys that may use the tenant, by the name of their holder",
+        examples=[{"laptop": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"}],
     )
 
 
 class Tenant(_Section):
     """One tenant: its models, its limits, its workers."""
 
+    reload: ClassVar[Reload] = Reload.WORKERS
+
     runtime: Literal["onnxruntime", "scripted"] = Field(
         "onnxruntime", description="what runs the models; scripted is for tests"
     )
-    replicas: Annotated[int, Field(ge=1, le=64)] = Field(1, description="worker processes")
+    replicas: Annotated[int, Field(ge=1, le=64), Reload.LIVE] = Field(1, description="worker processes")
     slots: Annotated[int, Field(ge=1, le=64)] = Field(1, description="batches run at a time in one worker")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="threads of the runtime inside one run")
-    weight: Annotated[int, Field(ge=1, le=1000)] = Field(
+    weight: Annotated[int, Field(ge=1, le=1000), Reload.LIVE] = Field(
         1, description="share of the router, relative to other tenants"
     )
-    allow_users: tuple[str, ...] = Field(
-        (),
-        strict=False,
-        description="users (names or uids) that may send; `*` for all; the daemon's own always may",
+    allow_users: Annotated[Accounts, Reload.LIVE] = Field(
+        (), description='users who may send, by name or number; "*" for all; the daemon\'s own user always may'
     )
-    allow_groups: tuple[str, ...] = Field((), strict=False, description="groups (names or gids) whose members may send")
-    models: dict[Name, Model] = Field(min_length=1, description="the models")
+    allow_groups: Annotated[Accounts, Reload.LIVE] = Field(
+        (), description="groups whose members may send, by name or number"
+    )
+    models: dict[Name, Model] = Field(min_length=1, description="the models, at least one")
     queue: Queue = Field(default_factory=Queue)
     restart: Restart = Field(default_factory=Restart)
     health: Health = Field(default_factory=Health)
     memory: Memory = Field(default_factory=Memory)
-    tcp: Tcp | None = Field(None, description="endpoint for other hosts")
+    tcp: Tcp | None = Field(None)
 
 
 class Config(_Section):
@@ -201,4 +299,4 @@ class Config(_Section):
     operators: Operators = Field(default_factory=Operators)
     router: Router = Field(default_factory=Router)
     metrics: Metrics = Field(default_factory=Metrics)
-    tenants: dict[Name, Tenant] = Field(default_factory=dict, description="by name")
+    tenants: dict[Name, Tenant] = Field(default_factory=dict, description="the tenants, by name")
