@@ -1,17 +1,18 @@
 """The exact bytes of wire protocol v1: msgpack header frames, strictly limited, beside raw tensor frames.
 
-Encoding and decoding of headers only; arrays are turned into frames and back by `trtd.wire.tensors`, frames are compared with
-their specs by `trtd.wire.frames`. The headers between router and workers are in `trtd.wire.batches`.
+Encoding and decoding of headers only; arrays are turned into frames and back by `trtd.wire.tensors`, frames are
+compared with their specs by `trtd.wire.frames`. The headers between router and workers are in `trtd.wire.batches`.
 
-Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line that names the key, and nothing else. A key
-that is unknown is refused in a request (the daemon would silently do less than was asked) and ignored in an answer (an older
-client reads a newer daemon).
+Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line that names the key, and nothing
+else. A key that is unknown is refused in a request (the daemon would silently do less than was asked) and ignored in
+an answer (an older client reads a newer daemon).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Never
+from typing import Any
 
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import Malformed, TrtdError
@@ -20,6 +21,8 @@ from trtd.wire.batches import decode_batch as decode_batch
 from trtd.wire.batches import decode_worker_message as decode_worker_message
 from trtd.wire.batches import encode_batch as encode_batch
 from trtd.wire.batches import encode_worker_message as encode_worker_message
+from trtd.wire.descriptions import decode_models as decode_models
+from trtd.wire.descriptions import encode_models as encode_models
 from trtd.wire.frames import check_frames as check_frames
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
@@ -35,9 +38,7 @@ from trtd.wire.messages import (
     RouterMessage,
     Timing,
 )
-from trtd.wire.specs import decode_models as decode_models
 from trtd.wire.specs import decode_specs, encode_specs
-from trtd.wire.specs import encode_models as encode_models
 
 MIN_PRIORITY = -8
 MAX_PRIORITY = 7
@@ -45,12 +46,16 @@ MAX_PRIORITY = 7
 _INFER_KEYS = frozenset({"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority"})
 _DESCRIBE_KEYS = frozenset({"v", "type", "id", "model"})
 _HEALTH_KEYS = frozenset({"v", "type", "id"})
+_TIMING_ITEMS = 3
 
 
 def encode_client_message(message: ClientMessage) -> bytes:
     """The header frame of a client's message.
 
+    Values are taken as they are and checked by the daemon, so that there is one place where the rules are.
+
     Raises:
+        Malformed: a value cannot be written at all.
         TooLarge: the header would break its limit.
     """
     fields: headers.Fields
@@ -60,7 +65,7 @@ def encode_client_message(message: ClientMessage) -> bytes:
             fields["version"] = message.version
         fields["inputs"] = encode_specs(message.inputs)
         if message.timeout_s is not None:
-            fields["timeout_s"] = float(message.timeout_s)
+            fields["timeout_s"] = message.timeout_s
         if message.priority:
             fields["priority"] = message.priority
     elif isinstance(message, DescribeRequest):
@@ -83,29 +88,26 @@ def decode_client_message(header: bytes | memoryview) -> ClientMessage:
     if kind == "infer":
         return _decode_infer_request(fields)
     if kind == "describe":
-        if not _DESCRIBE_KEYS.issuperset(fields):
-            headers.refuse_unknown_keys(fields, _DESCRIBE_KEYS, "a describe request")
+        _check_keys(fields, _DESCRIBE_KEYS, "a describe request")
         model = headers.name(fields, "model") if "model" in fields else None
         return DescribeRequest(headers.request_id(fields), model)
     if kind == "health":
-        if not _HEALTH_KEYS.issuperset(fields):
-            headers.refuse_unknown_keys(fields, _HEALTH_KEYS, "a health request")
+        _check_keys(fields, _HEALTH_KEYS, "a health request")
         return HealthRequest(headers.request_id(fields))
-    _refuse_type(fields, "infer, describe, health")
+    raise _wrong_type(fields, "infer, describe, health")
 
 
 def _decode_infer_request(fields: headers.Fields) -> InferRequest:
-    if not _INFER_KEYS.issuperset(fields):
-        headers.refuse_unknown_keys(fields, _INFER_KEYS, "an infer request")
+    _check_keys(fields, _INFER_KEYS, "an infer request")
     priority = fields.get("priority", 0)
     if type(priority) is not int or not MIN_PRIORITY <= priority <= MAX_PRIORITY:
-        headers.wrong(fields, "priority", f"an integer from {MIN_PRIORITY} to {MAX_PRIORITY}")
+        raise headers.wrong(fields, "priority", f"an integer from {MIN_PRIORITY} to {MAX_PRIORITY}")
     return InferRequest(
         headers.request_id(fields),
         headers.name(fields, "model"),
         headers.name(fields, "version") if "version" in fields else None,
         decode_specs(fields, "inputs"),
-        headers.seconds(fields, "timeout_s") if "timeout_s" in fields else None,
+        headers.timeout(fields, "timeout_s") if "timeout_s" in fields else None,
         priority,
     )
 
@@ -116,8 +118,8 @@ def read_request_id(header: bytes | memoryview) -> RequestId:
         fields = headers.unpack(header, "the header")
     except TrtdError:
         return UNKNOWN_REQUEST_ID
-    value = fields.get("id") if isinstance(fields, dict) else None
-    if isinstance(value, bytes) and len(value) == REQUEST_ID_BYTES:
+    value = fields.get("id") if type(fields) is dict else None
+    if type(value) is bytes and len(value) == REQUEST_ID_BYTES:
         return RequestId(value)
     return UNKNOWN_REQUEST_ID
 
@@ -128,7 +130,8 @@ def encode_router_message(message: RouterMessage) -> bytes:
     The text of an error or of a health answer is cut and made one line, so that an error can always be sent.
 
     Raises:
-        TooLarge: the header would break its limit.
+        Malformed: a value cannot be written at all.
+        TooLarge: the header of a result would break its limit.
     """
     fields: headers.Fields
     if isinstance(message, InferAnswer):
@@ -148,11 +151,11 @@ def encode_router_message(message: RouterMessage) -> bytes:
             "v": WIRE_VERSION,
             "type": "error",
             "id": message.id,
-            "code": str(message.code),
+            "code": message.code,
             "message": headers.one_line(message.message),
         }
-        if message.retry_after_s is not None:
-            fields["retry_after_s"] = float(message.retry_after_s)
+        if message.retry_after_s is not None and 0 <= message.retry_after_s < math.inf:
+            fields["retry_after_s"] = message.retry_after_s
     elif isinstance(message, DescribeAnswer):
         fields = {"v": WIRE_VERSION, "type": "models", "id": message.id}
     else:
@@ -171,6 +174,8 @@ def encode_router_message(message: RouterMessage) -> bytes:
 
 def decode_router_message(header: bytes | memoryview, frames: Sequence[Any] = ()) -> RouterMessage:
     """An answer from its header frame and, for a `DescribeAnswer`, the frame that follows it.
+
+    The tensor frames of a result are for `check_frames`.
 
     Raises:
         Malformed, UnsupportedVersion, UnsupportedDtype: see above.
@@ -191,7 +196,7 @@ def decode_router_message(header: bytes | memoryview, frames: Sequence[Any] = ()
             headers.request_id(fields),
             headers.name(fields, "code"),
             headers.text(fields, "message"),
-            headers.seconds(fields, "retry_after_s") if "retry_after_s" in fields else None,
+            headers.wait(fields, "retry_after_s") if "retry_after_s" in fields else None,
         )
     if kind == "models":
         if len(frames) != 1:
@@ -206,30 +211,37 @@ def decode_router_message(header: bytes | memoryview, frames: Sequence[Any] = ()
             _decode_versions(fields),
             headers.name(fields, "daemon_version"),
         )
-    _refuse_type(fields, "result, error, models, health")
+    raise _wrong_type(fields, "result, error, models, health")
+
+
+def _check_keys(fields: headers.Fields, known: frozenset[str], what: str) -> None:
+    if not known.issuperset(fields):
+        unknown = next(key for key in fields if key not in known)
+        raise Malformed(f"{headers.show(unknown)} is no key of {what}; there are {', '.join(sorted(known))}")
 
 
 def _decode_timing(fields: headers.Fields) -> Timing:
-    value = fields.get("timing")
-    if type(value) is not tuple or len(value) < 3:
-        headers.wrong(fields, "timing", "an array [queue_us, batch_us, compute_us]")
-    queue_us, batch_us, compute_us = value[:3]
-    for part in (queue_us, batch_us, compute_us):
-        if type(part) is not int or not 0 <= part <= headers.MAX_UINT:
-            raise Malformed("timing: expected integers from 0 to 2**63 - 1")
-    return Timing(queue_us, batch_us, compute_us)
+    value = headers.array(fields, "timing")
+    if len(value) >= _TIMING_ITEMS:
+        # A newer daemon may append to the array.
+        queue_us, batch_us, compute_us = value[:_TIMING_ITEMS]
+        if (
+            type(queue_us) is type(batch_us) is type(compute_us) is int
+            and 0 <= (queue_us | batch_us | compute_us) <= headers.MAX_UINT
+        ):
+            return Timing(queue_us, batch_us, compute_us)
+    raise Malformed("timing: expected [queue_us, batch_us, compute_us], integers from 0 to 2**63 - 1")
 
 
 def _decode_versions(fields: headers.Fields) -> tuple[int, ...]:
-    versions = headers.array(fields, "wire_versions", headers.MAX_UINT)
-    for version in versions:
-        if type(version) is not int or version < 0:
-            raise Malformed("wire_versions: expected an array of integers")
+    versions = headers.array(fields, "wire_versions")
+    if any(type(version) is not int or version < 0 for version in versions):
+        raise Malformed("wire_versions: expected an array of integers")
     return versions
 
 
-def _refuse_type(fields: headers.Fields, known: str) -> Never:
+def _wrong_type(fields: headers.Fields, known: str) -> Malformed:
     kind = fields.get("type")
     if type(kind) is not str:
-        headers.wrong(fields, "type", f"one of {known}")
-    raise Malformed(f"type: {headers.show(kind)} is none of {known}")
+        return headers.wrong(fields, "type", f"one of {known}")
+    return Malformed(f"type: {headers.show(kind)} is none of {known}")

@@ -1,8 +1,9 @@
 """The supervisor's channel to each child: one SOCK_SEQPACKET socketpair, one msgpack message per packet.
 
-Messages are frozen dataclasses, written as `[tag, field...]` with the name of the class as tag. `encode` and `decode_message` cover
-them, `encode_settings` and `decode_settings` the settings of `trtd.wire.settings`. Decoding is strict (unknown tags, missing or extra
-fields and wrong types raise `Malformed`), because a child runs code that came with a model.
+Messages are frozen dataclasses, written as `[tag, field...]` with the name of the class as tag. `encode` and
+`decode_message` cover them, `encode_settings` and `decode_settings` the settings of `trtd.wire.settings`. Decoding is
+strict (unknown tags, missing or extra fields and wrong types raise `Malformed`), because a child runs code that came
+with a model.
 """
 
 from __future__ import annotations

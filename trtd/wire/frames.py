@@ -1,4 +1,4 @@
-"""Tensor frames as bytes: how many there must be and how long each is. Needs no numpy, so that the router starts fast."""
+"""Tensor frames as bytes: how many there must be and how long each is. No numpy, so that the router starts fast."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_frames(specs: Sequence[TensorSpec], frames: Sequence[Any]) -> int:
         size = frame_bytes(frame)
         if size != math.prod(spec.shape) * ITEM_BYTES[spec.dtype]:
             raise Malformed(
-                f"tensor {ascii(spec.name)}: its frame has {size} bytes, "
+                f"tensor {spec.name!a}: its frame has {size} bytes, "
                 f"{spec.dtype} of shape {list(spec.shape)} needs {payload_bytes(spec)}"
             )
         total += size

@@ -1,8 +1,8 @@
 """Wire protocol v1: the messages between clients and the router, and between the router and workers.
 
-A message is one small msgpack header frame, then raw tensor frames (C order, little endian). Limits on the header, and the
-encoding itself, are in `trtd.wire.codec`; the README describes the same in words. The tenant stands in no message: the
-endpoint decides it. Supervision travels elsewhere (`trtd.wire.control`).
+A message is one small msgpack header frame, then raw tensor frames (C order, little endian). Limits on the header, and
+the encoding itself, are in `trtd.wire.codec`; the README describes the same in words. The tenant stands in no message:
+the endpoint decides it. Supervision travels elsewhere (`trtd.wire.control`).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ ClientMessage = InferRequest | DescribeRequest | HealthRequest
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went, in microseconds. `queue` in the router, `batch` waiting in the worker, `compute` in the runtime."""
+    """Where the time went, in microseconds: waiting in the router, waiting in the worker, running."""
 
     queue_us: int
     batch_us: int
@@ -223,15 +223,17 @@ class HealthAnswer:
 RouterMessage = InferAnswer | ErrorAnswer | DescribeAnswer | HealthAnswer
 
 
-# Between router and worker. An entry's own frames follow the batch header in the order of the entries: for a request its
-# header frame as the client sent it, then its tensor frames; for a result the header frame as the client shall get it, then
-# its tensor frames.
+# Between router and worker. An entry's own frames follow the batch header in the order of the entries: for a request
+# its header frame as the client sent it, then its tensor frames; for a result the header frame as the client shall get
+# it, then its tensor frames.
 
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Worker to router, first message of each connection: who I am. The router compares the kernel's pid of the peer with
-    the supervisor's word."""
+    """Worker to router, first message of each connection: who I am.
+
+    The router compares the kernel's pid of the peer with the supervisor's word.
+    """
 
     tenant: str
     replica: int

@@ -2,8 +2,8 @@
 
 A connection carries one command: `{"v": 1, "command": NAME, "args": {...}}`. The daemon answers with any number of
 `{"progress": {...}}` lines and one last line, `{"ok": {...}}` or `{"error": {"code", "message", "retry_after_s"}}`.
-The table says what exists and which role it needs; `trtd.supervisor.control` holds the handlers and `trtd.cli.commands` the
-renderers, and a test proves that each row has both.
+The table says what exists and which role it needs; `trtd.supervisor.control` holds the handlers and `trtd.cli.commands`
+the renderers, and a test proves that each row has both.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """Frozen dataclasses as msgpack arrays, strictly typed by their annotations: the codec under `trtd.wire.control`.
 
-A dataclass becomes the array of its fields in their order, a tuple an array, an enum its value. Decoding checks every value
-against its annotation (bool is no int, a float is finite, arity is exact) and raises `Malformed` with the path of the field.
-Annotations may be int, float, str, bytes, bool, `X | None`, `tuple[X, ...]`, `tuple[A, B]`, enums, dataclasses, NewTypes of these. Each
-class is examined once.
+A dataclass becomes the array of its fields in their order, a tuple an array, an enum its value. Decoding checks every
+value against its annotation (bool is no int, a float is finite, arity is exact) and raises `Malformed` with the path
+of the field. Annotations may be int, float, str, bytes, bool, enums, dataclasses, `X | None`, `tuple[X, ...]`,
+`tuple[A, B]` and NewTypes of these. Each class is examined once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -42,8 +41,17 @@ def from_plain(kind: type[Any], values: Any) -> Any:
     return _class_codec(kind)[1](values, kind.__name__)
 
 
-@functools.cache
+_class_codecs: dict[type[Any], tuple[ToPlain, FromPlain]] = {}
+
+
 def _class_codec(kind: type[Any]) -> tuple[ToPlain, FromPlain]:
+    codec = _class_codecs.get(kind)
+    if codec is None:
+        codec = _class_codecs[kind] = _make_class_codec(kind)
+    return codec
+
+
+def _make_class_codec(kind: type[Any]) -> tuple[ToPlain, FromPlain]:
     hints = typing.get_type_hints(kind)
     names = tuple(field.name for field in dataclasses.fields(kind))
     codecs = [_codec(hints[name]) for name in names]
@@ -78,7 +86,7 @@ def _codec(hint: Any) -> tuple[ToPlain, FromPlain]:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum_codec(hint)
     if dataclasses.is_dataclass(hint):
-        return _class_codec(typing.cast(type[Any], hint))
+        return _class_codec(typing.cast("type[Any]", hint))
     raise TypeError(f"records cannot carry {hint}")
 
 

@@ -1,7 +1,8 @@
 """What a child is told at its start, as plain frozen values: the configuration as far as it concerns that child.
 
-The supervisor derives them from the configuration (`trtd.supervisor.settings`) and hands them over as a sealed memfd; the child
-reads them with `trtd.wire.control.decode`. So a child needs neither pydantic nor the configuration files, and starts fast.
+The supervisor derives them from the configuration (`trtd.supervisor.settings`) and hands them over as a sealed memfd;
+the child reads them with `trtd.wire.control.decode_settings`. So a child needs neither pydantic nor the configuration
+files, and starts fast.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class WorkerSettings:
         threads: threads that the runtime may use inside one run.
         router_address: ZeroMQ address of the router's endpoint for workers.
         beat_every_s: interval of life signs.
-        memory_limit_bytes: RSS above which the worker reports a fault and leaves; 0 for none (a cgroup may limit it as well).
+        memory_limit_bytes: RSS above which the worker reports a fault and leaves; 0 for none (a cgroup may limit it as
+            well).
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
         max_request_bytes: most payload bytes of one message.
@@ -103,7 +105,8 @@ class TenantEndpoint:
         tcp_address: optional `tcp://` address; needs the router's CURVE secret key.
         curve_clients: keys that may use the tenant over tcp.
         max_request_bytes: most payload bytes of one request.
-        allow_everyone: whether every local user may connect (`*` in the configuration); the two lists do not matter then.
+        allow_everyone: whether every local user may connect (`*` in the configuration); the two lists do not matter
+            then.
     """
 
     tenant: str
