@@ -1,0 +1,296 @@
+"""SHELL: one `Exchange` used by many threads, without a thread of its own in the usual case.
+
+Leader and followers: of the threads that wait for answers one, the leader, waits on the descriptors and completes the
+requests of all; when its own is done it passes the lead on. So a single caller never pays for a switch of threads. A
+background thread starts with the first request that nobody has to wait for (`Client.submit`): it leads when no other
+thread does, at once where a callback is due and after a moment otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trtd.client.exchange import Completion, Exchange
+from trtd.client.handle import Handle
+from trtd.client.transport import Transport
+from trtd.errors import Unreachable, Usage
+from trtd.wire.messages import ClientMessage
+
+PATIENCE_S = 0.005
+"""How long the background thread leaves the lead to a thread that is about to wait for a result."""
+
+_log = logging.getLogger("trtd.client")
+
+Callback = Callable[[Any], object]
+
+
+class SharedExchange:
+    """An `Exchange` behind a lock, and who waits on it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._exchange = Exchange(transport)
+        self._lock = threading.Lock()
+        self._vacancy = threading.Condition(self._lock)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        for fd in (transport.fd, transport.monitor_fd, self._wake_fd):
+            self._poll.register(fd, select.POLLIN)
+        self._monitor_fd = transport.monitor_fd
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._leader: int | None = None
+        self._leader_handle: Handle[Any] | None = None
+        self._looks_again_at = math.inf
+        self._followers: dict[threading.Lock, None] = {}
+        self._background: threading.Thread | None = None
+        self._is_background_idle = False
+        self._called_back_count = 0
+
+    def submit(
+        self,
+        message: ClientMessage,
+        tensors: Sequence[Any],
+        timeout_s: float,
+        handle: Handle[Any],
+        *,
+        is_detached: bool,
+    ) -> None:
+        """Send a request, or keep it until it can be sent.
+
+        Args:
+            message: the request.
+            tensors: its tensor frames; they must not change until the request has ended.
+            timeout_s: what the request gives the daemon.
+            handle: gets the outcome.
+            is_detached: whether the request has to go on though nobody may be waiting for it.
+
+        Raises:
+            trtd.errors.Usage: the client is closed, or belongs to the process that this one was forked from.
+            trtd.errors.TooLarge: the request's header breaks its limit.
+        """
+        if os.getpid() != self._pid:
+            raise Usage("a client cannot be used in a process forked from its own; open another one there")
+        now = time.monotonic()
+        with self._lock:
+            if self._is_closed:
+                raise Usage("this client is closed")
+            completions = self._exchange.submit(message, tensors, timeout_s, handle, now)
+            if self._leader is not None:
+                # The leader waits on descriptors whose edge this send may have used up.
+                if self._exchange.has_work():
+                    completions += self._exchange.turn(now, is_connection_news=False)
+                if now + timeout_s < self._looks_again_at:
+                    self._wake_leader()
+            callbacks = self._settle(completions)
+            if is_detached:
+                self._call_background()
+        _run(callbacks)
+
+    def wait_for(self, handle: Handle[Any], timeout_s: float | None) -> bool:
+        """Block until the handle is done; False when the time was up first."""
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if handle.outcome is not None:
+                    return True
+                if time.monotonic() >= until:
+                    return False
+                if self._is_closed:
+                    handle.outcome = Unreachable("this client was closed before the answer came")
+                    return True
+                seat = None if self._leader is None else self._sit_down(handle)
+                if seat is None:
+                    self._leader, self._leader_handle = threading.get_ident(), handle
+            if seat is None:
+                self._lead(handle, until)
+            else:
+                self._follow(seat, handle, until)
+
+    def call_when_done(self, handle: Handle[Any], callback: Callback) -> bool:
+        """Register a callback; False when the handle is done already."""
+        with self._lock:
+            if handle.outcome is not None:
+                return False
+            if not handle.callbacks:
+                self._called_back_count += 1
+            handle.callbacks.append(callback)
+            self._call_background(is_urgent=True)
+        return True
+
+    def abandon(self, handle: Handle[Any]) -> None:
+        """Nobody will ask for this handle's outcome any more."""
+        with self._lock:
+            self._exchange.abandon(handle.id)
+            self._pass_on()
+
+    def close(self) -> None:
+        """End every request as `Unreachable` and release everything; repeatable. Callbacks run in this thread."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for seat in list(self._followers):
+                self._release(seat)
+            if self._leader is not None:
+                self._wake_leader()
+            self._vacancy.notify_all()
+            self._vacancy.wait_for(lambda: self._leader is None)
+            callbacks = self._settle(self._exchange.close())
+            os.close(self._wake_fd)
+        _run(callbacks)
+        if self._background is not None and self._background is not threading.current_thread():
+            self._background.join()
+
+    # Leading. But for `_lead`, `_wait` and `_follow` the caller holds the lock.
+
+    def _lead(self, handle: Handle[Any] | None, until: float) -> None:
+        """Wait on the descriptors and complete whatever comes, until the handle is done or the time is up.
+
+        Without a handle, until nothing is pending or somebody else wants the lead. Callbacks run after the lead is
+        given up, so that they may use the client.
+        """
+        is_first, is_news = True, False
+        try:
+            while True:
+                with self._lock:
+                    now = time.monotonic()
+                    callbacks: list[tuple[Callback, Handle[Any]]] = []
+                    if not self._is_closed and (not is_first or self._exchange.has_work()):
+                        callbacks = self._settle(self._exchange.turn(now, is_connection_news=is_news))
+                    if callbacks or self._is_closed or now >= until or not self._has_to_lead(handle):
+                        self._stop_leading()
+                        break
+                    deadline = self._exchange.next_deadline()
+                    self._looks_again_at = until if deadline is None else min(until, deadline)
+                    wait_s = self._looks_again_at - now
+                is_first, is_news = False, self._wait(wait_s)
+        except BaseException:
+            with self._lock:
+                if self._leader == threading.get_ident():
+                    self._stop_leading()
+            raise
+        _run(callbacks)
+
+    def _has_to_lead(self, handle: Handle[Any] | None) -> bool:
+        if handle is not None:
+            return handle.outcome is None
+        return len(self._exchange) > 0 and (self._called_back_count > 0 or not self._followers)
+
+    def _wait(self, wait_s: float) -> bool:
+        """Wait on the descriptors. Whether there is news of the connection."""
+        is_news = False
+        for fd, _ in self._poll.poll(None if wait_s == math.inf else max(wait_s, 0) * 1000):
+            if fd == self._monitor_fd:
+                is_news = True
+            elif fd == self._wake_fd:
+                os.eventfd_read(fd)
+        return is_news
+
+    def _stop_leading(self) -> None:
+        self._leader = self._leader_handle = None
+        self._looks_again_at = math.inf
+        if self._is_closed:
+            self._vacancy.notify_all()
+        else:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._leader is not None:
+            return
+        if self._followers:
+            self._release(next(iter(self._followers)))
+        elif len(self._exchange):
+            self._call_background()
+
+    def _settle(self, completions: list[Completion]) -> list[tuple[Callback, Handle[Any]]]:
+        callbacks: list[tuple[Callback, Handle[Any]]] = []
+        for handle, outcome in completions:
+            handle.outcome = outcome
+            for seat in handle.seats:
+                self._release(seat)
+            if handle is self._leader_handle and self._leader != threading.get_ident():
+                self._wake_leader()
+            if handle.callbacks:
+                self._called_back_count -= 1
+                callbacks.extend((callback, handle) for callback in handle.callbacks)
+                handle.callbacks.clear()
+        return callbacks
+
+    def _wake_leader(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    # Following.
+
+    def _sit_down(self, handle: Handle[Any]) -> threading.Lock:
+        seat = threading.Lock()
+        seat.acquire()
+        handle.seats.append(seat)
+        self._followers[seat] = None
+        if self._leader_handle is None and not self._called_back_count:
+            # The background thread leads, and gives way.
+            self._wake_leader()
+        return seat
+
+    def _release(self, seat: threading.Lock) -> None:
+        if seat in self._followers:
+            del self._followers[seat]
+            seat.release()
+
+    def _follow(self, seat: threading.Lock, handle: Handle[Any], until: float) -> None:
+        """Wait until the handle is done, or the lead is free, or the time is up."""
+        is_interrupted = True
+        try:
+            seat.acquire(timeout=-1 if until == math.inf else max(until - time.monotonic(), 0))
+            is_interrupted = False
+        finally:
+            with self._lock:
+                handle.seats.remove(seat)
+                self._followers.pop(seat, None)
+                # The lead may have been offered to this thread, which will not take it.
+                if is_interrupted or handle.outcome is not None or time.monotonic() >= until:
+                    self._pass_on()
+
+    # The background thread.
+
+    def _call_background(self, *, is_urgent: bool = False) -> None:
+        if self._background is None:
+            self._background = threading.Thread(target=self._serve, name="trtd-client", daemon=True)
+            self._background.start()
+        elif self._leader is None and (self._is_background_idle or is_urgent):
+            self._vacancy.notify()
+
+    def _serve(self) -> None:
+        while self._take_vacancy():
+            self._lead(None, math.inf)
+
+    def _take_vacancy(self) -> bool:
+        """Wait until there is something to lead and nobody who does. False when the client is closed."""
+        with self._lock:
+            was_patient = False
+            while not self._is_closed:
+                if self._leader is not None or not len(self._exchange):
+                    self._is_background_idle, was_patient = True, False
+                    self._vacancy.wait()
+                    self._is_background_idle = False
+                elif self._called_back_count or was_patient:
+                    self._leader, self._leader_handle = threading.get_ident(), None
+                    return True
+                else:
+                    was_patient = not self._vacancy.wait(PATIENCE_S)
+            return False
+
+
+def _run(callbacks: list[tuple[Callback, Handle[Any]]]) -> None:
+    for callback, handle in callbacks:
+        try:
+            callback(handle)
+        except Exception:
+            # As concurrent.futures does: a callback's defect is its owner's, and the other answers go on.
+            _log.exception("a callback of a request failed")

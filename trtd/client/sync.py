@@ -1,0 +1,170 @@
+"""The client for ordinary programs: calls that block, from any number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+from trtd.client import answers
+from trtd.client.handle import Handle
+from trtd.client.shared import SharedExchange
+from trtd.client.transport import CurveKeys, Transport
+from trtd.client.values import Answer, Health, Tensor
+from trtd.wire import addresses
+from trtd.wire.messages import ClientMessage, DescribeRequest, HealthRequest, ModelDescription
+
+DEFAULT_TIMEOUT_S = 30.0
+
+Result = TypeVar("Result")
+
+
+def address_of(tenant: str, runtime_dir: str | None) -> str:
+    """The address of a tenant of this host's daemon."""
+    return addresses.tenant_address(runtime_dir or addresses.runtime_dir(os.environ, os.getuid()), tenant)
+
+
+class Client:
+    """A connection to one tenant of a daemon. Safe for any number of threads; requests run side by side.
+
+    The connection is made in the background and made again when it is lost; what is unanswered then is sent again under
+    the same id. Every request ends once: with an answer, or with a `trtd.errors.TrtdError`. A client cannot be used
+    across `os.fork`.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT_S, curve: CurveKeys | None = None) -> None:
+        """Begin to connect.
+
+        Args:
+            address: of the tenant's socket, such as `ipc:///run/trtd/a.sock` or `tcp://host:7001`.
+            timeout: seconds for requests that name no timeout of their own.
+            curve: keys, for `tcp://`.
+
+        Raises:
+            trtd.errors.Usage: the address or a key is not one.
+        """
+        answers.check_call(timeout)
+        self._timeout_s = timeout
+        self._ids = answers.RequestIds()
+        self._shared = SharedExchange(Transport(address, curve))
+
+    @classmethod
+    def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
+        """A client of a tenant of this host's daemon.
+
+        Args:
+            tenant: its name.
+            runtime_dir: the daemon's runtime directory; None finds it as the daemon does (`TRTD_DAEMON__RUNTIME_DIR`,
+                `/run/trtd` for root, `$XDG_RUNTIME_DIR/trtd`, `/tmp/trtd-UID`).
+            timeout: seconds for requests that name no timeout of their own.
+        """
+        return cls(address_of(tenant, runtime_dir), timeout=timeout)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        version: str | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Answer:
+        """Run a model and wait for its answer.
+
+        Args:
+            model: its name.
+            inputs: arrays by name; they must not change before the call returns.
+            version: of the model; None for the newest.
+            timeout: seconds until the request is given up, in the daemon too; None for the client's own.
+            priority: 0 is normal, a higher one goes first, from -8 to 7.
+
+        Raises:
+            trtd.errors.TrtdError: the typed error of the daemon; `DeadlineExceeded` when the time was up;
+                `Unreachable` when no daemon came in that time; `NotAllowed` when it refused this user or key.
+            ValueError: the timeout or the priority is out of range.
+        """
+        handle = self._submit_infer(model, inputs, version, timeout, priority, is_detached=False)
+        return self._wait(handle)
+
+    def submit(
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        *,
+        version: str | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Handle[Answer]:
+        """Run a model without waiting; many requests can be on their way at a time.
+
+        Arguments and errors are those of `infer`; the errors of the daemon come out of the handle. The input arrays
+        must not change before the handle is done: they are sent from where they are, and again after a reconnection.
+        """
+        return self._submit_infer(model, inputs, version, timeout, priority, is_detached=True)
+
+    def describe(self, model: str | None = None, *, timeout: float | None = None) -> tuple[ModelDescription, ...]:
+        """The models of the tenant, or all versions of one: names, dtypes and shapes of inputs and outputs.
+
+        Raises:
+            trtd.errors.TrtdError: as `infer`.
+        """
+        handle: Handle[tuple[ModelDescription, ...]] = self._send(DescribeRequest(self._ids.next(), model), timeout)
+        return self._wait(handle)
+
+    def health(self, *, timeout: float | None = None) -> Health:
+        """Whether the tenant would take a request now.
+
+        Raises:
+            trtd.errors.TrtdError: as `infer`.
+        """
+        handle: Handle[Health] = self._send(HealthRequest(self._ids.next()), timeout)
+        return self._wait(handle)
+
+    def close(self) -> None:
+        """Release the connection, its threads and descriptors; requests under way end as `Unreachable`. Repeatable."""
+        self._shared.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit_infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        version: str | None,
+        timeout: float | None,
+        priority: int,
+        *,
+        is_detached: bool,
+    ) -> Handle[Answer]:
+        timeout_s = self._timeout_s if timeout is None else timeout
+        answers.check_call(timeout_s, priority)
+        request_id = self._ids.next()
+        message, tensors = answers.infer_message(request_id, model, inputs, version, timeout_s, priority)
+        handle: Handle[Answer] = Handle(self._shared, request_id)
+        self._shared.submit(message, tensors, timeout_s, handle, is_detached=is_detached)
+        return handle
+
+    def _send(self, message: ClientMessage, timeout: float | None) -> Handle[Result]:
+        timeout_s = self._timeout_s if timeout is None else timeout
+        answers.check_call(timeout_s)
+        handle: Handle[Result] = Handle(self._shared, message.id)
+        self._shared.submit(message, (), timeout_s, handle, is_detached=False)
+        return handle
+
+    def _wait(self, handle: Handle[Result]) -> Result:
+        try:
+            return handle.result()
+        except BaseException:
+            # Ctrl-C, and anything else that ends the wait early.
+            if not handle.done():
+                self._shared.abandon(handle)
+            raise
