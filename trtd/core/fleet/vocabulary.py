@@ -1,11 +1,4 @@
-"""Every child and every tenant: what operators and the configuration want, turned into lifecycles and gates.
-
-`Fleet.handle(event, now)` is the supervisor's whole mind. It steps the children's lifecycles (`trtd.core.lifecycle`), keeps
-each tenant's phase, and returns effects in the order in which the shell has to perform them. When the router is restarted,
-everything it has to know is told again.
-
-Left to others: performing effects (`trtd.supervisor`), requests and leases (`trtd.core.dispatch`).
-"""
+"""The words of the fleet: a tenant's phase and specification, the events that reach the fleet and its effects."""
 
 from __future__ import annotations
 
@@ -14,7 +7,7 @@ from enum import StrEnum
 
 from trtd.core import lifecycle
 from trtd.core.faults import Fault
-from trtd.core.ids import TenantName, WorkerId, WorkerKey
+from trtd.core.ids import TenantName, WorkerId
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
 
@@ -25,9 +18,9 @@ ROUTER = "router"
 class Phase(StrEnum):
     """What a tenant is doing as a whole.
 
-    SERVING takes requests. DRAINING refuses new ones and finishes the accepted ones (workers live, and are replaced when they
-    die, until the last answer is out). DRAINED has no worker left and waits for `resume`. REMOVING is DRAINING of a tenant that
-    the configuration no longer names; it vanishes when it is drained.
+    SERVING takes requests. DRAINING refuses new ones and finishes the accepted ones (workers live, and are replaced
+    when they die, until the last answer is out). DRAINED has no worker left and waits for `resume`. REMOVING is
+    DRAINING of a tenant that the configuration no longer names; it vanishes when it is drained.
     """
 
     SERVING = "serving"
@@ -98,9 +91,13 @@ class TenantRestartRequested:
 
 @dataclass(frozen=True, slots=True)
 class TenantEmptied:
-    """The router says that a tenant whose gate is closed has nothing queued and nothing leased."""
+    """The router says that a tenant whose gate is closed has nothing queued and nothing leased.
+
+    `epoch` is that of the SetGate that closed it; the end of an earlier drain means nothing.
+    """
 
     tenant: TenantName
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +128,15 @@ FleetEvent = (
 
 @dataclass(frozen=True, slots=True)
 class ChildEffect:
-    """Perform a lifecycle effect on the child's process: Spawn, AskToStop, KillGroup."""
+    """Perform a lifecycle effect on the child's process, or log an event that could not be."""
 
     name: str
-    effect: lifecycle.Spawn | lifecycle.AskToStop | lifecycle.KillGroup
+    effect: lifecycle.Spawn | lifecycle.AskToStop | lifecycle.KillGroup | lifecycle.IllegalEvent
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigureTenant:
-    """Tell the router of a tenant, new or changed: limits, endpoints, who may use it."""
+    """Tell the router of a tenant, new or changed: limits, endpoints, who may use it. Gate and availability follow."""
 
     tenant: TenantName
 
@@ -153,15 +150,22 @@ class ForgetTenant:
 
 @dataclass(frozen=True, slots=True)
 class SetGate:
-    """Tell the router whether a tenant takes new requests; closed, TenantEmptied is due when it is empty."""
+    """Tell the router whether a tenant takes new requests; closed, TenantEmptied is due when it is empty.
+
+    `epoch` grows with each change of the gate and comes back in TenantEmptied. It may be told again unchanged.
+    """
 
     tenant: TenantName
     is_open: bool
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetAvailability:
-    """Tell the router whether any worker of a tenant can be expected. Unavailable, queued and new requests get a typed error."""
+    """Tell the router whether any worker of a tenant can be expected.
+
+    If none can, queued and new requests get a typed error with this reason.
+    """
 
     tenant: TenantName
     is_available: bool
@@ -186,7 +190,10 @@ class CloseWorker:
 
 @dataclass(frozen=True, slots=True)
 class RevokeWorker:
-    """Tell the router that the worker's leases are void and go to a successor."""
+    """Tell the router that the worker is gone and its leases go to a successor; once for each AdmitWorker.
+
+    A fault of kind REQUESTED means that nothing was wrong with it: no request is suspected.
+    """
 
     worker: WorkerId
     fault: Fault
@@ -195,8 +202,3 @@ class RevokeWorker:
 FleetEffect = (
     ChildEffect | ConfigureTenant | ForgetTenant | SetGate | SetAvailability | AdmitWorker | CloseWorker | RevokeWorker
 )
-
-
-def worker_name(key: WorkerKey) -> str:
-    """The child name of a worker's place."""
-    return str(key)
