@@ -43,7 +43,7 @@ from trtd.wire.specs import decode_specs, encode_specs
 MIN_PRIORITY = -8
 MAX_PRIORITY = 7
 
-_INFER_KEYS = frozenset({"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority"})
+_INFER_KEYS = frozenset({"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority", "is_resent"})
 _DESCRIBE_KEYS = frozenset({"v", "type", "id", "model"})
 _HEALTH_KEYS = frozenset({"v", "type", "id"})
 _TIMING_ITEMS = 3
@@ -68,6 +68,8 @@ def encode_client_message(message: ClientMessage) -> bytes:
             fields["timeout_s"] = message.timeout_s
         if message.priority:
             fields["priority"] = message.priority
+        if message.is_resent:
+            fields["is_resent"] = True
     elif isinstance(message, DescribeRequest):
         fields = {"v": WIRE_VERSION, "type": "describe", "id": message.id}
         if message.model is not None:

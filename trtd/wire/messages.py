@@ -86,6 +86,7 @@ class InferRequest:
         inputs: in the order of their frames.
         timeout_s: seconds from receipt until the answer is due, None for the tenant's default.
         priority: 0 is normal, higher goes first, from -8 to 7.
+        is_resent: it was sent before, on a connection that broke; a tenant that drains still answers what it accepted then.
     """
 
     id: RequestId
@@ -94,6 +95,7 @@ class InferRequest:
     inputs: tuple[TensorSpec, ...]
     timeout_s: float | None = None
     priority: int = 0
+    is_resent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
