@@ -38,7 +38,7 @@ def environment_layers(environ: Mapping[str, str], working_dir: str) -> tuple[li
                 problems.append(Problem((), f"is no setting, did you mean {variable(meant[name])}?", origin))
         elif not all(path):
             problems.append(Problem((), "a part of the key is empty", origin))
-        elif not (_is_text(name) and _is_text(environ[name])):
+        elif not (is_text(name) and is_text(environ[name])):
             problems.append(Problem((), "is not UTF-8 text", origin))
         else:
             layers.append(value_layer(path, parse_value(path, environ[name]), origin, working_dir))
@@ -65,8 +65,8 @@ def value_layer(path: KeyPath, value: Any, origin: Origin, base_dir: str) -> Lay
     return Layer(value, lambda _: origin, base_dir)
 
 
-def _is_text(value: str) -> bool:
-    """Whether the variable held UTF-8; Python shows other bytes as lone surrogates."""
+def is_text(value: str) -> bool:
+    """Whether what the system gave was UTF-8; Python shows other bytes as lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:

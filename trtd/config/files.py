@@ -31,7 +31,7 @@ class FileLayers:
         self._read(path, tenant=None, is_required=is_required)
 
     def add_neighbours(self, path: Path) -> None:
-        """Read what stands beside a configuration file: `conf.d/*.toml`, then `tenants.d/*.toml`, each sorted by name."""
+        """Read what stands beside a configuration file: `conf.d/*.toml`, then `tenants.d/*.toml`, sorted by name."""
         for found in self._listed(path.parent / DROP_INS):
             self._read(found, tenant=None, is_required=True)
         for found in self._listed(path.parent / TENANT_FILES):

@@ -1,11 +1,10 @@
 """All layers into one `Config` that knows where each value comes from.
 
-In rising order: vendor defaults, the system's file, its `conf.d/*.toml` in the order of names, its `tenants.d/NAME.toml`
-(each the table of one tenant), environment variables, flags. `--config FILE` takes the place of the system's file, and
-then the `conf.d` and `tenants.d` beside FILE are read.
+In rising order: vendor defaults, the system's file, its `conf.d/*.toml` in the order of names, its
+`tenants.d/NAME.toml` (each the table of one tenant), environment variables, flags. `--config FILE` takes the place of
+the system's file, and then the `conf.d` and `tenants.d` beside FILE are read.
 
-What a rule over several keys refuses is in `trtd.config.checks`; names of users become numbers in
-`trtd.supervisor.settings`.
+What rules over several keys refuse is in `trtd.config.checks`, accounts that do not exist in `trtd.config.accounts`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtd.config.accounts import SYSTEM, Accounts, account_problems
 from trtd.config.checks import cross_problems
 from trtd.config.environment import environment_layers
 from trtd.config.files import FileLayers
@@ -43,6 +43,7 @@ class Sources:
         vendor_file: defaults of the package; need not exist.
         system_file: read without `config_file`; need not exist. None reads no such file, for a daemon that lives from
             flags alone.
+        accounts: users and groups of this host.
     """
 
     environ: Mapping[str, str]
@@ -52,6 +53,7 @@ class Sources:
     overrides: tuple[Override, ...] = ()
     vendor_file: Path | None = VENDOR_FILE
     system_file: Path | None = SYSTEM_FILE
+    accounts: Accounts = SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def load(sources: Sources) -> Loaded:
     config = validate(table)
     if not isinstance(config, Config):
         raise invalid_config(config, origins)
-    broken = cross_problems(config)
+    broken = [*cross_problems(config), *account_problems(config, sources.accounts)]
     if broken:
         raise invalid_config(broken, origins)
     known = {path: origins.get(path, DEFAULT) for path, _ in effective(config)}

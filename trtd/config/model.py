@@ -277,7 +277,7 @@ class Tenant(_Section):
         1, description="share of the router, relative to other tenants"
     )
     allow_users: Annotated[Accounts, Reload.LIVE] = Field(
-        (), description='users who may send, by name or number; "*" for all; the daemon\'s own user always may'
+        (), description='users who may send, by name or number; "*" for all; root and the daemon\'s own always may'
     )
     allow_groups: Annotated[Accounts, Reload.LIVE] = Field(
         (), description="groups whose members may send, by name or number"
@@ -293,7 +293,7 @@ class Tenant(_Section):
 class Config(_Section):
     """The whole configuration."""
 
-    version: Literal[1] = Field(CONFIG_VERSION, description="of this format")
+    version: Literal[1] = Field(CONFIG_VERSION, description="version of this format")
     log: Log = Field(default_factory=Log)
     daemon: Daemon = Field(default_factory=Daemon)
     operators: Operators = Field(default_factory=Operators)

@@ -118,12 +118,8 @@ def unit(path: KeyPath) -> str:
 
 def _section(model: type[BaseModel], *, is_optional: bool) -> Section:
     reload: Reload = model.reload  # type: ignore[attr-defined]  # every model of ours derives from _Section
-    description = (model.__doc__ or "").strip()
-    return Section(
-        {key: _field(field, reload) for key, field in model.model_fields.items()},
-        is_optional,
-        " ".join(description.split()),
-    )
+    keys = {key: _field(field, reload) for key, field in model.model_fields.items()}
+    return Section(keys, is_optional, " ".join((model.__doc__ or "").split()))
 
 
 def _field(field: FieldInfo, section_reload: Reload) -> Node:

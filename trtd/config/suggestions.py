@@ -24,12 +24,12 @@ def unknown_key(path: KeyPath) -> str:
     *table, key = path
     around = find(tuple(table))
     siblings = list(around.keys) if isinstance(around, Section) else []
-    beside = nearest(key, siblings)
-    if beside is not None:
-        return f"unknown key, did you mean {beside}?"
     if key == "tenants" and len(path) == 3:
         return f"unknown key; a file in {TENANT_FILES}/ holds one tenant's keys without [tenants.{path[1]}]"
     elsewhere = _elsewhere(path)
+    beside = nearest(key, siblings)
+    if beside is not None and (elsewhere is None or elsewhere[0] != path[0]):
+        return f"unknown key, did you mean {beside}?"
     if elsewhere is not None:
         return f"unknown key, did you mean {key_text(elsewhere)}?"
     if 0 < len(siblings) <= _MOST_LISTED:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trtd.config.environment import is_text
 from trtd.config.model import CONFIG_VERSION, Config
 from trtd.config.origins import Problem, key_text
 from trtd.config.schema import KeyPath, Leaf, Named, Node, find
@@ -63,6 +64,8 @@ def _missing(path: KeyPath, node: Node) -> str:
 def _wrong(node: Node, value: Any) -> str:
     if not isinstance(node, Leaf):
         return f"must be a table, not {shown(value)}"
+    if isinstance(value, str) and not is_text(value):
+        return f"is not UTF-8 text: {shown(value)}"
     text = f"must be {node.expectation}, not {shown(value)}"
     meant = nearest(value, node.choices) if isinstance(value, str) else None
     return text + (f', did you mean "{meant}"?' if meant else "")

@@ -1,4 +1,7 @@
-"""The values of a `Config` by key path, as plain values in the order of the model."""
+"""The values of a `Config` by key path, as plain values in the order of the model.
+
+In each model the keys with values stand before those with tables, so that this order can be written down as TOML.
+"""
 
 from __future__ import annotations
 
