@@ -1,0 +1,152 @@
+"""What workers hold, who is suspected of ending them, and which inputs are known to.
+
+`Holder` is one life of a worker with its leases. `SuspectLane` keeps the requests that were leased when a worker died,
+in groups that shrink with each further death until the culprit is alone. `PoisonTable` remembers convicted inputs for a
+while. `trtd.core.dispatch` moves the requests between them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+
+from trtd.core.ids import LeaseId, WorkerId
+from trtd.core.requests import Request
+
+MAX_PARTS = 8
+"""Groups that one group is split into after a death: a further group costs a round trip, a further death a restart."""
+
+LONE_DEATHS_TO_CONVICT = 2
+"""One death can be chance; a worker that dies twice with nothing else in its hands was ended by that request."""
+
+SUSPECT_PATIENCE_S = 2.0
+"""How long suspects wait for the successor of the worker that died before they may go to another replica."""
+
+MAX_POISONS = 1024
+"""Most inputs remembered per tenant; the oldest is forgotten first."""
+
+
+class Holder:
+    """One life of a worker as the router sees it.
+
+    Attributes:
+        id: which life.
+        leases: what it holds, in the order of dispatch; ghosts too, whose clients have been answered already.
+        is_admitted: supervisor and connection agree that it may be given work.
+        is_closed: it gets nothing new.
+        is_announced: since it was closed, its emptiness has been announced.
+    """
+
+    __slots__ = ("id", "is_admitted", "is_announced", "is_closed", "leases")
+
+    def __init__(self, worker: WorkerId) -> None:
+        self.id = worker
+        self.leases: dict[LeaseId, Request] = {}
+        self.is_admitted = False
+        self.is_closed = False
+        self.is_announced = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given work, as far as it has room."""
+        return self.is_admitted and not self.is_closed
+
+
+def outstanding(holder: Holder) -> int:
+    """How many leases a worker holds, ghosts included."""
+    return len(holder.leases)
+
+
+def split(requests: Sequence[Request]) -> list[list[Request]]:
+    """At most MAX_PARTS groups of nearly equal size, in order."""
+    parts = min(MAX_PARTS, len(requests))
+    return [
+        list(requests[len(requests) * part // parts : len(requests) * (part + 1) // parts]) for part in range(parts)
+    ]
+
+
+class SuspectLane:
+    """Groups of suspects that wait for a worker of their own, the oldest suspicion first."""
+
+    def __init__(self) -> None:
+        self._groups: deque[list[Request]] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many requests wait, over all groups."""
+        return self._size
+
+    def __iter__(self) -> Iterator[Request]:
+        for group in self._groups:
+            yield from group
+
+    def append(self, group: list[Request]) -> None:
+        """Add a group behind the others."""
+        self._groups.append(self._marked(group))
+
+    def push_front(self, groups: Sequence[list[Request]]) -> None:
+        """Add groups before the others, in order."""
+        self._groups.extendleft(self._marked(group) for group in reversed(groups))
+
+    def pop(self) -> list[Request]:
+        """Take the next group; IndexError when there is none."""
+        group = self._groups.popleft()
+        self._size -= len(group)
+        return group
+
+    def remove(self, request: Request) -> None:
+        """Take one request out of its group."""
+        group = next(group for group in self._groups if request in group)
+        group.remove(request)
+        self._size -= 1
+        if not group:
+            self._groups.remove(group)
+
+    def _marked(self, group: list[Request]) -> list[Request]:
+        for request in group:
+            request.is_suspect = True
+        self._size += len(group)
+        return group
+
+
+class PoisonTable:
+    """Digests of inputs whose lone requests saw workers die, and how often, until their time is up.
+
+    It holds convicted inputs, and those that were answered (their time was up, say) after fewer deaths than a
+    conviction
+    needs: a client's retry of the same input then goes on counting where the former request ended.
+    """
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def note(self, digest: bytes, lone_deaths: int, until: float) -> None:
+        """Remember an input until an instant."""
+        self._entries[digest] = (lone_deaths, until)
+        self._entries.move_to_end(digest)
+        if len(self._entries) > MAX_POISONS:
+            self._entries.popitem(last=False)
+
+    def lone_deaths(self, digest: bytes, now: float) -> int:
+        """How many deaths are remembered of an input."""
+        lone_deaths, until = self._entries.get(digest, (0, now))
+        if until <= now:
+            self._entries.pop(digest, None)
+            return 0
+        return lone_deaths
+
+    def forgive(self, digest: bytes) -> None:
+        """A worker survived this input."""
+        self._entries.pop(digest, None)
+
+    def forget_expired(self, now: float) -> None:
+        """Drop the oldest entries whose time is up."""
+        while self._entries and next(iter(self._entries.values()))[1] <= now:
+            self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
