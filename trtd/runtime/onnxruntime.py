@@ -15,11 +15,11 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
-from trtd.runtime.dtypes import NUMPY_DTYPES
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
+from trtd.wire.tensors import to_numpy
 
 DTYPES: dict[str, Dtype] = {
     "tensor(bool)": Dtype.BOOL,
@@ -116,7 +116,7 @@ class OnnxModel:
             )
             batches.append(max(1, min(self._description.max_batch, WARM_UP_BYTES // max(1, item_bytes))))
         return [
-            {one.name: np.ones(warm_up_shape(one, batch), NUMPY_DTYPES[one.dtype]) for one in inputs}
+            {one.name: np.ones(warm_up_shape(one, batch), to_numpy(one.dtype)) for one in inputs}
             for batch in dict.fromkeys(batches)
         ]
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory
-from trtd.runtime.dtypes import NUMPY_DTYPES
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
+from trtd.wire.tensors import to_numpy
 
 VERSION = "1"
 KEYS = {"inputs", "outputs", "behaviour", "when", "seconds", "bytes", "exit_code"}
@@ -188,7 +188,7 @@ class ScriptedModel:
             return ()
         return (
             {
-                one.name: np.zeros([1 if size is None else size for size in one.shape], NUMPY_DTYPES[one.dtype])
+                one.name: np.zeros([1 if size is None else size for size in one.shape], to_numpy(one.dtype))
                 for one in self._script.inputs
             },
         )

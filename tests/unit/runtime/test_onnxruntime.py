@@ -14,8 +14,8 @@ from trtd.demo import models
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory
 from trtd.runtime import onnxruntime as subject
 from trtd.runtime import open_runtime
-from trtd.runtime.dtypes import NUMPY_DTYPES
 from trtd.wire.messages import Dtype, TensorContract
+from trtd.wire.tensors import to_numpy
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_every_dtype_passes_unchanged(load, dtype):
     model = load(models.identity(dtype, (3,)))
     assert model.description.inputs == (TensorContract("x", dtype, (None, 3)),)
     assert model.description.outputs == (TensorContract("y", dtype, (None, 3)),)
-    bits = np.random.default_rng(1).integers(0, 2, 2 * 3 * NUMPY_DTYPES[dtype].itemsize, np.uint8)
-    one = bits.view(NUMPY_DTYPES[dtype]).reshape(2, 3)
+    bits = np.random.default_rng(1).integers(0, 2, 2 * 3 * to_numpy(dtype).itemsize, np.uint8)
+    one = bits.view(to_numpy(dtype)).reshape(2, 3)
     two = one[:1]
     slot = model.open_slot()
     answers = [*slot.run([{"x": one}]), *slot.run([{"x": one}, {"x": two}])]
@@ -65,7 +65,7 @@ def test_every_dtype_passes_unchanged(load, dtype):
 def test_no_elements_are_an_answer_too(load, dtype, shape):
     """Zero-size tensors go through and keep their shape."""
     slot = load(models.identity(dtype, (None,))).open_slot()
-    (answer,) = slot.run([{"x": np.zeros(shape, NUMPY_DTYPES[dtype])}])
+    (answer,) = slot.run([{"x": np.zeros(shape, to_numpy(dtype))}])
     assert answer["y"].shape == shape
 
 
@@ -142,7 +142,7 @@ def test_an_output_that_is_not_per_item_fails_a_batch_but_not_a_lone_request(loa
 def test_what_the_model_refuses_is_one_line(load, dtype):
     """An input that ONNX Runtime refuses is a ModelFailed with its reason in one line, and the next run works."""
     slot = load(models.identity(dtype, (4,))).open_slot()
-    kind = NUMPY_DTYPES[dtype]
+    kind = to_numpy(dtype)
     with pytest.raises(ModelFailed) as caught:
         slot.run([{"x": np.ones((1, 3), kind)}])
     assert "Got: 3 Expected: 4" in caught.value.message

@@ -1,0 +1,130 @@
+"""The worker's connection to the router: one DEALER socket, made again by libzmq whenever the router was replaced.
+
+The socket is not thread-safe: every method but `wait` and `wake` is called under one lock, which `trtd.worker.loop`
+holds. `wait` touches file descriptors only. The descriptor of a ZeroMQ socket is edge-triggered, and any call on the
+socket may take the edge away; so whoever used the socket has to empty it with `receive` before anybody waits again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from trtd.wire.messages import MAX_HEADER_BYTES
+
+CLOSE_S = 2.0
+"""Longest wait for the last answers to leave when the worker ends."""
+HEARTBEAT_EVERY_MS = 500
+HEARTBEAT_TIMEOUT_MS = 2000
+HANDSHAKE_TIMEOUT_MS = 2000
+RECONNECT_MS = 1
+RECONNECT_MAX_MS = 100
+
+OPTIONS = {
+    zmq.LINGER: 0,
+    # Nothing is queued for a router that is not there: the next one would not know the question.
+    zmq.IMMEDIATE: 1,
+    zmq.RECONNECT_IVL: RECONNECT_MS,
+    zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+    # The router bounds what is outstanding; a bound here would only block a slot.
+    zmq.SNDHWM: 0,
+    zmq.RCVHWM: 0,
+    zmq.HEARTBEAT_IVL: HEARTBEAT_EVERY_MS,
+    zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+    zmq.HANDSHAKE_IVL: HANDSHAKE_TIMEOUT_MS,
+}
+
+
+class Link:
+    """The connection, and what a thread waits on."""
+
+    def __init__(self, address: str, attach: bytes, max_request_bytes: int) -> None:
+        """Start to connect.
+
+        Args:
+            address: ZeroMQ address of the router's endpoint for workers.
+            attach: header of the first message of each connection.
+            max_request_bytes: a frame that is longer ends the connection.
+        """
+        self._attach = attach
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        for option, value in OPTIONS.items():
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max_request_bytes + MAX_HEADER_BYTES)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
+        self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._fds = (int(self._socket.getsockopt(zmq.FD)), self._monitor_fd, self._wakeup_fd)
+        self._socket.connect(address)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until there may be something to receive, `wake` is called, or the time is up. Called without the lock.
+
+        Returns:
+            Whether a connection was made, so that `attach` is due.
+        """
+        # Not poll(2): batch windows may be shorter than its milliseconds. Our descriptors are small numbers.
+        ready, _, _ = select.select(self._fds, (), (), timeout_s)
+        if self._wakeup_fd in ready:
+            os.eventfd_read(self._wakeup_fd)
+        return self._monitor_fd in ready
+
+    def wake(self) -> None:
+        """Let the thread that waits look again. Safe in any thread."""
+        os.eventfd_write(self._wakeup_fd, 1)
+
+    def attach(self) -> bool:
+        """Say who we are, when a connection was made; False when it is gone already (another one will be made)."""
+        is_due = False
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._monitor.recv_multipart(zmq.NOBLOCK)
+            is_due = True
+        return not is_due or self.send([self._attach])
+
+    def receive(self) -> list[zmq.Frame] | None:
+        """The next message, None when there is none at the moment."""
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            return None
+        frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+        frames = [frame]
+        while frame.more:
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            frames.append(frame)
+        return frames
+
+    def send(self, frames: Sequence[Any]) -> bool:
+        """Send one message without waiting; large frames are sent from their own memory, which must not change.
+
+        Returns:
+            False when there is no connection. What it was about is of no use to the next router.
+        """
+        try:
+            self._send(frames)
+        except zmq.Again:
+            # A connection that was just made is only known to the socket once it has looked at its mail.
+            self._socket.getsockopt(zmq.EVENTS)
+            try:
+                self._send(frames)
+            except zmq.Again:
+                return False
+        return True
+
+    def _send(self, frames: Sequence[Any]) -> None:
+        # Only the first frame can find no connection; one that breaks later takes the rest of the message with it.
+        send = self._socket.send
+        for frame in frames[:-1]:
+            send(frame, zmq.SNDMORE | zmq.NOBLOCK, copy=False)
+        send(frames[-1], zmq.NOBLOCK, copy=False)
+
+    def close(self) -> None:
+        """Give the last answers some time to leave, then close."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(int(CLOSE_S * 1000))
+        self._context.term()
+        os.close(self._wakeup_fd)

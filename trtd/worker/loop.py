@@ -1,0 +1,180 @@
+"""The slots of a worker: requests in, batches out to the runtime, answers back, without a thread switch on the way.
+
+Each slot is a thread, and they share the one socket to the router. Whoever has no batch to run waits for the socket,
+one thread at a time (`_lead`); the one that is woken takes the batch itself and lets the next thread wait. Everything
+that touches the socket or the batcher happens under `_io`, and leaves the socket empty: see `trtd.worker.link`. With one
+slot nobody else is there, and both locks are free.
+
+What runs together is decided in `trtd.core.batching`, how it is run and answered in `trtd.worker.runner`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from trtd.core.batching import Batcher, Waiting
+from trtd.core.ids import RequestId
+from trtd.errors import DeadlineExceeded, Malformed, TrtdError
+from trtd.observe import get_logger
+from trtd.wire.codec import decode_batch, decode_client_message, read_request_id
+from trtd.wire.messages import BatchEntry, InferRequest
+from trtd.worker.answers import Answer, Job, messages, refusal
+from trtd.worker.link import Link
+from trtd.worker.progress import Progress
+from trtd.worker.runner import Runner, typed
+from trtd.worker.validate import Catalogue
+
+log = get_logger()
+
+
+class Loop:
+    """What the slots of one worker share."""
+
+    def __init__(self, link: Link, catalogue: Catalogue, generation: int) -> None:
+        self.progress = Progress()
+        self._link = link
+        self._catalogue = catalogue
+        self._generation = generation
+        self._batcher = Batcher()
+        self._io = threading.Lock()
+        self._lead = threading.Lock()
+        self._waiting_until: float | None = None
+        self._is_stopping = False
+        self._refusals: list[Answer] = []
+        self._messages_received = 0
+
+    def serve(self) -> None:
+        """Be a slot until the worker stops and everything received is answered. Called in a thread of its own.
+
+        Raises:
+            trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
+        """
+        runner = Runner(self._catalogue, self._generation, self.progress)
+        batch = self._next_batch([])
+        while batch is not None:
+            answers = runner.run(batch)
+            # An idle slot must not hold the tensors of its last batch.
+            batch.clear()
+            batch = self._next_batch(answers)
+
+    def stop(self) -> None:
+        """Let `serve` return once everything received is answered. Safe in any thread."""
+        self._is_stopping = True
+        self._link.wake()
+
+    def silence(self) -> None:
+        """Let nobody answer any more, for ever: the process is about to end, and what it would say may be wrong."""
+        self._io.acquire()
+
+    def _next_batch(self, answers: list[Answer]) -> list[Waiting] | None:
+        """Send the answers of the last batch and wait for the next one; None when there will be none."""
+        with self._io:
+            self._send(answers)
+            answers.clear()
+            batch = self._take()
+        if batch is not None:
+            return batch
+        with self._lead:
+            while True:
+                with self._io:
+                    if self._is_finished():
+                        return None
+                    self._waiting_until = self._next_look()
+                    timeout_s = self._timeout()
+                is_connected = self._link.wait(timeout_s)
+                with self._io:
+                    self._waiting_until = None
+                    if is_connected and not self._link.attach():
+                        log.warning("worker.attach_lost")
+                    batch = self._take()
+                if batch is not None:
+                    return batch
+
+    def _take(self) -> list[Waiting] | None:
+        """Empty the socket, then take a batch that is due."""
+        self._pump()
+        now = time.monotonic()
+        expired = self._batcher.take_expired(now)
+        batch = self._batcher.take(now)
+        if expired:
+            # The router has answered their clients; this frees their places there.
+            error = DeadlineExceeded("the deadline passed before the request could run")
+            self._send([refusal(waiting.work.lease, waiting.work.id, error) for waiting in expired])
+            self._pump()
+        if self._waiting_until is not None and self._next_look() < self._waiting_until:
+            self._link.wake()
+        return batch
+
+    def _next_look(self) -> float:
+        due = self._batcher.next_due()
+        return math.inf if due is None else due
+
+    def _timeout(self) -> float | None:
+        if self._waiting_until is None or self._waiting_until == math.inf:
+            return None
+        return max(0.0, self._waiting_until - time.monotonic())
+
+    def _is_finished(self) -> bool:
+        return self._is_stopping and not len(self._batcher)
+
+    def _pump(self) -> None:
+        """Receive until the socket is empty and nothing is left to be said about what was received."""
+        while True:
+            while (frames := self._link.receive()) is not None:
+                self._accept(frames)
+            if not self._refusals:
+                return
+            self._send(self._refusals)
+            self._refusals.clear()
+
+    def _send(self, answers: Sequence[Answer]) -> None:
+        for frames in messages(answers, self._generation):
+            if not self._link.send(frames):
+                log.warning("worker.answers_dropped", cause="no router is connected; it will ask again")
+
+    def _accept(self, frames: Sequence[zmq.Frame]) -> None:
+        """Take in one message of the router."""
+        now = time.monotonic()
+        self._messages_received += 1
+        try:
+            batch = decode_batch(frames[0].buffer)
+            if batch.generation != self._generation:
+                raise Malformed(f"it is for generation {batch.generation}")
+            if sum(entry.frame_count for entry in batch.entries) != len(frames) - 1:
+                raise Malformed(f"its entries do not add up to its {len(frames)} frames")
+        except TrtdError as error:
+            log.error("worker.message_refused", cause=error.message)
+            return
+        at = 1
+        for entry in batch.entries:
+            end = at + entry.frame_count
+            self._admit(entry, [frame.buffer for frame in frames[at:end]], now)
+            at = end
+
+    def _admit(self, entry: BatchEntry, frames: list[memoryview], now: float) -> None:
+        """Put one request with those that wait, or refuse it."""
+        request_id: RequestId | None = None
+        try:
+            request = decode_client_message(frames[0])
+            if not isinstance(request, InferRequest):
+                raise Malformed("a worker answers infer requests only")
+            request_id = request.id
+            model = self._catalogue.find(request)
+            admitted = model.admit(request.inputs, frames[1:])
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._refusals.append(refusal(entry.lease, request_id or read_request_id(frames[0]), typed(error)))
+            return
+        group = admitted.group
+        if entry.must_run_alone and group is not None:
+            # Suspects run with the suspects of their message only, which the router has chosen.
+            group = (self._messages_received, group)
+        job = Job(entry.lease, request.id, model, admitted.inputs, entry.queue_us)
+        expires_at = now + entry.remaining_us / 1e6
+        self._batcher.add(Waiting(group, admitted.items, now, expires_at, model.limits, job))

@@ -1,0 +1,38 @@
+"""Resident memory of this process, and the limit on it. A cgroup, where there is one, is the supervisor's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtd.core.faults import Fault, FaultKind
+
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Resident memory now and at its highest, in bytes."""
+
+    rss_bytes: int
+    peak_rss_bytes: int
+
+
+def read_resident() -> Resident:
+    """What the kernel says of this process (VmRSS and VmHWM).
+
+    Not from getrusage(2): its highest value includes the parent's before exec.
+    """
+    fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines())
+    return Resident(*(int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM")))
+
+
+def over_limit(resident: Resident, limit_bytes: int) -> Fault | None:
+    """The fault of a process that holds more than its limit, None when it does not or has none (0)."""
+    if not limit_bytes or resident.rss_bytes <= limit_bytes:
+        return None
+    return Fault(
+        FaultKind.OUT_OF_MEMORY,
+        f"resident memory of {resident.rss_bytes} bytes is above the limit of {limit_bytes} bytes "
+        f"(highest: {resident.peak_rss_bytes} bytes)",
+    )
