@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trtd.core import lifecycle
-from trtd.core.deadlines import Deadlines
+from trtd.core.fleet import briefing
+from trtd.core.fleet.invariants import broken_promises
+from trtd.core.fleet.roster import Roster
 from trtd.core.fleet.tenant import HOPELESS, Target, Tenant, judge_availability
 from trtd.core.fleet.vocabulary import (
     ROUTER,
-    AdmitWorker,
     ChildEffect,
     ChildEvent,
     CloseWorker,
@@ -20,8 +23,6 @@ from trtd.core.fleet.vocabulary import (
     Phase,
     ResumeRequested,
     RevokeWorker,
-    SetAvailability,
-    SetGate,
     ShutdownRequested,
     TenantEmptied,
     TenantRestartRequested,
@@ -51,38 +52,32 @@ class Fleet:
     Attributes:
         children: the router and every worker, by name.
         tenants: by name.
+        is_stopping: whether a shutdown was asked for.
     """
 
     def __init__(self, router_timeouts: Timeouts, router_restarts: RestartPolicy) -> None:
-        self.children: dict[str, Child] = {ROUTER: Child(ROUTER, router_timeouts, router_restarts)}
+        self._roster = Roster()
+        self._roster.add(ROUTER, None, router_timeouts, router_restarts)
+        self.children: Mapping[str, Child] = self._roster.children
         self.tenants: dict[TenantName, Tenant] = {}
-        self._keys: dict[str, WorkerKey] = {}
         self._spawned_for: dict[str, Target] = {}
-        self._deadlines = Deadlines()
         self._effects: list[FleetEffect] = []
         self._unsettled: dict[TenantName, None] = {}
-        self._is_stopping = False
-        # Generations of a place go on growing when it is forgotten and comes back.
-        self._last_generation = 0
+        self.is_stopping = False
 
     @property
     def is_stopped(self) -> bool:
         """Whether a shutdown is complete: no child is left that could be ended."""
-        return self._is_stopping and all(child.state in DOWN for child in self.children.values())
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether a shutdown was asked for."""
-        return self._is_stopping
+        return self.is_stopping and all(child.state in DOWN for child in self.children.values())
 
     def next_deadline(self) -> float | None:
         """The instant at which `handle` has to be called with `TimePassed`; None while no child waits for one."""
-        return self._deadlines.next()
+        return self._roster.next_deadline()
 
     def outdated_workers(self, tenant: TenantName) -> list[str]:
         """Workers that were not yet spawned for the present configuration and the newest restart asked for."""
         record = self.tenants[tenant]
-        return [name for name in self._active(record) if self._spawned_for.get(name) != record.target]
+        return [name for name in record.active if self._spawned_for.get(name) != record.target]
 
     def handle(self, event: FleetEvent, now: float) -> list[FleetEffect]:
         """Take note of an event and return what shall be done, in order.
@@ -102,7 +97,7 @@ class Fleet:
                 self._note_emptied(event)
             case ShutdownRequested():
                 self._shut_down(event, now)
-            case _ if self._is_stopping:
+            case _ if self.is_stopping:
                 pass
             case ConfigApplied(specs):
                 self._apply_config(specs, now)
@@ -119,29 +114,22 @@ class Fleet:
     # Children
 
     def _step(self, name: str, event: lifecycle.Event, now: float) -> None:
-        before = self.children[name]
-        after, effects = lifecycle.step(before, event, now)
-        if after is before and not effects:
-            return
-        self.children[name] = after
-        self._deadlines.set(name, after.deadline)
+        has_changed, effects = self._roster.step(name, event, now)
         for effect in effects:
             self._translate(name, effect, now)
-        if after.state is before.state and isinstance(event, lifecycle.Beat):
-            return
-        key = self._keys.get(name)
-        if key is not None:
-            self._unsettled[key.tenant] = None
-        elif after.state in HOPELESS:
-            self._unsettled.update(dict.fromkeys(self.tenants))
+        if has_changed:
+            key = self._roster.keys.get(name)
+            if key is not None:
+                self._unsettled[key.tenant] = None
+            elif self.children[name].state in HOPELESS:
+                self._unsettled.update(dict.fromkeys(self.tenants))
 
     def _pass_time(self, now: float) -> None:
-        for name in self._deadlines.take_due(now):
+        for name in self._roster.take_due(now):
             self._step(name, lifecycle.TimePassed(), now)
-            self._deadlines.set(name, self.children[name].deadline)
 
     def _translate(self, name: str, effect: lifecycle.Effect, now: float) -> None:
-        key = self._keys.get(name)
+        key = self._roster.keys.get(name)
         match effect:
             case lifecycle.Spawn():
                 if key is not None:
@@ -151,9 +139,10 @@ class Fleet:
                 self._effects.append(ChildEffect(name, effect))
             case lifecycle.OpenGate():
                 if key is None:
-                    self._tell_router_everything(now)
+                    tenants = self.tenants.values()
+                    self._effects += briefing.everything(tenants, self.children, self._roster.keys, now)
                 else:
-                    self._admit(name, key)
+                    self._effects += briefing.worker(key, self.children[name])
             case lifecycle.CloseGate(generation):
                 if key is not None:
                     self._effects.append(CloseWorker(WorkerId(*key, generation)))
@@ -161,38 +150,6 @@ class Fleet:
                 # A fault of a domain wider than the process has to reach the domain's other members from here.
                 if key is not None:
                     self._effects.append(RevokeWorker(WorkerId(*key, generation), fault))
-
-    def _admit(self, name: str, key: WorkerKey) -> None:
-        child = self.children[name]
-        if child.pid is not None:
-            self._effects.append(AdmitWorker(WorkerId(*key, child.generation), child.pid))
-
-    # What the router has to know
-
-    def _tell_router_everything(self, now: float) -> None:
-        for tenant in self.tenants.values():
-            self._tell_configuration(tenant, now)
-            for name in tenant.workers.values():
-                child, key = self.children[name], self._keys[name]
-                if child.state is State.READY:
-                    self._admit(name, key)
-                elif child.state is State.DRAINING:
-                    self._effects.append(CloseWorker(WorkerId(*key, child.generation)))
-
-    def _tell_configuration(self, tenant: Tenant, now: float) -> None:
-        self._effects.append(ConfigureTenant(tenant.spec.name))
-        self._tell_availability(tenant, now)
-        self._tell_gate(tenant)
-
-    def _tell_gate(self, tenant: Tenant) -> None:
-        tenant.is_gate_told = True
-        self._effects.append(SetGate(tenant.spec.name, tenant.phase is Phase.SERVING, tenant.gate_epoch))
-
-    def _tell_availability(self, tenant: Tenant, now: float) -> None:
-        if tenant.availability is not None:
-            is_available, reason, retry_at = tenant.availability
-            retry_after_s = None if retry_at is None else max(0.0, retry_at - now)
-            self._effects.append(SetAvailability(tenant.spec.name, is_available, reason, retry_after_s))
 
     # Wishes
 
@@ -216,9 +173,9 @@ class Fleet:
         before, tenant.spec = tenant.spec, spec
         if (spec.timeouts, spec.restarts) != (before.timeouts, before.restarts):
             for name in tenant.workers.values():
-                self.children[name] = lifecycle.adopt(self.children[name], spec.timeouts, spec.restarts)
+                self._roster.adopt(name, spec.timeouts, spec.restarts)
         if spec.router_digest != before.router_digest:
-            self._tell_configuration(tenant, now)
+            self._effects += briefing.configuration(tenant, now)
         if tenant.phase is Phase.REMOVING:
             self._move(tenant, Phase.SERVING)
         self._unsettled[spec.name] = None
@@ -239,6 +196,10 @@ class Fleet:
         else:
             self._tell_gate(tenant)
 
+    def _tell_gate(self, tenant: Tenant) -> None:
+        tenant.is_gate_told = True
+        self._effects.append(briefing.gate(tenant))
+
     def _drain(self, name: TenantName) -> None:
         tenant = self.tenants.get(name)
         if tenant is not None and tenant.phase is Phase.SERVING:
@@ -250,7 +211,7 @@ class Fleet:
             return
         if tenant.phase is not Phase.SERVING:
             self._move(tenant, Phase.SERVING)
-        for worker in (ROUTER, *self._active(tenant)):
+        for worker in (ROUTER, *tenant.active):
             self._step(worker, lifecycle.StartRequested(), now)
 
     def _restart(self, name: TenantName) -> None:
@@ -266,8 +227,8 @@ class Fleet:
             self._unsettled[event.tenant] = None
 
     def _shut_down(self, event: ShutdownRequested, now: float) -> None:
-        is_forced = event.forced or self._is_stopping
-        self._is_stopping = True
+        is_forced = event.forced or self.is_stopping
+        self.is_stopping = True
         for tenant in self.tenants.values():
             if tenant.phase is Phase.SERVING:
                 self._move(tenant, Phase.DRAINING)
@@ -285,8 +246,8 @@ class Fleet:
             del self._unsettled[name]
             if name in self.tenants:
                 self._settle_tenant(self.tenants[name], now)
-        if self._is_stopping and self.children[ROUTER].desired is Desired.UP:
-            workers_are_down = all(self.children[name].state in DOWN for name in self._keys)
+        if self.is_stopping and self.children[ROUTER].desired is Desired.UP:
+            workers_are_down = all(self.children[name].state in DOWN for name in self._roster.keys)
             if workers_are_down and not any(tenant.needs_workers for tenant in self.tenants.values()):
                 self._step(ROUTER, lifecycle.StopRequested(), now)
 
@@ -303,10 +264,10 @@ class Fleet:
                 self._vanish(tenant)
                 return
             tenant.phase = Phase.DRAINED
-        availability = judge_availability(tenant, [self.children[name] for name in self._active(tenant)])
+        availability = judge_availability(tenant, [self.children[name] for name in tenant.active])
         if availability != tenant.availability:
             tenant.availability = availability
-            self._tell_availability(tenant, now)
+            self._effects += briefing.availability(tenant, now)
         if not tenant.is_gate_told:
             self._tell_gate(tenant)
 
@@ -334,7 +295,7 @@ class Fleet:
         """
         next_ready: str | None = None
         is_waiting = False
-        for name in self._active(tenant):
+        for name in tenant.active:
             child = self.children[name]
             is_outdated = self._spawned_for.get(name) != tenant.target
             if child.state is State.READY:
@@ -347,22 +308,16 @@ class Fleet:
         if next_ready is not None and not is_waiting:
             self._step(next_ready, lifecycle.RestartRequested(), now)
 
-    def _active(self, tenant: Tenant) -> list[str]:
-        return [name for replica, name in tenant.workers.items() if not tenant.is_surplus(replica)]
-
     def _add_place(self, tenant: Tenant, replica: int) -> None:
         key = WorkerKey(tenant.spec.name, replica)
         name = worker_name(key)
-        self.children[name] = Child(name, tenant.spec.timeouts, tenant.spec.restarts, generation=self._last_generation)
-        self._keys[name] = key
+        self._roster.add(name, key, tenant.spec.timeouts, tenant.spec.restarts)
         tenant.workers[replica] = name
 
     def _forget_place(self, tenant: Tenant, replica: int) -> None:
         name = tenant.workers.pop(replica)
-        self._last_generation = max(self._last_generation, self.children.pop(name).generation)
-        del self._keys[name]
+        self._roster.forget(name)
         self._spawned_for.pop(name, None)
-        self._deadlines.set(name, None)
 
     def _vanish(self, tenant: Tenant) -> None:
         for replica in list(tenant.workers):
@@ -378,33 +333,6 @@ class Fleet:
         """
         for child in self.children.values():
             lifecycle.check(child)
-        deadlines = [child.deadline for child in self.children.values() if child.deadline is not None]
-        _hold(self.next_deadline() == min(deadlines, default=None), "next_deadline is the earliest one")
-        places = {name for tenant in self.tenants.values() for name in tenant.workers.values()}
-        _hold(places | {ROUTER} == set(self.children), "each child has a place")
-        _hold(places == set(self._keys), "each place has a key")
-        for name, tenant in self.tenants.items():
-            self._check_tenant(name, tenant)
-
-    def _check_tenant(self, name: TenantName, tenant: Tenant) -> None:
-        workers = {replica: self.children[worker] for replica, worker in tenant.workers.items()}
-        is_serving = tenant.phase is Phase.SERVING
-        _hold(not (is_serving and tenant.is_emptied), f"{name}: a serving tenant is not emptied")
-        _hold(not (is_serving and self._is_stopping), f"{name}: a shutdown drains every tenant")
-        for replica in range(tenant.spec.replicas):
-            wanted = Desired.UP if tenant.needs_workers else Desired.DOWN
-            _hold(workers[replica].desired is wanted, f"{name}: replica {replica} is wanted {wanted}")
-        for replica, child in workers.items():
-            _hold(
-                not tenant.is_surplus(replica) or child.desired is Desired.DOWN, f"{name}: surplus {replica} goes down"
-            )
-        if tenant.phase is Phase.DRAINED:
-            is_down = all(child.state is State.STOPPED for child in workers.values())
-            _hold(is_down, f"{name}: DRAINED has no worker left")
-        told = judge_availability(tenant, [self.children[worker] for worker in self._active(tenant)])
-        _hold(told == tenant.availability, f"{name}: the router knows the availability {told}")
-
-
-def _hold(condition: bool, promise: str) -> None:
-    if not condition:
-        raise AssertionError(promise)
+        broken = list(broken_promises(self.children, self.tenants, self.next_deadline(), is_stopping=self.is_stopping))
+        if broken:
+            raise AssertionError("; ".join(broken))

@@ -64,6 +64,11 @@ class Tenant:
         """What its workers must have been spawned for."""
         return Target(self.spec.worker_digest, self.round)
 
+    @property
+    def active(self) -> list[str]:
+        """Names of the workers that the configuration names."""
+        return [name for replica, name in self.workers.items() if not self.is_surplus(replica)]
+
     def is_surplus(self, replica: int) -> bool:
         """Whether the configuration no longer names this replica."""
         return replica >= self.spec.replicas

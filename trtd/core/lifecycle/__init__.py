@@ -4,9 +4,10 @@
 perform. The shell feeds back one event per outcome, failure included. A timer is not an effect: `next_deadline(child)`
 says when the shell has to call `step` with `TimePassed`.
 
-The words are in `vocabulary`, the child and its invariants in `child`, the table and `step` in `table`, what a cell
-does in `moves`, and the picture in `diagram`. Left to others: which children exist and what a tenant wants of them
-(`trtd.core.fleet`), what a fault means (`trtd.core.faults`), how long to wait before a restart (`trtd.core.restarts`).
+The words are in `vocabulary`, the child and its invariants in `child`, the table and `step` in `table`, what its cells
+do in `starting`, `serving` and `ending`, and the picture in `diagram`. Left to others: which children exist and what a
+tenant wants of them (`trtd.core.fleet`), what a fault means (`trtd.core.faults`), how long to wait before a restart
+(`trtd.core.restarts`).
 """
 
 from __future__ import annotations

@@ -93,6 +93,17 @@ def next_deadline(child: Child) -> float | None:
     return child.deadline
 
 
+def patience_ends(child: Child) -> float:
+    """The instant at which a serving child has been silent, stalled or draining for too long."""
+    timeouts = child.timeouts
+    ends = child.beat_at + timeouts.beat_s
+    if child.in_flight:
+        ends = min(ends, child.progress_at + timeouts.progress_s)
+    if child.state is State.DRAINING:
+        ends = min(ends, child.since + timeouts.drain_s)
+    return ends
+
+
 def adopt(child: Child, timeouts: Timeouts, restarts_policy: RestartPolicy) -> Child:
     """The child under a new configuration; a deadline that runs already is kept until something happens."""
     deaths = child.deaths[-(restarts_policy.budget + 1) :]

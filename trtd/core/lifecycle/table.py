@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from trtd.core.lifecycle import moves
+from trtd.core.lifecycle import common, ending, serving, starting
 from trtd.core.lifecycle.child import Child
 from trtd.core.lifecycle.vocabulary import (
     Beat,
@@ -45,11 +45,11 @@ class Moves:
     """A cell in which a handler decides.
 
     Attributes:
-        handler: see `trtd.core.lifecycle.moves`.
+        handler: see `trtd.core.lifecycle.common`.
         targets: states that it can lead to; empty when the child stays.
     """
 
-    handler: moves.Handler
+    handler: common.Handler
     targets: tuple[State, ...] = ()
 
 
@@ -87,7 +87,7 @@ EVENTS: tuple[type[Event], ...] = (
 
 ROWS: dict[State, dict[type[Event], Cell]] = {
     STOPPED: {
-        StartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StartRequested: Moves(starting.start_afresh, (STARTING,)),
         StopRequested: IGNORED,
         DrainRequested: IGNORED,
         KillRequested: IGNORED,
@@ -104,91 +104,91 @@ ROWS: dict[State, dict[type[Event], Cell]] = {
     },
     STARTING: {
         StartRequested: IGNORED,
-        StopRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        DrainRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        RestartRequested: Moves(moves.kill_to_restart, (STOPPING,)),
-        Spawned: Moves(moves.spawned),
-        SpawnFailed: Moves(moves.spawn_failed, (STARTING, BACKOFF, QUARANTINED)),
-        Greeted: Moves(moves.greeted, (WARMING,)),
+        StopRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        DrainRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        KillRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(ending.kill_to_restart, (STOPPING,)),
+        Spawned: Moves(starting.spawned),
+        SpawnFailed: Moves(ending.spawn_failed, (STARTING, BACKOFF, QUARANTINED)),
+        Greeted: Moves(starting.greeted, (WARMING,)),
         BecameReady: ILLEGAL,
         Beat: ILLEGAL,
-        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
         Emptied: ILLEGAL,
-        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(moves.kill_for_slow_start, (STOPPING,)),
+        Exited: Moves(ending.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(ending.kill_for_slow_start, (STOPPING,)),
     },
     WARMING: {
         StartRequested: IGNORED,
-        StopRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        DrainRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        RestartRequested: Moves(moves.kill_to_restart, (STOPPING,)),
+        StopRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        DrainRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        KillRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(ending.kill_to_restart, (STOPPING,)),
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: ILLEGAL,
-        BecameReady: Moves(moves.become_ready, (READY,)),
+        BecameReady: Moves(starting.become_ready, (READY,)),
         # Loading a model may hold the interpreter, so silence means nothing yet, and nor does a beat.
         Beat: IGNORED,
-        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
         Emptied: ILLEGAL,
-        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(moves.kill_for_slow_start, (STOPPING,)),
+        Exited: Moves(ending.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(ending.kill_for_slow_start, (STOPPING,)),
     },
     READY: {
         StartRequested: IGNORED,
-        StopRequested: Moves(moves.stop_service, (STOPPING,)),
-        DrainRequested: Moves(moves.drain_to_stop, (DRAINING,)),
-        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
-        RestartRequested: Moves(moves.drain_to_restart, (DRAINING,)),
+        StopRequested: Moves(serving.stop_service, (STOPPING,)),
+        DrainRequested: Moves(serving.drain_to_stop, (DRAINING,)),
+        KillRequested: Moves(ending.kill_to_stop, (STOPPING,)),
+        RestartRequested: Moves(serving.drain_to_restart, (DRAINING,)),
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: ILLEGAL,
         BecameReady: ILLEGAL,
-        Beat: Moves(moves.beat),
-        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
+        Beat: Moves(serving.beat),
+        FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
         Emptied: ILLEGAL,
-        Exited: Moves(moves.exited, (STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(moves.check_patience, (STOPPING,)),
+        Exited: Moves(ending.exited, (STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(serving.check_patience, (STOPPING,)),
     },
     DRAINING: {
-        StartRequested: Moves(moves.want_again),
-        StopRequested: Moves(moves.stop_service, (STOPPING,)),
-        DrainRequested: Moves(moves.want_no_more),
-        KillRequested: Moves(moves.kill_to_stop, (STOPPING,)),
+        StartRequested: Moves(ending.want_again),
+        StopRequested: Moves(serving.stop_service, (STOPPING,)),
+        DrainRequested: Moves(ending.want_no_more),
+        KillRequested: Moves(ending.kill_to_stop, (STOPPING,)),
         RestartRequested: IGNORED,
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: ILLEGAL,
         BecameReady: ILLEGAL,
-        Beat: Moves(moves.beat),
-        FaultReported: Moves(moves.kill_for_fault, (STOPPING,)),
-        Emptied: Moves(moves.end_service, (STOPPING,)),
-        Exited: Moves(moves.exited, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(moves.check_patience, (STOPPING,)),
+        Beat: Moves(serving.beat),
+        FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
+        Emptied: Moves(serving.end_service, (STOPPING,)),
+        Exited: Moves(ending.exited, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(serving.check_patience, (STOPPING,)),
     },
     STOPPING: {
-        StartRequested: Moves(moves.want_again),
-        StopRequested: Moves(moves.want_no_more),
-        DrainRequested: Moves(moves.want_no_more),
-        KillRequested: Moves(moves.kill_stopping),
-        RestartRequested: Moves(moves.restart_once_gone),
-        Spawned: Moves(moves.spawned_too_late),
-        SpawnFailed: Moves(moves.spawn_failed, (STOPPED, STARTING)),
+        StartRequested: Moves(ending.want_again),
+        StopRequested: Moves(ending.want_no_more),
+        DrainRequested: Moves(ending.want_no_more),
+        KillRequested: Moves(ending.kill_stopping),
+        RestartRequested: Moves(ending.restart_once_gone),
+        Spawned: Moves(starting.spawned_too_late),
+        SpawnFailed: Moves(ending.spawn_failed, (STOPPED, STARTING)),
         Greeted: IGNORED,
         BecameReady: IGNORED,
         Beat: IGNORED,
-        FaultReported: Moves(moves.note_fault),
+        FaultReported: Moves(ending.note_fault),
         Emptied: IGNORED,
-        Exited: Moves(moves.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(moves.lose_patience_with_stop, (STUCK,)),
+        Exited: Moves(ending.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        TimePassed: Moves(ending.lose_patience_with_stop, (STUCK,)),
     },
     BACKOFF: {
-        StartRequested: Moves(moves.start_afresh, (STARTING,)),
-        StopRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        DrainRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        KillRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        RestartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StartRequested: Moves(starting.start_afresh, (STARTING,)),
+        StopRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        DrainRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        KillRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        RestartRequested: Moves(starting.start_afresh, (STARTING,)),
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: IGNORED,
@@ -197,14 +197,14 @@ ROWS: dict[State, dict[type[Event], Cell]] = {
         FaultReported: IGNORED,
         Emptied: IGNORED,
         Exited: ILLEGAL,
-        TimePassed: Moves(moves.start_after_backoff, (STARTING,)),
+        TimePassed: Moves(starting.start_after_backoff, (STARTING,)),
     },
     QUARANTINED: {
-        StartRequested: Moves(moves.start_afresh, (STARTING,)),
-        StopRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        DrainRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        KillRequested: Moves(moves.stop_waiting, (STOPPED,)),
-        RestartRequested: Moves(moves.start_afresh, (STARTING,)),
+        StartRequested: Moves(starting.start_afresh, (STARTING,)),
+        StopRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        DrainRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        KillRequested: Moves(ending.stop_waiting, (STOPPED,)),
+        RestartRequested: Moves(starting.start_afresh, (STARTING,)),
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: IGNORED,
@@ -213,23 +213,23 @@ ROWS: dict[State, dict[type[Event], Cell]] = {
         FaultReported: IGNORED,
         Emptied: IGNORED,
         Exited: ILLEGAL,
-        TimePassed: Moves(moves.probe, (STARTING,)),
+        TimePassed: Moves(starting.probe, (STARTING,)),
     },
     # The kernel has not let go of a killed process: only its end leads out, whatever is wanted meanwhile.
     STUCK: {
-        StartRequested: Moves(moves.want_again),
-        StopRequested: Moves(moves.want_no_more),
-        DrainRequested: Moves(moves.want_no_more),
-        KillRequested: Moves(moves.want_no_more),
-        RestartRequested: Moves(moves.restart_once_gone),
+        StartRequested: Moves(ending.want_again),
+        StopRequested: Moves(ending.want_no_more),
+        DrainRequested: Moves(ending.want_no_more),
+        KillRequested: Moves(ending.want_no_more),
+        RestartRequested: Moves(ending.restart_once_gone),
         Spawned: ILLEGAL,
         SpawnFailed: ILLEGAL,
         Greeted: IGNORED,
         BecameReady: IGNORED,
         Beat: IGNORED,
-        FaultReported: Moves(moves.note_fault),
+        FaultReported: Moves(ending.note_fault),
         Emptied: IGNORED,
-        Exited: Moves(moves.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
+        Exited: Moves(ending.exited_as_asked, (STOPPED, STARTING, BACKOFF, QUARANTINED)),
         TimePassed: IGNORED,
     },
 }
@@ -252,6 +252,8 @@ def step(child: Child, event: Event, now: float) -> tuple[Child, tuple[Effect, .
     generation = getattr(event, "generation", child.generation)
     if generation < child.generation or cell is Pass.IGNORED:
         return child, ()
+    if isinstance(event, TimePassed) and (child.deadline is None or now < child.deadline):
+        return child, ()
     if generation > child.generation or cell is Pass.ILLEGAL:
-        return moves.refuse(child, event, now)
+        return common.refuse(child, event, now)
     return cell.handler(child, event, now)
