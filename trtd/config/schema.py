@@ -194,7 +194,7 @@ def _expectation(annotation: Any, metadata: list[Any], choices: tuple[str, ...])
     if choices:
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)
     if get_origin(annotation) is Literal:
-        return " or ".join(str(value) for value in get_args(annotation))
+        return "the number " + " or ".join(str(value) for value in get_args(annotation))
     kind = _value_type(annotation)
     if kind is tuple:
         return 'an array of strings that are not empty, such as ["alice", "1000"]'
