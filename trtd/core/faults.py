@@ -36,6 +36,7 @@ class FaultKind(StrEnum):
     BAD_MODEL = "bad_model"
     BAD_CONFIG = "bad_config"
     PROBE_FAILED = "probe_failed"
+    MISBEHAVED = "misbehaved"
     TEMPORARY = "temporary"
     REQUESTED = "requested"
 

@@ -1,0 +1,180 @@
+"""The status record: what `trtd status --json` prints and what metrics, health checks and dashboards are made of.
+
+Versioned and stable: within a version keys are added, never removed nor given another meaning. Written by
+`trtd.supervisor.status` alone. Times are seconds, `_at` is wall-clock time (ISO 8601, UTC), sizes are bytes; None
+means that there is nothing to tell yet.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+STATUS_VERSION = 1
+
+
+class FaultStatus(TypedDict):
+    """Why a process had to go."""
+
+    kind: str
+    message: str
+    blame: str
+    permanent: bool
+
+
+class HistoryStatus(TypedDict):
+    """One move of a child's lifecycle; `age_s` seconds ago."""
+
+    age_s: float
+    before: str
+    event: str
+    after: str
+
+
+class ModelStatus(TypedDict):
+    """A model as the newest ready worker described it."""
+
+    name: str
+    version: str
+    max_batch: int
+    is_batched: bool
+
+
+class ChildStatus(TypedDict):
+    """One supervised place: the router, or one replica of a tenant.
+
+    Attributes:
+        name: `router`, or `tenant/replica`.
+        state: word of the lifecycle.
+        desired: `up` or `down`.
+        since_s: time in this state.
+        uptime_s: age of the process.
+        pid: of the process.
+        generation: of the newest spawn.
+        restarts: spawns beyond the first.
+        deaths_in_window: deaths that count against the restart budget now.
+        restart_in_s: time until the next restart, in BACKOFF or QUARANTINED.
+        last_fault: newest fault of any life.
+        rss_bytes: resident memory, as the child last said.
+        peak_rss_bytes: highest of this process.
+        memory_limit_bytes: 0 for none.
+        memory_enforcement: `cgroup` (the kernel ends it), `rss` (it watches itself and leaves) or `none`.
+        progress: batches completed by this process; for the router, turns of its loop.
+        in_flight: batches begun and not completed.
+        recovery_s: last time from a death to the successor's main().
+        load_s: time that the process needed to become ready.
+        history: last moves, newest last.
+    """
+
+    name: str
+    state: str
+    desired: str
+    since_s: float
+    uptime_s: float | None
+    pid: int | None
+    generation: int
+    restarts: int
+    deaths_in_window: int
+    restart_in_s: float | None
+    last_fault: FaultStatus | None
+    rss_bytes: int
+    peak_rss_bytes: int
+    memory_limit_bytes: int
+    memory_enforcement: str
+    progress: int
+    in_flight: int
+    recovery_s: float | None
+    load_s: float | None
+    history: list[HistoryStatus]
+
+
+class CounterStatus(TypedDict):
+    """Since the daemon's start: accepted = answered + failed + abandoned + queued + leased.
+
+    `abandoned` were held by a router that died; their clients sent them again and they were accepted anew.
+    """
+
+    accepted: int
+    answered: int
+    failed: int
+    refused: int
+    resent: int
+    replayed: int
+    expired: int
+    stale: int
+    abandoned: int
+
+
+class RecentStatus(TypedDict):
+    """The last minute: answers per second, and the time from receipt to answer."""
+
+    per_s: float
+    p50_s: float | None
+    p99_s: float | None
+
+
+class TenantStatus(TypedDict):
+    """One tenant.
+
+    Attributes:
+        name: the tenant. phase: `serving`, `draining`, `drained` or `removing`. health: `ready` (all workers),
+        `degraded` (some), `waiting` (none now, one is expected), `unavailable`, or the phase
+            where it is not `serving`.
+        is_ready: whether a request would be taken and run now.
+        gate: `open` or `closed`.
+        is_available: whether a worker can be expected.
+        reason: why not.
+        runtime: name and version of the runtime, from the newest ready worker.
+        models: what it serves.
+        workers: by replica.
+        queued: requests that wait.
+        leased: requests at workers.
+        held_bytes: payload of both.
+        counters: since the daemon's start.
+        recent: last minute.
+        address: where clients of this host connect.
+        tcp_address: where others do.
+        isolation: what keeps the tenant apart: `process`.
+    """
+
+    name: str
+    phase: str
+    health: str
+    is_ready: bool
+    gate: str
+    is_available: bool
+    reason: str
+    runtime: str
+    models: list[ModelStatus]
+    workers: list[ChildStatus]
+    queued: int
+    leased: int
+    held_bytes: int
+    counters: CounterStatus
+    recent: RecentStatus
+    address: str
+    tcp_address: str | None
+    isolation: str
+
+
+class DaemonStatus(TypedDict):
+    """The supervisor itself. `memory_limits` says why limits are not by cgroup, where they are not."""
+
+    pid: int
+    version: str
+    started_at: str
+    uptime_s: float
+    is_stopping: bool
+    config_files: list[str]
+    runtime_dir: str
+    memory_limits: str
+
+
+class Status(TypedDict):
+    """The whole record. `health` is `ready` when all tenants are, else `degraded`."""
+
+    v: int
+    at: str
+    health: str
+    daemon: DaemonStatus
+    router: ChildStatus
+    tenants: list[TenantStatus]
