@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 class Client:
     """A connection to one tenant of a daemon, for one event loop. Any number of tasks may await requests side by side.
 
-    See `trtd.Client` for what holds of connections, errors and arrays. Cancelling a task that awaits gives its request up
-    here; the daemon may still run it. Use it as an asynchronous context manager, or call `close`.
+    See `trtd.Client` for what holds of connections, errors and arrays. Cancelling a task that awaits gives its request
+    up here; the daemon may still run it. Use it as an asynchronous context manager, or call `close`.
     """
 
     def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT_S, curve: CurveKeys | None = None) -> None:
@@ -78,7 +78,7 @@ class Client:
         timeout: float | None = None,
         priority: int = 0,
     ) -> asyncio.Future[Answer]:
-        """Run a model; the future gets its answer. The request leaves before this returns, where there is a connection."""
+        """Run a model; the future gets its answer. With a connection, the request leaves before this returns."""
         timeout_s = self._timeout_s if timeout is None else timeout
         answers.check_call(timeout_s, priority)
         message, tensors = answers.infer_message(self._ids.next(), model, inputs, version, timeout_s, priority)

@@ -56,10 +56,11 @@ class PendingRequest:
     send_count: int = 0
 
     def message_at(self, now: float) -> ClientMessage:
-        """The message to send at this instant: the remaining time in place of the original timeout."""
+        """The message to send at this instant: with the time that is left, and whether it was sent before."""
         message = self.message
         if isinstance(message, InferRequest):
-            return replace(message, timeout_s=max(self.deadline - now, SMALLEST_TIMEOUT_S))
+            timeout_s = max(self.deadline - now, SMALLEST_TIMEOUT_S)
+            return replace(message, timeout_s=timeout_s, is_resent=self.send_count > 0)
         return message
 
 
