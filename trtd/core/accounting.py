@@ -27,10 +27,24 @@ def check_tenant(tenant: Tenant, awaited: Set[int], is_active: bool) -> None:
     _check_places(tenant, awaited)
     _check_workers(tenant)
     _check_announcements(tenant)
-    can_serve = len(tenant.queue) > 0 and any(
-        len(holder.leases) < tenant.limits.max_outstanding for holder in tenant.candidates()
+    _require(
+        is_active or not (_can_serve_queue(tenant) or _can_serve_lane(tenant)),
+        tenant,
+        "a tenant that can go on is looked at",
     )
-    _require(is_active or not can_serve, tenant, "it has work and room, and nobody will look at it")
+
+
+def _can_serve_queue(tenant: Tenant) -> bool:
+    room = tenant.limits.max_outstanding
+    return len(tenant.queue) > 0 and any(len(holder.leases) < room for holder in tenant.candidates())
+
+
+def _can_serve_lane(tenant: Tenant) -> bool:
+    """Whether the lane's worker can be given the next group, or be let go because there is none."""
+    holder = tenant.lane_holder
+    if holder is None or any(request.is_suspect for request in holder.leases.values()):
+        return False
+    return not tenant.lane or not holder.leases
 
 
 def _check_identity(tenant: Tenant) -> None:

@@ -7,6 +7,7 @@ while. `trtd.core.dispatch` moves the requests between them.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 
@@ -22,8 +23,11 @@ LONE_DEATHS_TO_CONVICT = 2
 SUSPECT_PATIENCE_S = 2.0
 """How long suspects wait for the successor of the worker that died before they may go to another replica."""
 
+SUSPICION_S = 60.0
+"""How long an input is remembered that is suspected only; each new request is compared as long as any is remembered."""
+
 MAX_POISONS = 1024
-"""Most inputs remembered per tenant; the oldest is forgotten first."""
+"""Most inputs remembered per tenant; the one noted first is forgotten first."""
 
 
 class Holder:
@@ -110,43 +114,51 @@ class SuspectLane:
 
 
 class PoisonTable:
-    """Digests of inputs whose lone requests saw workers die, and how often, until their time is up.
+    """Digests of inputs that saw workers die, and how often they were alone in that, until their time is up.
 
-    It holds convicted inputs, and those that were answered (their time was up, say) after fewer deaths than a
-    conviction
-    needs: a client's retry of the same input then goes on counting where the former request ended.
+    It holds convicted inputs, and suspected ones whose requests ended without a worker's answer: a client's retry of
+    the same input then goes on counting where the former request ended.
+
+    Attributes:
+        convicted_at: when an input was last convicted; what arrived later was compared at the door.
     """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._expires_first = math.inf
+        self.convicted_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def note(self, digest: bytes, lone_deaths: int, until: float) -> None:
-        """Remember an input until an instant."""
-        self._entries[digest] = (lone_deaths, until)
+    def note(self, digest: bytes, lone_deaths: int, now: float, seconds: float) -> None:
+        """Remember an input for so long."""
+        self._entries[digest] = (lone_deaths, now + seconds)
         self._entries.move_to_end(digest)
+        self._expires_first = min(self._expires_first, now + seconds)
+        if lone_deaths >= LONE_DEATHS_TO_CONVICT:
+            self.convicted_at = now
         if len(self._entries) > MAX_POISONS:
             self._entries.popitem(last=False)
 
-    def lone_deaths(self, digest: bytes, now: float) -> int:
-        """How many deaths are remembered of an input."""
-        lone_deaths, until = self._entries.get(digest, (0, now))
-        if until <= now:
-            self._entries.pop(digest, None)
-            return 0
+    def recall(self, digest: bytes, now: float) -> int | None:
+        """How many lone deaths are remembered of an input, None when it is not remembered at all."""
+        if self._expires_first <= now:
+            self._forget_expired(now)
+        lone_deaths, _ = self._entries.get(digest, (None, 0.0))
         return lone_deaths
 
     def forgive(self, digest: bytes) -> None:
         """A worker survived this input."""
         self._entries.pop(digest, None)
 
-    def forget_expired(self, now: float) -> None:
-        """Drop the oldest entries whose time is up."""
-        while self._entries and next(iter(self._entries.values()))[1] <= now:
-            self._entries.popitem(last=False)
-
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+        self._expires_first = math.inf
+        self.convicted_at = -math.inf
+
+    def _forget_expired(self, now: float) -> None:
+        for digest in [digest for digest, (_, until) in self._entries.items() if until <= now]:
+            del self._entries[digest]
+        self._expires_first = min((until for _, until in self._entries.values()), default=math.inf)

@@ -62,6 +62,7 @@ class Request:
         lease: the present lease, None while it has none.
         lone_deaths: workers that died while this was the only request they held.
         is_suspect: a worker died while it held this one; it runs apart from the others until it is answered.
+        digest: fingerprint of its payload, empty until one is needed.
         is_answered: its client got the one answer. A lease may outlive that (a ghost): its worker is still at it.
     """
 
@@ -81,6 +82,7 @@ class Request:
     lease: LeaseId | None = None
     lone_deaths: int = 0
     is_suspect: bool = False
+    digest: bytes = b""
     is_answered: bool = False
 
 

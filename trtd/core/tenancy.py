@@ -101,8 +101,4 @@ class Tenant:
 
     def candidates(self) -> list[Holder]:
         """Workers that may be given normal work, as far as they have room."""
-        return [
-            holder
-            for holder in self.holders.values()
-            if holder.is_admitted and not holder.is_closed and holder is not self.lane_holder
-        ]
+        return [holder for holder in self.holders.values() if holder.is_open and holder is not self.lane_holder]
