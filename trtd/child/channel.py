@@ -1,7 +1,7 @@
-"""The channel between the supervisor and one child: a SOCK_SEQPACKET socketpair that carries `trtd.wire.control` messages.
+"""The channel between the supervisor and one child: a SOCK_SEQPACKET socketpair with `trtd.wire.control` messages.
 
-Packets keep message boundaries, so there is no framing; a closed peer reads as `ChannelClosed`. Used blocking by children and
-non-blocking by the supervisor's loop.
+Packets keep message boundaries, so there is no framing; a closed peer reads as `ChannelClosed`. Used blocking by
+workers and non-blocking by the loops of supervisor and router.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Channel:
     def fileno(self) -> int:
         """The file descriptor, for pollers and for passing to a child."""
         return self._sock.fileno()
+
+    def set_blocking(self, is_blocking: bool) -> None:
+        """Whether `send` waits for a peer that does not read; the other end decides for itself."""
+        self._sock.setblocking(is_blocking)
 
     def send(self, message: control.ChildMessage | control.SupervisorMessage) -> bool:
         """Send one message.

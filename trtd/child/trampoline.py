@@ -1,7 +1,7 @@
 """The first steps of every child: die with the supervisor, leave no core dump, read the settings, say hello.
 
-The supervisor spawns `python -m trtd.router.main` or `python -m trtd.worker.main` with `--channel FD --settings FD --parent PID`;
-everything else a child needs stands in the sealed settings.
+The supervisor spawns `python -m trtd.router.main` or `python -m trtd.worker.main` with
+`--channel FD --settings FD --parent PID`; everything else a child needs stands in the sealed settings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def read_settings(fd: int, kind: type[Settings]) -> Settings:
 def start(argv: list[str], kind: type[Settings]) -> tuple[Channel, Settings]:
     """Do all first steps and say hello.
 
-    SIGINT is ignored, because a terminal sends it to the whole group while only the supervisor decides; SIGTERM likewise.
+    SIGINT is ignored, because a terminal sends it to the whole group while only the supervisor decides; SIGTERM
+    likewise.
     """
     main_at = time.monotonic()
     args = parse_args(argv)

@@ -1,0 +1,85 @@
+"""Fixtures of the shells: a real router with the test around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.support.router import RouterClient, RouterProcess, StandInWorker, make_endpoint, make_router_settings
+from trtd.wire.control import RouterReady
+from trtd.wire.settings import TenantEndpoint
+
+
+class RouterBench:
+    """A router with one open tenant `a`, and the means to add clients, workers, tenants and further routers."""
+
+    def __init__(self, directory: Path, context: zmq.Context[Any]) -> None:
+        self.directory = directory
+        self.context = context
+        self._open: list[Any] = []
+        self.settings = make_router_settings(directory)
+        self.router: RouterProcess
+
+    def start(self, **settings: Any) -> RouterProcess:
+        """A router process that is ready; the bench's own from now on."""
+        self.settings = make_router_settings(self.directory, **settings)
+        self.router = RouterProcess(self.settings)
+        self._open.append(self.router)
+        self.router.expect(RouterReady)
+        return self.router
+
+    def tenant(self, name: str = "a", **fields: Any) -> TenantEndpoint:
+        """An open tenant."""
+        endpoint = make_endpoint(self.directory, name, **fields)
+        self.router.open_tenant(endpoint)
+        return endpoint
+
+    def client(self, tenant: str = "a", **options: Any) -> RouterClient:
+        """A client of a tenant."""
+        return self._keep(RouterClient(self.context, f"ipc://{self.directory}/{tenant}.sock", **options))
+
+    def worker(self, tenant: str = "a", **fields: Any) -> StandInWorker:
+        """A worker that is admitted and attached."""
+        worker = self.stranger(tenant, **fields)
+        self.router.tell(worker.admitted)
+        worker.attach()
+        return worker
+
+    def stranger(self, tenant: str = "a", **fields: Any) -> StandInWorker:
+        """A worker of which nobody has said anything yet."""
+        return self._keep(StandInWorker(self.context, self.settings, tenant, **fields))
+
+    def _keep(self, thing: Any) -> Any:
+        self._open.append(thing)
+        return thing
+
+    def close(self) -> None:
+        for thing in reversed(self._open):
+            thing.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[RouterBench]:
+    context: zmq.Context[Any] = zmq.Context()
+    made = RouterBench(tmp_path, context)
+    made.start()
+    made.tenant()
+    yield made
+    made.close()
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Run something beside the test; what it raises fails the test at its end."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    futures: list[Future[object]] = []
+    with ThreadPoolExecutor() as pool:
+        yield lambda work: futures.append(pool.submit(work))
+    for future in futures:
+        future.result()

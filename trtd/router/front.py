@@ -1,0 +1,124 @@
+"""All tenants' endpoints: opened and closed as the supervisor says, watched for input, flushed of late answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import zmq
+
+from trtd.core.ids import TenantName
+from trtd.errors import InvalidConfig
+from trtd.observe import Logger
+from trtd.router.access import Access
+from trtd.router.endpoints import Endpoint, Received, Source
+from trtd.router.sockets import Port
+from trtd.router.turns import ReadTurns
+from trtd.wire.settings import RouterSettings, TenantEndpoint
+
+
+class Front:
+    """The endpoints of all tenants.
+
+    Args:
+        context: of the process.
+        settings: the router's.
+        access: obeys the tenants' lists.
+        used: ports that were used to send, see `Port`.
+        watch: called with a port's fd and True when it opens, with False before it closes.
+        log: for endpoints that cannot be opened.
+
+    Attributes:
+        endpoints: by tenant.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: RouterSettings,
+        access: Access,
+        used: set[Port],
+        watch: Callable[[int, bool], None],
+        log: Logger,
+    ) -> None:
+        self.endpoints: dict[TenantName, Endpoint] = {}
+        self._context = context
+        self._settings = settings
+        self._access = access
+        self._used = used
+        self._watch = watch
+        self._log = log
+        self._sources: dict[int, Source] = {}
+        self._turns = ReadTurns()
+        self._reported: set[tuple[str, str]] = set()
+
+    def configure(self, settings: TenantEndpoint) -> None:
+        """Open a tenant's endpoint, or change it; requests that wait there are read when the loop comes to it."""
+        tenant = TenantName(settings.tenant)
+        self._access.configure(settings)
+        self._turns.add(tenant, settings.limits.weight)
+        endpoint = self.endpoints.get(tenant)
+        if endpoint is None:
+            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used)
+            self.endpoints[tenant] = endpoint
+        else:
+            self._unwatch(endpoint, endpoint.stale_sources(settings))
+            endpoint.configure(settings)
+        self._open(endpoint)
+
+    def forget(self, tenant: TenantName) -> None:
+        """Close a tenant's endpoint."""
+        endpoint = self.endpoints.pop(tenant, None)
+        if endpoint is None:
+            return
+        self._unwatch(endpoint, list(endpoint.sources.values()))
+        self._turns.remove(tenant)
+        endpoint.close()
+        self._access.forget(tenant)
+
+    def open_missing(self) -> None:
+        """Try again to open what could not be opened."""
+        for endpoint in self.endpoints.values():
+            if endpoint.missing:
+                self._open(endpoint)
+
+    def _open(self, endpoint: Endpoint) -> None:
+        for address in endpoint.missing:
+            try:
+                source = endpoint.bind(address, self._settings.curve_secret_key_file)
+            except (OSError, zmq.ZMQError, InvalidConfig) as error:
+                if (endpoint.tenant, address) not in self._reported:
+                    self._reported.add((endpoint.tenant, address))
+                    self._log.error("endpoint.open_failed", tenant=endpoint.tenant, address=address, cause=str(error))
+                continue
+            self._reported.discard((endpoint.tenant, address))
+            self._sources[source.port.fd] = source
+            self._watch(source.port.fd, True)
+            self._turns.wake(source)
+            self._log.info("endpoint.opened", tenant=endpoint.tenant, address=address)
+
+    def _unwatch(self, endpoint: Endpoint, sources: list[Source]) -> None:
+        for source in sources:
+            self._watch(source.port.fd, False)
+            del self._sources[source.port.fd]
+            self._turns.drop(source)
+            self._log.info("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
+
+    def wake(self, fd: int) -> None:
+        """The source with this fd may have input."""
+        source = self._sources.get(fd)
+        if source is not None:
+            self._turns.wake(source)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether a source may have input that was not read yet."""
+        return self._turns.has_input
+
+    def read(self, take: Callable[[Endpoint, Received], None]) -> None:
+        """Hand messages to `take`, in the fair order, for one turn of the loop."""
+        self._turns.read(take)
+
+    def close(self) -> None:
+        """Close every endpoint."""
+        for tenant in list(self.endpoints):
+            self.forget(tenant)

@@ -1,0 +1,142 @@
+"""What a client's message means: a request for the dispatcher, a question that the router answers itself, or an error.
+
+Whatever cannot be taken is answered with a typed error, under the id where one could be read. Answers leave through the
+tenant's `trtd.router.endpoints.Endpoint`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from trtd import __version__
+from trtd.core.admission import deadline_of
+from trtd.core.dispatch import Dispatcher, Request
+from trtd.core.ids import RequestId, TenantName
+from trtd.core.tenancy import Gate, Tenant
+from trtd.errors import ErrorCode, Malformed, NotAllowed, TrtdError, Unavailable, UnknownModel
+from trtd.router.access import Access
+from trtd.router.endpoints import Endpoint, Received
+from trtd.wire.codec import (
+    check_frames,
+    decode_client_message,
+    encode_models,
+    encode_router_message,
+    read_request_id,
+)
+from trtd.wire.messages import (
+    UNKNOWN_REQUEST_ID,
+    WIRE_VERSION,
+    DescribeAnswer,
+    DescribeRequest,
+    ErrorAnswer,
+    HealthAnswer,
+    InferRequest,
+    ModelDescription,
+)
+
+ModelsOf = Callable[[TenantName], Iterable[ModelDescription]]
+
+
+class Intake:
+    """Takes the messages of all tenants' clients.
+
+    Args:
+        dispatcher: decides about the requests.
+        access: says who may still use a tenant.
+        models_of: what a tenant's workers said that they serve.
+        has_worker: whether a worker of the tenant could be given work now.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, access: Access, models_of: ModelsOf, has_worker: Callable[[TenantName], bool]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._access = access
+        self._models_of = models_of
+        self._has_worker = has_worker
+
+    def take(self, endpoint: Endpoint, received: Received, now: float) -> None:
+        """Handle one message. A request's own answer comes later, as an effect of the dispatcher."""
+        route, owner, header, frames, size, error = received
+        try:
+            if error is not None:
+                raise error
+            if not self._access.is_admitted(endpoint.tenant, owner):
+                raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
+            message = decode_client_message(header)
+            if type(message) is InferRequest:
+                check_frames(message.inputs, frames)
+                self._dispatcher.submit(
+                    Request(
+                        id=message.id,
+                        tenant=endpoint.tenant,
+                        owner=owner,
+                        route=route,
+                        payload=(header, *frames),
+                        payload_bytes=size,
+                        priority=message.priority,
+                        received_at=now,
+                        deadline=deadline_of(endpoint.settings.limits, message.timeout_s, now),
+                        model=message.model,
+                        is_resent=message.is_resent,
+                    ),
+                    now,
+                )
+                return
+            if frames:
+                raise Malformed(f"a question has no tensor frames, got {len(frames)}")
+            if type(message) is DescribeRequest:
+                answer = self._describe(endpoint, message)
+            else:
+                answer = [encode_router_message(self._health(endpoint, message.id))]
+            endpoint.deliver(route, answer, now)
+        except TrtdError as problem:
+            request_id = read_request_id(header) if header else UNKNOWN_REQUEST_ID
+            endpoint.deliver(route, error_frames(request_id, problem.code, problem.message), now)
+
+    def _describe(self, endpoint: Endpoint, message: DescribeRequest) -> list[bytes]:
+        models = tuple(self._models_of(endpoint.tenant))
+        if not models:
+            raise Unavailable(f"no worker of the tenant {endpoint.tenant} has said yet what it serves")
+        if message.model is not None:
+            named = tuple(model for model in models if model.name == message.model)
+            if not named:
+                names = ", ".join(sorted({model.name for model in models}))
+                raise UnknownModel(f"no model {message.model!a}; there are {names}")
+            models = named
+        return [encode_router_message(DescribeAnswer(message.id, models)), encode_models(models)]
+
+    def _health(self, endpoint: Endpoint, request_id: RequestId) -> HealthAnswer:
+        state, reason = health_of(self._dispatcher.tenant(endpoint.tenant), self._has_worker(endpoint.tenant))
+        return HealthAnswer(request_id, state == "ready", state, reason, (WIRE_VERSION,), __version__)
+
+
+def health_of(tenant: Tenant, has_worker: bool) -> tuple[str, str]:
+    """A tenant's state as `HealthAnswer` names it, and the reason where it is not ready."""
+    if tenant.gate is Gate.CLOSED:
+        return "draining", "the tenant finishes what it has and takes nothing new"
+    if not tenant.is_available:
+        return "unavailable", tenant.reason or "the tenant is not available"
+    if not has_worker:
+        return "waiting", "no worker is ready at the moment; requests are queued"
+    return "ready", ""
+
+
+def error_frames(
+    request_id: RequestId, code: ErrorCode, message: str, retry_after_s: float | None = None
+) -> list[bytes]:
+    """The frames of a typed error."""
+    return [encode_router_message(ErrorAnswer(request_id, code, message, retry_after_s))]
+
+
+def fingerprint(request: Request) -> bytes:
+    """The same for two requests that ask the same model the same thing, whatever their ids and deadlines are."""
+    header: Any
+    header, *frames = request.payload
+    message = cast("InferRequest", decode_client_message(header))
+    digest = hashlib.blake2b(repr((message.model, message.version, message.inputs)).encode(), digest_size=16)
+    for frame in frames:
+        digest.update(frame)
+    return digest.digest()

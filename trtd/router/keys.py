@@ -1,0 +1,34 @@
+"""The daemon's CURVE secret key, read from its file each time that a tcp endpoint is bound."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trtd.errors import InvalidConfig
+
+KEY_CHARS = 40
+_LABEL = "secret-key"
+
+
+def read_secret_key(file: str | None) -> bytes:
+    """The Z85 secret key: a line with the bare key, or the line `secret-key = "..."` of a certificate of `zmq.auth`.
+
+    Raises:
+        InvalidConfig: there is no such file, others than its owner may use it, or it holds no key.
+    """
+    if file is None:
+        raise InvalidConfig("a tcp endpoint needs router.curve_secret_key_file")
+    try:
+        with Path(file).open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            text = stream.read(16 * 1024).decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{file}: the secret key cannot be read: {error}") from None
+    if mode & 0o077:
+        raise InvalidConfig(f"{file}: others than its owner may use the secret key; chmod it to 0600")
+    for line in map(str.strip, text.splitlines()):
+        key = line.removeprefix(_LABEL).strip(' ="') if line.startswith(_LABEL) else line
+        if len(key) == KEY_CHARS and not key.startswith("#"):
+            return key.encode()
+    raise InvalidConfig(f"{file}: holds no secret key of {KEY_CHARS} Z85 characters")

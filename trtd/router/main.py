@@ -1,0 +1,58 @@
+"""The router's process: `python -m trtd.router.main`, started by the supervisor only."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import secrets
+import sys
+
+import zmq
+
+from trtd import observe
+from trtd.child import trampoline
+from trtd.errors import ExitCode, InvalidConfig
+from trtd.router.link import Link
+from trtd.router.loop import RouterLoop
+from trtd.wire.settings import RouterSettings
+
+EPOCH_BITS = 31
+"""Random bits above the 32 of a lease's number, so that answers to a former router's leases are recognised as stale."""
+COLLECT_AFTER = 50_000
+"""Objects made and not freed before the collector looks at the young ones. Requests and frames form no cycles."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the router until it is told to stop; returns its exit code."""
+    channel, settings = trampoline.start(argv, RouterSettings)
+    observe.configure(settings.log_format, settings.log_level, fields={"process": "router"})
+    log = observe.get_logger(generation=settings.generation)
+    raise_fd_limit()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 65_536)
+    try:
+        loop = RouterLoop(settings, Link(channel, log), context, secrets.randbits(EPOCH_BITS) << 32, log)
+    except (OSError, zmq.ZMQError, InvalidConfig) as error:
+        log.error("router.start_failed", address=settings.workers_address, cause=str(error))
+        return ExitCode.TEMPORARY
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 50)
+    exit_code = loop.run()
+    if exit_code != ExitCode.OK:
+        # Its memory is too large, or nobody is left to stop for: no time for good manners.
+        os._exit(exit_code)
+    loop.close()
+    context.term()
+    return exit_code
+
+
+def raise_fd_limit() -> None:
+    """Take as many file descriptors as the host allows: each client is one, and libzmq aborts where it gets none."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
