@@ -74,7 +74,13 @@ def invalid_config(problems: Iterable[Problem], origins: Origins) -> InvalidConf
 
 def key_text(path: KeyPath) -> str:
     """A key as one writes it in TOML: dotted, unusual parts quoted."""
-    return ".".join(part if _BARE_KEY.fullmatch(part) else json.dumps(part) for part in path)
+    return ".".join(part if _BARE_KEY.fullmatch(part) else quoted(part) for part in path)
+
+
+def quoted(text: str) -> str:
+    """The text as a TOML string."""
+    # JSON escapes all that TOML wants escaped, but for DEL.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def one_line(text: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from trtd.config.model import Config
-from trtd.config.origins import DEFAULT, Origins, key_text, one_line
+from trtd.config.origins import DEFAULT, Origins, key_text, one_line, quoted
 from trtd.config.schema import KeyPath
 from trtd.config.values import effective
 
@@ -30,8 +29,7 @@ def show(config: Config, origins: Origins, *, with_origin: bool) -> str:
 def toml_value(value: Any) -> str:
     """A plain value as TOML."""
     if isinstance(value, str):
-        # JSON escapes all that TOML wants escaped, but for DEL.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 from typing import Any
 
 from pydantic import ValidationError
 
 from trtd.config.environment import is_text
 from trtd.config.model import CONFIG_VERSION, Config
-from trtd.config.origins import Problem, key_text
+from trtd.config.origins import Problem, key_text, quoted
 from trtd.config.schema import KeyPath, Leaf, Named, Node, find
 from trtd.config.suggestions import nearest, unknown_key
 
@@ -80,7 +79,7 @@ def _value_at(table: Any, location: tuple[int | str, ...]) -> Any:
 def shown(value: Any) -> str:
     """A value as one recognises it, in few characters."""
     if isinstance(value, str):
-        return json.dumps(value if len(value) <= _MOST_SHOWN else value[:_MOST_SHOWN] + "...", ensure_ascii=False)
+        return quoted(value if len(value) <= _MOST_SHOWN else value[:_MOST_SHOWN] + "...")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value.bit_length() > _MOST_SHOWN_BITS:
