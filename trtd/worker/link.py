@@ -1,8 +1,9 @@
 """The worker's connection to the router: one DEALER socket, made again by libzmq whenever the router was replaced.
 
-The socket is not thread-safe: every method but `wait` and `wake` is called under one lock, which `trtd.worker.loop`
-holds. `wait` touches file descriptors only. The descriptor of a ZeroMQ socket is edge-triggered, and any call on the
-socket may take the edge away; so whoever used the socket has to empty it with `receive` before anybody waits again.
+The socket is not thread-safe: every method but `wait`, `wake` and `take_connected` is called under one lock, which
+`trtd.worker.loop` holds. `wait` touches file descriptors only. The descriptor of a ZeroMQ socket is edge-triggered, and
+any call on the socket may take the edge away; so whoever used the socket has to empty it with `receive` before anybody
+waits again.
 """
 
 from __future__ import annotations
@@ -57,34 +58,34 @@ class Link:
             self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_request_bytes + MAX_HEADER_BYTES)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._fds = (int(self._socket.getsockopt(zmq.FD)), self._monitor_fd, self._wakeup_fd)
+        self._fds = (int(self._socket.getsockopt(zmq.FD)), self._wakeup_fd)
+        self.connection_fd = int(self._monitor.getsockopt(zmq.FD))
+        """Readable when a connection may have been made: `take_connected` is due."""
         self._socket.connect(address)
 
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait until there may be something to receive, `wake` is called, or the time is up. Called without the lock.
-
-        Returns:
-            Whether a connection was made, so that `attach` is due.
-        """
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait until there may be something to receive, `wake` is called, or the time is up. Needs no lock."""
         # Not poll(2): batch windows may be shorter than its milliseconds. Our descriptors are small numbers.
         ready, _, _ = select.select(self._fds, (), (), timeout_s)
         if self._wakeup_fd in ready:
             os.eventfd_read(self._wakeup_fd)
-        return self._monitor_fd in ready
 
     def wake(self) -> None:
         """Let the thread that waits look again. Safe in any thread."""
         os.eventfd_write(self._wakeup_fd, 1)
 
-    def attach(self) -> bool:
-        """Say who we are, when a connection was made; False when it is gone already (another one will be made)."""
-        is_due = False
+    def take_connected(self) -> bool:
+        """Whether a connection was made since the last call. Touches the monitor only."""
+        is_connected = False
         while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._monitor.recv_multipart(zmq.NOBLOCK)
-            is_due = True
-        return not is_due or self.send([self._attach])
+            is_connected = True
+        return is_connected
+
+    def attach(self) -> bool:
+        """Say who we are; False when the connection is gone already, and another one will be made."""
+        return self.send([self._attach])
 
     def receive(self) -> list[zmq.Frame] | None:
         """The next message, None when there is none at the moment."""

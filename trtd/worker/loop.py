@@ -2,8 +2,8 @@
 
 Each slot is a thread, and they share the one socket to the router. Whoever has no batch to run waits for the socket,
 one thread at a time (`_lead`); the one that is woken takes the batch itself and lets the next thread wait. Everything
-that touches the socket or the batcher happens under `_io`, and leaves the socket empty: see `trtd.worker.link`. With one
-slot nobody else is there, and both locks are free.
+that touches the socket or the batcher happens under `_io`, and leaves the socket empty: see `trtd.worker.link`. With
+one slot nobody else is there, and both locks are free.
 
 What runs together is decided in `trtd.core.batching`, how it is run and answered in `trtd.worker.runner`.
 """
@@ -62,6 +62,24 @@ class Loop:
             batch.clear()
             batch = self._next_batch(answers)
 
+    def attach(self) -> None:
+        """Deal with connections that were made. Due when `link.connection_fd` is readable, in one thread, any one.
+
+        What came by a former connection is forgotten: the router that sent it is gone, or has given it to others.
+        """
+        if not self._link.take_connected():
+            return
+        with self._io:
+            while self._link.receive() is not None:
+                pass
+            if len(self._batcher):
+                log.info("worker.requests_forgotten", count=len(self._batcher), cause="the router was replaced")
+            self._batcher = Batcher()
+            if not self._link.attach():
+                log.warning("worker.connection_lost")
+            self._pump()
+            self._wake_waiting()
+
     def stop(self) -> None:
         """Let `serve` return once everything received is answered. Safe in any thread."""
         self._is_stopping = True
@@ -86,11 +104,9 @@ class Loop:
                         return None
                     self._waiting_until = self._next_look()
                     timeout_s = self._timeout()
-                is_connected = self._link.wait(timeout_s)
+                self._link.wait(timeout_s)
                 with self._io:
                     self._waiting_until = None
-                    if is_connected and not self._link.attach():
-                        log.warning("worker.attach_lost")
                     batch = self._take()
                 if batch is not None:
                     return batch
@@ -106,9 +122,13 @@ class Loop:
             error = DeadlineExceeded("the deadline passed before the request could run")
             self._send([refusal(waiting.work.lease, waiting.work.id, error) for waiting in expired])
             self._pump()
+        self._wake_waiting()
+        return batch
+
+    def _wake_waiting(self) -> None:
+        """Let the thread that waits look earlier, when something is due before it would look."""
         if self._waiting_until is not None and self._next_look() < self._waiting_until:
             self._link.wake()
-        return batch
 
     def _next_look(self) -> float:
         due = self._batcher.next_due()

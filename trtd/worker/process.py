@@ -18,7 +18,7 @@ from typing import NoReturn
 from trtd import observe
 from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.faults import Fault, FaultKind, ProcessFault
-from trtd.errors import Blame, ExitCode, Malformed
+from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.wire.codec import encode_worker_message
 from trtd.wire.control import FaultReport, Stop, WorkerBeat, WorkerReady
 from trtd.wire.messages import Attach
@@ -38,7 +38,8 @@ class WorkerProcess:
         self._channel = channel
         self._settings = settings
         self._started_at = started_at
-        self._done_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._is_done = False
         self._lock = threading.Lock()
         self._loop: Loop | None = None
         self._link: Link | None = None
@@ -52,19 +53,25 @@ class WorkerProcess:
         leave(ExitCode.OK)
 
     def _keep_channel(self) -> None:
-        """Beat and listen until everything is answered."""
+        """Beat, listen and attach until everything is answered."""
         channel_fd = self._channel.fileno()
         beat_at = time.monotonic()
-        while True:
+        while not self._is_done:
             now = time.monotonic()
             if now >= beat_at:
                 self._beat()
                 beat_at = now + self._settings.beat_every_s
-            ready, _, _ = select.select((channel_fd, self._done_fd), (), (), max(0.0, beat_at - now))
-            if self._done_fd in ready:
-                return
+            link, loop = self._link, self._loop
+            fds = [channel_fd, self._news_fd]
+            if link is not None:
+                fds.append(link.connection_fd)
+            ready, _, _ = select.select(fds, (), (), max(0.0, beat_at - now))
+            if self._news_fd in ready:
+                os.eventfd_read(self._news_fd)
             if channel_fd in ready:
                 self._listen()
+            if loop is not None:
+                loop.attach()
 
     def _beat(self) -> None:
         resident = read_resident()
@@ -99,6 +106,7 @@ class WorkerProcess:
         loop = Loop(link, loaded.catalogue, settings.generation)
         with self._lock:
             self._link, self._loop = link, loop
+        self._tell_main()
         others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
         load_s = time.monotonic() - self._started_at
         runtime = f"{loaded.runtime.name} {loaded.runtime.version}"
@@ -106,7 +114,12 @@ class WorkerProcess:
         loop.serve()
         for other in others:
             other.join()
-        os.eventfd_write(self._done_fd, 1)
+        self._is_done = True
+        self._tell_main()
+
+    def _tell_main(self) -> None:
+        """Let the main thread look at what has changed."""
+        os.eventfd_write(self._news_fd, 1)
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -116,8 +129,8 @@ class WorkerProcess:
                 self._fail(error.fault)
             except MemoryError:
                 self._fail(Fault(FaultKind.OUT_OF_MEMORY, "the process could not get memory that it needed"))
-            except ChannelClosed:
-                leave(ExitCode.TEMPORARY)
+            except TrtdError as error:
+                self._fail(Fault(FaultKind.BAD_CONFIG, error.message, permanent=True))
             except BaseException as error:
                 text = f"{type(error).__name__}: {error}"
                 log.error("worker.defect_met", error=text, trace=traceback.format_exc().strip())

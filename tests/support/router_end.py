@@ -1,0 +1,154 @@
+"""The router's end of a worker's connection, for tests: a real ROUTER socket that leases requests and reads answers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zmq
+
+from trtd.core.ids import LeaseId, RequestId
+from trtd.wire.codec import (
+    decode_router_message,
+    decode_worker_message,
+    encode_batch,
+    encode_client_message,
+)
+from trtd.wire.messages import Attach, Batch, BatchEntry, ErrorAnswer, InferAnswer, InferRequest, Results
+from trtd.wire.tensors import from_frame, spec_of, to_frame
+
+PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Got:
+    """One answer as it came from the worker; `code` as its entry says."""
+
+    lease: int
+    code: str | None
+    answer: InferAnswer | ErrorAnswer
+    outputs: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Leased:
+    """One request that is to be sent in a batch."""
+
+    entry: BatchEntry
+    frames: list[Any]
+
+
+class RouterEnd:
+    """Binds, waits for a worker, sends it batches, reads its answers. Waits end with an error after `PATIENCE_S`."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.bind(address)
+        self._numbers = itertools.count(1)
+        self._worker = b""
+        self._generation = 1
+        self._results: list[Got] = []
+        self.messages = 0
+
+    def __enter__(self) -> RouterEnd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go away, as a router that dies."""
+        self._socket.close(0)
+        self._context.term()
+
+    def attached(self) -> Attach:
+        """Wait for a worker's first message."""
+        worker, message, _ = self._receive()
+        assert isinstance(message, Attach)
+        self._worker = worker
+        return message
+
+    def lease(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        model: str = "m",
+        version: str | None = None,
+        remaining_s: float = 30.0,
+        must_run_alone: bool = False,
+        queue_us: int = 0,
+    ) -> Leased:
+        """A request and its lease, numbered from 1."""
+        number = next(self._numbers)
+        specs = tuple(spec_of(name, value) for name, value in inputs.items())
+        request = InferRequest(RequestId(number.to_bytes(16, "big")), model, version, specs)
+        frames = [encode_client_message(request), *(to_frame(value) for value in inputs.values())]
+        return self.lease_frames(frames, number, remaining_s, must_run_alone, queue_us)
+
+    def lease_frames(
+        self,
+        frames: list[Any],
+        number: int | None = None,
+        remaining_s: float = 30.0,
+        must_run_alone: bool = False,
+        queue_us: int = 0,
+    ) -> Leased:
+        """Any frames as a request, whatever they hold."""
+        lease = LeaseId(number or next(self._numbers))
+        return Leased(BatchEntry(lease, len(frames), queue_us, int(remaining_s * 1e6), must_run_alone), frames)
+
+    def send(self, *requests: Leased, generation: int | None = None) -> None:
+        """Lease these to the worker in one message."""
+        batch = Batch(self._generation if generation is None else generation, tuple(one.entry for one in requests))
+        self.send_frames([encode_batch(batch), *(frame for one in requests for frame in one.frames)])
+
+    def send_frames(self, frames: Sequence[Any]) -> None:
+        """Send any message to the worker."""
+        self._socket.send_multipart([self._worker, *frames])
+
+    def results(self, count: int) -> dict[int, Got]:
+        """Wait for so many answers, by lease; one lease answered twice fails the test."""
+        while len(self._results) < count:
+            _, message, frames = self._receive()
+            assert isinstance(message, Results)
+            self.messages += 1
+            at = 0
+            for entry in message.entries:
+                own = frames[at : at + entry.frame_count]
+                at += entry.frame_count
+                answer = decode_router_message(own[0])
+                outputs = {}
+                if isinstance(answer, InferAnswer):
+                    pairs = zip(answer.outputs, own[1:], strict=True)
+                    outputs = {spec.name: from_frame(spec, frame) for spec, frame in pairs}
+                assert isinstance(answer, InferAnswer | ErrorAnswer)
+                self._results.append(Got(entry.lease, entry.code, answer, outputs))
+            assert at == len(frames)
+        taken, self._results = self._results[:count], self._results[count:]
+        by_lease = {one.lease: one for one in taken}
+        assert len(by_lease) == count
+        return by_lease
+
+    def ask(self, inputs: Mapping[str, Any], **fields: Any) -> Got:
+        """One request, one answer."""
+        leased = self.lease(inputs, **fields)
+        self.send(leased)
+        return self.results(1)[leased.entry.lease]
+
+    def is_silent(self, seconds: float = 0.2) -> bool:
+        """Whether nothing comes for a while. For what must not happen; nothing else waits for time."""
+        return not self._socket.poll(int(seconds * 1000))
+
+    def _receive(self) -> tuple[bytes, Any, list[bytes]]:
+        ends_at = time.monotonic() + PATIENCE_S
+        while not self._socket.poll(max(0, int((ends_at - time.monotonic()) * 1000))):
+            assert time.monotonic() < ends_at, "the worker said nothing"
+        worker, header, *frames = self._socket.recv_multipart()
+        return worker, decode_worker_message(header), frames
