@@ -15,7 +15,7 @@ import os
 import select
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -148,7 +148,14 @@ def _build(configuration: _Configuration) -> Callable[[str, str, dict[str, Any]]
     json = structlog.processors.JSONRenderer(default=str)
 
     def line(level: str, event: str, fields: dict[str, Any]) -> str:
-        entry = {**stamp(None, level, {}), "level": level, "event": event, **configuration.fields, **fields}
+        entry: MutableMapping[str, Any] = {
+            **stamp(None, level, {}),
+            "level": level,
+            "event": event,
+            **configuration.fields,
+            **fields,
+        }
+        entry = structlog.processors.format_exc_info(None, level, entry)
         if configuration.is_json:
             return str(json(None, level, entry))
         return str(console(None, level, entry)).replace("\n", " ")

@@ -1,0 +1,158 @@
+"""`serve`: the daemon from its first step to its exit code.
+
+The order matters: the directory and the lock before anything is touched, the operators' socket before the children,
+so that the daemon can be asked what is wrong when nothing works; and at the end the other way round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from trtd import observe
+from trtd.config.load import Loaded
+from trtd.config.reload import reloaded
+from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
+from trtd.supervisor import cgroup, runtime_dir
+from trtd.supervisor.commands import Commands
+from trtd.supervisor.control import ControlServer
+from trtd.supervisor.loop import Supervisor
+from trtd.supervisor.metrics import MetricsServer
+from trtd.supervisor.plan import make_plan
+from trtd.supervisor.processes import become_subreaper
+from trtd.supervisor.shutdown import Shutdown
+from trtd.wire import addresses
+
+log = observe.get_logger()
+
+
+def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
+    """Run the daemon in this process until it is told to stop.
+
+    Args:
+        loaded: the configuration.
+        load: reads the configuration again, for a reload.
+
+    Returns:
+        OK when every accepted request was answered, TEMPORARY when something had to be cut.
+
+    Raises:
+        trtd.errors.InvalidConfig: a user or group in the configuration does not exist.
+        trtd.errors.NotAllowed: the runtime directory or a socket cannot be used.
+        trtd.errors.Unavailable: another daemon serves this runtime directory.
+    """
+    config = loaded.config
+    observe.configure(str(config.log.format), config.log.level)
+    directory = config.daemon.runtime_dir
+    runtime_dir.prepare(directory)
+    with runtime_dir.locked(directory):
+        become_subreaper()
+        return asyncio.run(_Daemon(loaded, load).run())
+
+
+def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
+    """The cgroup subtree for memory limits, if there is one, and what holds the limits, in words."""
+    try:
+        delegation = cgroup.claim()
+    except cgroup.NotDelegated as reason:
+        return None, f"each worker watches its own resident memory; no cgroup: {reason}"
+    return delegation, f"cgroup {delegation.base}"
+
+
+class _Daemon:
+    """Everything that lives as long as the event loop."""
+
+    def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
+        self._plan = make_plan(loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
+        self._load = load
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> ExitCode:
+        """Serve until stopped."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_exception)
+        delegation, memory_limits = claim_cgroup()
+        self._supervisor = supervisor = Supervisor(self._plan, os.environ, loop, delegation, memory_limits)
+        shutdown = Shutdown(supervisor, loop)
+        config = self._plan.config
+        control = ControlServer(
+            addresses.operator_path(config.daemon.runtime_dir),
+            Commands(supervisor, self.reload).handlers(),
+            lambda: supervisor.plan.roles,
+        )
+        metrics = MetricsServer(config.metrics.listen, supervisor)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, shutdown.request, number.name)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        loop.add_signal_handler(signal.SIGCHLD, supervisor.processes.sweep)
+        try:
+            await _listen(control, metrics)
+            log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
+            supervisor.apply(self._plan)
+            await supervisor.stopped.wait()
+        finally:
+            await control.close()
+            await metrics.close()
+            supervisor.close()
+        log.info("daemon.stopped", exit_code=int(shutdown.exit_code))
+        return shutdown.exit_code
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again, check all of it, and apply the difference; on any error the old one stays.
+
+        Raises:
+            InvalidConfig: the new configuration cannot be used.
+        """
+        async with self._reloading:
+            before = self._supervisor.plan
+            if self._supervisor.fleet.is_stopping:
+                raise Unavailable("the daemon is stopping")
+            try:
+                # Disks and account databases may be slow; the loop is not.
+                wanted = await asyncio.to_thread(self._load)
+                kept = reloaded(before.config, wanted.config, wanted.origins)
+                loaded = Loaded(kept.config, wanted.origins, wanted.files)
+                plan = await asyncio.to_thread(make_plan, loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
+            except InvalidConfig as error:
+                log.error("config.reload_failed", cause=" ".join(error.message.split()))
+                raise
+            was = {spec.name: spec for spec in before.specs}
+            now = {spec.name: spec for spec in plan.specs}
+            self._supervisor.apply(plan)
+        answer: dict[str, Any] = {
+            "added": sorted(now.keys() - was.keys()),
+            "removed": sorted(was.keys() - now.keys()),
+            "changed": sorted(name for name in now.keys() & was.keys() if now[name] != was[name]),
+            "needs_restart": list(kept.needs_restart),
+        }
+        log.info("config.reloaded", **answer)
+        return answer
+
+    def _reload_on_signal(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload_quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload_quietly(self) -> None:
+        """Reload for a signal, which nobody waits for: the log has the outcome."""
+        with contextlib.suppress(TrtdError):
+            await self.reload()
+
+
+async def _listen(control: ControlServer, metrics: MetricsServer) -> None:
+    try:
+        await control.start()
+        await metrics.start()
+    except OSError as error:
+        raise Unavailable(f"a socket of the daemon cannot be opened: {error.strerror or error}") from None
+
+
+def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A defect in a callback: tell it and go on, the workers are worth more than a clean end."""
+    log.error("loop.callback_failed", what=context.get("message"), cause=repr(context.get("exception")))
