@@ -111,6 +111,7 @@ def _decode_infer_request(fields: headers.Fields) -> InferRequest:
         decode_specs(fields, "inputs"),
         headers.timeout(fields, "timeout_s") if "timeout_s" in fields else None,
         priority,
+        headers.boolean(fields, "is_resent") if "is_resent" in fields else False,
     )
 
 

@@ -22,8 +22,6 @@ from trtd.wire.settings import RouterSettings, TenantEndpoint, WorkerSettings
 
 MAX_PACKET_BYTES = 128 * 1024
 MAX_SETTINGS_BYTES = 16 * 1024 * 1024
-MAX_ITEMS = 4096
-"""Most entries of one array in a message."""
 
 # child to supervisor
 
@@ -301,7 +299,7 @@ def encode(message: ChildMessage | SupervisorMessage) -> bytes:
     """The packet of a message. Text that is not valid Unicode (a file name, say) is written with escapes.
 
     Raises:
-        TooLarge: the packet would break `MAX_PACKET_BYTES`.
+        TooLarge: the packet would break `MAX_PACKET_BYTES`, or one of its arrays `records.MAX_ITEMS`.
         ValueError: a float is not finite.
     """
     packet: bytes = packb([type(message).__name__, *records.to_plain(message)], unicode_errors="backslashreplace")
@@ -316,7 +314,7 @@ def decode_message(packet: bytes | memoryview) -> ChildMessage | SupervisorMessa
     Raises:
         Malformed: the packet is no message.
     """
-    values = headers.unpack(packet, "the packet", MAX_PACKET_BYTES, MAX_ITEMS)
+    values = headers.unpack(packet, "the packet", MAX_PACKET_BYTES, records.MAX_ITEMS)
     if type(values) is not tuple or not values:
         raise Malformed(f"the packet: expected an array [tag, field...], got {headers.type_name(values)}")
     kind = _KINDS.get(values[0]) if type(values[0]) is str else None
@@ -326,7 +324,11 @@ def decode_message(packet: bytes | memoryview) -> ChildMessage | SupervisorMessa
 
 
 def encode_settings(settings: WorkerSettings | RouterSettings) -> bytes:
-    """The settings of a child, for its memfd."""
+    """The settings of a child, for its memfd.
+
+    Raises:
+        TooLarge: it has more models than one array may have entries.
+    """
     return packb([type(settings).__name__, *records.to_plain(settings)])  # type: ignore[no-any-return]  # msgpack has no types
 
 
@@ -336,7 +338,7 @@ def decode_settings(data: bytes | memoryview, kind: type[Settings]) -> Settings:
     Raises:
         Malformed: they are not of this kind.
     """
-    values = headers.unpack(data, "the settings", MAX_SETTINGS_BYTES, MAX_ITEMS)
+    values = headers.unpack(data, "the settings", MAX_SETTINGS_BYTES, records.MAX_ITEMS)
     if type(values) is not tuple or not values or values[0] != kind.__name__:
         raise Malformed(f"the settings: expected an array that starts with {kind.__name__}")
     return records.from_plain(kind, values[1:])  # type: ignore[no-any-return]  # an instance of `kind`

@@ -86,7 +86,8 @@ class InferRequest:
         inputs: in the order of their frames.
         timeout_s: seconds from receipt until the answer is due, None for the tenant's default.
         priority: 0 is normal, higher goes first, from -8 to 7.
-        is_resent: it was sent before, on a connection that broke; a tenant that drains still answers what it accepted then.
+        is_resent: it was sent before, on a connection that broke; a tenant that drains still answers what it accepted
+            then.
     """
 
     id: RequestId

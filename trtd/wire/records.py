@@ -16,8 +16,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from trtd.errors import Malformed
+from trtd.errors import Malformed, TooLarge
 from trtd.wire.headers import type_name
+
+MAX_ITEMS = 2048
+"""Most entries of one array. With msgpack's own limit of 1024 on depth it bounds the memory that a hostile packet can
+claim to 16 MiB for an instant."""
 
 ToPlain = Callable[[Any], Any]
 FromPlain = Callable[[Any, str], Any]
@@ -28,6 +32,7 @@ def to_plain(record: Any) -> list[Any]:
 
     Raises:
         ValueError: a float is not finite; the other side would refuse it.
+        TooLarge: an array has too many entries.
     """
     return _class_codec(type(record))[0](record)  # type: ignore[no-any-return]  # the codec of a class gives its fields
 
@@ -154,6 +159,8 @@ def _sequence_codec(item: Any) -> tuple[ToPlain, FromPlain]:
     write_item, read_item = _codec(item)
 
     def write(values: Any) -> Any:
+        if len(values) > MAX_ITEMS:
+            raise TooLarge(f"an array has {len(values)} entries, the most is {MAX_ITEMS}")
         return [write_item(value) for value in values]
 
     def read(values: Any, path: str) -> Any:
