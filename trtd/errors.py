@@ -272,7 +272,7 @@ BY_CODE: dict[ErrorCode, type[TrtdError]] = {
 
 
 def error_from_wire(code: str, message: str, retry_after_s: float | None = None) -> TrtdError:
-    """The typed error for a code read from a message; a code of a newer daemon becomes `Internal` with its name kept."""
+    """The typed error for a code read from a message; an unknown code becomes `Internal` with its name kept."""
     try:
         kind = BY_CODE[ErrorCode(code)]
     except ValueError:

@@ -25,12 +25,11 @@ def variable(path: KeyPath) -> str:
 
 
 def environment_layers(environ: Mapping[str, str], working_dir: str) -> tuple[list[Layer], list[Problem]]:
-    """One layer for each variable, deeper keys above the tables that hold them."""
+    """One layer for each variable, sorted by name, so that a key stands above a table that holds it."""
     layers = []
     problems = []
     meant = {variable(path).replace(SEPARATOR, "_"): path for path, _ in leaves(schema()) if len(path) > 1}
-    names = sorted(name for name in environ if name.startswith(PREFIX))
-    for name in sorted(names, key=lambda name: name.count(SEPARATOR)):
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
         origin = Origin(f"environment {name}")
         path = tuple(part.lower() for part in name.removeprefix(PREFIX).split(SEPARATOR))
         if len(path) == 1:

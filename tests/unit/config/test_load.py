@@ -137,6 +137,15 @@ def test_a_later_scalar_replaces_a_table_as_a_whole(config_dir):
     assert config_dir.load("log = 5").config.log.level == "info"
 
 
+def test_what_a_replaced_table_held_is_forgotten(config_dir):
+    """A table that a later value replaced leaves neither values nor origins behind."""
+    config_dir.write("vendor.toml", '[log]\nlevel = "debug"\n')
+    config_dir.write("etc/conf.d/x.toml", '[log]\nformat = "json"\n')
+    loaded = config_dir.load("log = 5")
+    assert (loaded.config.log.level, loaded.config.log.format) == ("info", "json")
+    assert str(loaded.origins["log", "level"]) == "default"
+
+
 def test_model_flags_make_one_tenant(config_dir):
     """`--model NAME=FILE`, repeated, is one tenant `default` with those models in that order."""
     loaded = config_dir.load(system_file=None, overrides=model_overrides(["b=x=y.onnx", "a=a.onnx"]))
