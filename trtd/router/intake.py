@@ -25,6 +25,7 @@ from trtd.wire.codec import (
     encode_router_message,
     read_request_id,
 )
+from trtd.wire.memo import HeaderMemo
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
     WIRE_VERSION,
@@ -56,6 +57,7 @@ class Intake:
         self._access = access
         self._models_of = models_of
         self._has_worker = has_worker
+        self._memo = HeaderMemo()
 
     def take(self, endpoint: Endpoint, received: Received, now: float) -> None:
         """Handle one message. A request's own answer comes later, as an effect of the dispatcher."""
@@ -65,12 +67,13 @@ class Intake:
                 raise error
             if not self._access.is_admitted(endpoint.tenant, owner):
                 raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
-            message = decode_client_message(header)
-            if type(message) is InferRequest:
-                check_frames(message.inputs, frames)
+            request_id, (message, frame_sizes) = self._memo.decode(header)
+            if isinstance(message, InferRequest):
+                if frame_sizes != [len(frame) for frame in frames]:
+                    check_frames(message.inputs, frames)
                 self._dispatcher.submit(
                     Request(
-                        id=message.id,
+                        id=request_id,
                         tenant=endpoint.tenant,
                         owner=owner,
                         route=route,
@@ -90,7 +93,7 @@ class Intake:
             if type(message) is DescribeRequest:
                 answer = self._describe(endpoint, message)
             else:
-                answer = [encode_router_message(self._health(endpoint, message.id))]
+                answer = [encode_router_message(self._health(endpoint, request_id))]
             endpoint.deliver(route, answer, now)
         except TrtdError as problem:
             request_id = read_request_id(header) if header else UNKNOWN_REQUEST_ID

@@ -153,23 +153,26 @@ class RouterLoop:
     def _take_results(self, now: float) -> None:
         if not self._has_results:
             return
-        for _ in range(MAX_RESULT_MESSAGES):
+        for reads in range(MAX_RESULT_MESSAGES):
             try:
                 arrived = self._workers.read()
-            except TrtdError as error:
+                if arrived is None:
+                    self._has_results = False
+                    return
+                worker, has_attached, results = arrived
+                if not has_attached:
+                    self._dispatcher.complete(worker, results, now)
+                else:
+                    # After the first one it comes over a new connection: what was out on the old one may be lost.
+                    self._dispatcher.detach_worker(worker, now)
+                    self._dispatcher.admit_worker(worker, now)
+                    self._log.info("worker.attached", tenant=worker.tenant, worker=str(worker))
+            except Exception as error:
                 self._report("a worker's message", error)
-                continue
-            if arrived is None:
+            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
+            if reads == 0 and not self._workers.port.has_input():
                 self._has_results = False
                 return
-            worker, has_attached, results = arrived
-            if has_attached:
-                # After the first one it comes over a new connection: what was out on the old one may be lost.
-                self._dispatcher.detach_worker(worker, now)
-                self._dispatcher.admit_worker(worker, now)
-                self._log.info("worker.attached", tenant=worker.tenant, worker=str(worker))
-            else:
-                self._dispatcher.complete(worker, results, now)
 
     def _take_request(self, endpoint: Endpoint, received: Received) -> None:
         now = self._clock()

@@ -61,7 +61,8 @@ class ReadTurns:
     def read(self, take: Callable[[Endpoint, Received], None]) -> None:
         """Hand messages to `take`, for one turn of the loop."""
         turns = self._turns
-        for _ in range(MAX_READS):
+        left = MAX_READS
+        while left > 0:
             tenant = turns.next()
             if tenant is None:
                 return
@@ -69,17 +70,34 @@ class ReadTurns:
             if not awake:
                 turns.deactivate(tenant)
                 continue
-            source = awake[0]
-            received = source.read()
-            if isinstance(received, Received):
-                take(source.endpoint, received)
-                turns.charge(tenant, MESSAGE_COST_BYTES + received.size)
-                if source.port.has_input():
-                    awake.rotate()
-                    continue
-            elif received is not None:
-                turns.charge(tenant, received * SKIPPED_FRAME_COST_BYTES)
-                continue
-            awake.popleft()
+            reads, cost, is_empty = self._read_source(awake[0], take, left, turns.allowance(tenant))
+            left -= reads
+            turns.charge(tenant, cost)
+            if is_empty:
+                awake.popleft()
+            else:
+                awake.rotate()
             if not awake:
                 turns.deactivate(tenant)
+
+    @staticmethod
+    def _read_source(
+        source: Source, take: Callable[[Endpoint, Received], None], most: int, allowance: float
+    ) -> tuple[int, float, bool]:
+        """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
+        cost = 0
+        reads = 0
+        while reads < most and cost < allowance:
+            received = source.read()
+            reads += 1
+            if received is None:
+                return reads, cost, True
+            if isinstance(received, int):
+                cost += received * SKIPPED_FRAME_COST_BYTES
+                continue
+            cost += MESSAGE_COST_BYTES + received.size
+            take(source.endpoint, received)
+            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
+            if reads == 1 and not source.port.has_input():
+                return reads, cost, True
+        return reads, cost, False

@@ -18,9 +18,8 @@ from trtd.core.requests import Dispatch, Result
 from trtd.errors import ErrorCode, Malformed
 from trtd.router.access import WORKERS_DOMAIN
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
-from trtd.wire.batches import MAX_ATTACH_BYTES
-from trtd.wire.codec import decode_worker_message, encode_batch
-from trtd.wire.messages import Attach, Batch, BatchEntry, ModelDescription, Results
+from trtd.wire.batches import MAX_ATTACH_BYTES, decode_worker_items, encode_batch_items
+from trtd.wire.messages import Attach, ModelDescription
 
 MAX_RESULT_FRAME_BYTES = 1 << 30
 MAX_CLAIMS = 4096
@@ -128,12 +127,13 @@ class Workers:
             if len(header) > MAX_ATTACH_BYTES:
                 raise Malformed(f"a worker's header has {len(header)} bytes")
             speaker: str = header.get("User-Id")
-            message = decode_worker_message(header.bytes)
-            if isinstance(message, Results):
+            message = decode_worker_items(header.bytes)
+            if isinstance(message, tuple):
+                generation, items = message
                 worker = self._speakers.get((peer, speaker))
-                if worker is None or worker.generation != message.generation:
-                    raise Malformed(f"results of generation {message.generation} from a stranger ({speaker})")
-                return Arrived(worker, False, split_results(message, frames))
+                if worker is None or worker.generation != generation:
+                    raise Malformed(f"results of generation {generation} from a stranger ({speaker})")
+                return Arrived(worker, False, split_results(items, frames))
             worker = self._hear(message, peer, int(speaker.removeprefix("pid:")))
             if worker is not None:
                 return Arrived(worker, True, ())
@@ -167,15 +167,15 @@ class Workers:
         if attachment is None:
             raise Undelivered(is_full=False)
         alone = effect.must_run_alone
-        entries = []
+        flat: list[Any] = []
         frames: list[Any] = [b""]
         for lease, request in effect.requests:
             payload = request.payload
-            queue_us = int((now - request.received_at) * 1e6)
-            remaining_us = int((request.deadline - now) * 1e6)
-            entries.append(BatchEntry(lease, len(payload), max(queue_us, 0), max(remaining_us, 0), alone))
+            queue_us = max(0, int((now - request.received_at) * 1e6))
+            remaining_us = max(0, int((request.deadline - now) * 1e6))
+            flat += (lease, len(payload), queue_us, remaining_us, alone)
             frames += payload
-        frames[0] = encode_batch(Batch(effect.worker.generation, tuple(entries)))
+        frames[0] = encode_batch_items(effect.worker.generation, flat)
         self.port.send(attachment.peer, frames)
 
     def close(self) -> None:
@@ -183,18 +183,22 @@ class Workers:
         self.port.close()
 
 
-def split_results(message: Results, frames: list[Any]) -> list[Result]:
+def split_results(items: tuple[Any, ...], frames: list[Any]) -> list[Result]:
     """Each answer with the frames that are its own.
+
+    Args:
+        items: lease, frame count and code of each answer, as `decode_worker_items` gives them.
+        frames: of all answers.
 
     Raises:
         Malformed: the frames are more or fewer than the header says.
     """
     results = []
     start = 0
-    for entry in message.entries:
-        end = start + entry.frame_count
-        code = ErrorCode(entry.code) if entry.code is not None else None
-        results.append(Result(entry.lease, code, frames[start:end]))
+    each = iter(items)
+    for lease, frame_count, code in zip(each, each, each, strict=True):
+        end = start + frame_count
+        results.append(Result(lease, ErrorCode(code) if code is not None else None, frames[start:end]))
         start = end
     if start != len(frames):
         raise Malformed(f"the results name {start} frames, the message has {len(frames)}")

@@ -49,12 +49,21 @@ def encode_batch(batch: Batch) -> bytes:
     Raises:
         TooLarge: there are more entries.
     """
-    flat: list[Any] = [WIRE_VERSION, "batch", batch.generation]
+    items: list[Any] = []
     for entry in batch.entries:
-        flat += (entry.lease, entry.frame_count, entry.queue_us, entry.remaining_us, entry.must_run_alone)
-    if len(flat) > _MAX_BATCH_ITEMS:
-        raise TooLarge(f"a batch has {len(batch.entries)} entries, the most is {MAX_ENTRIES}")
-    return headers.pack_header(flat)
+        items += (entry.lease, entry.frame_count, entry.queue_us, entry.remaining_us, entry.must_run_alone)
+    return encode_batch_items(batch.generation, items)
+
+
+def encode_batch_items(generation: int, items: list[Any]) -> bytes:
+    """The same from the fields of all entries in one list, without an object per entry.
+
+    Raises:
+        TooLarge: as above.
+    """
+    if len(items) > MAX_ENTRIES * _BATCH_ITEMS:
+        raise TooLarge(f"a batch has {len(items) // _BATCH_ITEMS} entries, the most is {MAX_ENTRIES}")
+    return headers.pack_header([WIRE_VERSION, "batch", generation, *items])
 
 
 def decode_batch(header: bytes | memoryview) -> Batch:
@@ -107,23 +116,35 @@ def decode_worker_message(header: bytes | memoryview) -> WorkerMessage:
     Raises:
         Malformed, UnsupportedVersion, UnsupportedDtype: see above.
     """
+    message = decode_worker_items(header)
+    if isinstance(message, Attach):
+        return message
+    generation, items = message
+    return Results(generation, tuple(map(ResultEntry, items[0::3], items[1::3], items[2::3])))
+
+
+def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, tuple[Any, ...]]:
+    """The same without an object per answer: for results the generation, and the fields of all entries in one tuple.
+
+    Raises:
+        Malformed, UnsupportedVersion, UnsupportedDtype: see above.
+    """
     if len(header) > MAX_HEADER_BYTES:
         return _decode_attach(headers.unpack(header, "the attach", MAX_ATTACH_BYTES, MAX_MODELS))
     flat = headers.unpack(header, "the worker's message", MAX_HEADER_BYTES, _MAX_RESULT_ITEMS)
     if type(flat) is tuple and len(flat) > 1 and flat[1] == "attach":
         return _decode_attach(flat)
     generation = _generation(flat, "results", _RESULT_ITEMS)
-    items = iter(flat[_HEAD_ITEMS:])
-    entries: list[ResultEntry] = []
-    for lease, count, code in zip(items, items, items, strict=True):
+    items = flat[_HEAD_ITEMS:]
+    each = iter(items)
+    for index, (lease, count, code) in enumerate(zip(each, each, each, strict=True)):
         if type(lease) is not int or type(count) is not int or not 1 <= count <= MAX_FRAME_COUNT:
-            raise _wrong_entry(lease, count, len(entries))
+            raise _wrong_entry(lease, count, index)
         if not 0 <= lease <= headers.MAX_UINT:
-            raise _wrong_entry(lease, count, len(entries))
+            raise _wrong_entry(lease, count, index)
         if code is not None and (type(code) is not str or code not in _CODES):
-            raise Malformed(f"entry {len(entries)}: code must be nil or an error code, got {headers.show(code)}")
-        entries.append(ResultEntry(lease, count, code))  # type: ignore[arg-type]  # NewType
-    return Results(generation, tuple(entries))
+            raise Malformed(f"entry {index}: code must be nil or an error code, got {headers.show(code)}")
+    return generation, items
 
 
 def _encode_attach(attach: Attach) -> bytes:

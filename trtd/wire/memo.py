@@ -1,0 +1,67 @@
+"""Decoding requests that were seen before: a client's headers for one model and shape differ in nothing but their id.
+
+An encoder that writes the keys in the order of `trtd.wire.codec` (`v`, `type`, `id`, others) puts the id at a fixed
+place. Two such headers that agree in all bytes but the id mean the same, so the second needs no decoding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trtd.core.ids import REQUEST_ID_BYTES, RequestId
+from trtd.wire.codec import decode_client_message
+from trtd.wire.frames import payload_bytes
+from trtd.wire.messages import WIRE_VERSION, ClientMessage, InferRequest
+
+MAX_ENTRIES = 512
+
+_BEFORE_ID = b"\xa1v" + bytes([WIRE_VERSION]) + b"\xa4type\xa5infer\xa2id\xc4" + bytes([REQUEST_ID_BYTES])
+"""What stands between the byte that opens the map and the id."""
+_ID_AT = 1 + len(_BEFORE_ID)
+_ID_END = _ID_AT + REQUEST_ID_BYTES
+
+
+class Known(NamedTuple):
+    """What a header means, apart from its id.
+
+    Attributes:
+        message: as decoded; its `id` may be another request's.
+        frame_sizes: bytes of each tensor frame that has to follow; None where the message is no request.
+    """
+
+    message: ClientMessage
+    frame_sizes: list[int] | None
+
+
+class HeaderMemo:
+    """Remembers the headers that were decoded last, up to their ids."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bytes], Known] = {}
+
+    def decode(self, header: bytes) -> tuple[RequestId, Known]:
+        """A client's message as its id and everything else.
+
+        Raises:
+            trtd.errors.Malformed, trtd.errors.UnsupportedVersion, trtd.errors.UnsupportedDtype: as
+                `decode_client_message` does.
+        """
+        if not header.startswith(_BEFORE_ID, 1):
+            message = decode_client_message(header)
+            return message.id, _know(message)
+        key = (header[0], header[_ID_END:])
+        known = self._known.get(key)
+        if known is not None:
+            return RequestId(header[_ID_AT:_ID_END]), known
+        message = decode_client_message(header)
+        known = _know(message)
+        if len(self._known) >= MAX_ENTRIES:
+            self._known.clear()
+        self._known[key] = known
+        return message.id, known
+
+
+def _know(message: ClientMessage) -> Known:
+    if isinstance(message, InferRequest):
+        return Known(message, [payload_bytes(spec) for spec in message.inputs])
+    return Known(message, None)
