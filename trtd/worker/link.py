@@ -61,7 +61,7 @@ class Link:
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fds = (int(self._socket.getsockopt(zmq.FD)), self._wakeup_fd)
         self.connection_fd = int(self._monitor.getsockopt(zmq.FD))
-        """Readable when a connection may have been made: `take_connected` is due."""
+        """Readable when a connection may have been made since the last `take_connected`."""
         self._socket.connect(address)
 
     def wait(self, timeout_s: float | None) -> None:

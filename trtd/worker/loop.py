@@ -63,7 +63,7 @@ class Loop:
             batch = self._next_batch(answers)
 
     def attach(self) -> None:
-        """Deal with connections that were made. Due when `link.connection_fd` is readable, in one thread, any one.
+        """Deal with connections that were made. Called by one thread, before it waits for `link.connection_fd`.
 
         What came by a former connection is forgotten: the router that sent it is gone, or has given it to others.
         """

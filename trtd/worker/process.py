@@ -61,17 +61,16 @@ class WorkerProcess:
             if now >= beat_at:
                 self._beat()
                 beat_at = now + self._settings.beat_every_s
-            link, loop = self._link, self._loop
             fds = [channel_fd, self._news_fd]
-            if link is not None:
-                fds.append(link.connection_fd)
+            if self._loop is not None and self._link is not None:
+                # Before each wait: the descriptor tells only of what comes after a look.
+                self._loop.attach()
+                fds.append(self._link.connection_fd)
             ready, _, _ = select.select(fds, (), (), max(0.0, beat_at - now))
             if self._news_fd in ready:
                 os.eventfd_read(self._news_fd)
             if channel_fd in ready:
                 self._listen()
-            if loop is not None:
-                loop.attach()
 
     def _beat(self) -> None:
         resident = read_resident()
@@ -105,7 +104,8 @@ class WorkerProcess:
         link = Link(settings.router_address, attach, settings.max_request_bytes)
         loop = Loop(link, loaded.catalogue, settings.generation)
         with self._lock:
-            self._link, self._loop = link, loop
+            self._link = link
+            self._loop = loop
         self._tell_main()
         others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
         load_s = time.monotonic() - self._started_at
