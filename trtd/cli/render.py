@@ -137,7 +137,7 @@ def _worker_state(health: str, worker: Mapping[str, Any]) -> str:
 def _cause(fault: Mapping[str, Any] | None) -> str:
     if fault is None:
         return NOTHING
-    text = fault["message"] or fault["kind"]
+    text: str = fault["message"] or fault["kind"]
     return text if len(text) <= LONGEST_CAUSE else text[: LONGEST_CAUSE - 3] + "..."
 
 

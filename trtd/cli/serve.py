@@ -1,4 +1,4 @@
-"""`trtd serve`, `trtd config` and `trtd version`: what needs the configuration or the package, and no running daemon."""
+"""`trtd serve`, `trtd config` and `trtd version`: what needs the configuration or nothing, and no daemon."""
 
 from __future__ import annotations
 

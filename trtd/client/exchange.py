@@ -51,8 +51,13 @@ class Exchange:
         """
         header = codec.encode_client_message(message)
         pending = self._pending
-        # News of a connection that failed before this request must not be held against it.
-        completions = [] if pending.is_connected else self._follow_connection()
+        completions: list[Completion] = []
+        if not pending.is_connected:
+            # A refusal from before this request must not be held against it.
+            completions = self._follow_connection()
+            if self._trouble is not None:
+                self._trouble = None
+                self.transport.reconnect()
         deadline = now + timeout_s
         request = PendingRequest(message, tensors, now, deadline, deadline + GRACE_S, handle)
         pending.add(request)

@@ -120,6 +120,12 @@ class Transport:
         self._monitor.connect("inproc://monitor")
         self._socket.connect(self.address)
 
+    def reconnect(self) -> None:
+        """Begin to connect anew: ZeroMQ itself does not try again after a handshake that was refused."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self.address)
+        self._socket.connect(self.address)
+
     def send(self, header: bytes, tensors: Sequence[Any]) -> bool:
         """Send one message; large tensors are not copied and must stay unchanged until the answer is there.
 
