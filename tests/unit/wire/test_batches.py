@@ -79,8 +79,9 @@ ATTACH = [1, "attach", "blue", 0, 3, []]
 @pytest.mark.parametrize(
     ("at", "value"),
     [
-        (1, "results"), (1, 5), (2, -1), (2, True), (2, None), (3, -1), (3, 2**63), (3, True), (3, "1"), (4, 0),
-        (4, 34), (4, True), (4, 1.0), (5, -1), (5, 1.5), (5, False), (6, -1), (6, 2**64 - 1), (6, None), (7, 0), (7, None),
+        (1, "results"), (1, 5), (2, -1), (2, True), (2, None), (3, -1), (3, 2**63), (3, True), (3, "1"),
+        (4, 0), (4, 34), (4, True), (4, 1.0), (5, -1), (5, 1.5), (5, False), (6, -1), (6, 2**64 - 1), (6, None),
+        (7, 0), (7, None),
     ],
 )  # fmt: skip
 def test_a_bad_batch_is_refused(at: int, value: Any) -> None:

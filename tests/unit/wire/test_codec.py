@@ -314,6 +314,14 @@ def test_an_older_client_reads_a_newer_answer(message: Any, frames: tuple[bytes,
     assert codec.decode_router_message(newer, frames) == message
 
 
+def test_an_older_client_reads_a_finer_timing() -> None:
+    """Items that a newer daemon appends to the timing are ignored."""
+    header = codec.encode_router_message(make_infer_answer(timing=Timing(1, 2, 3)))
+    assert header.endswith(b"\x93\x01\x02\x03")
+    newer = header[:-4] + b"\x95\x01\x02\x03\x04\xa3new"
+    assert codec.decode_router_message(newer) == make_infer_answer(timing=Timing(1, 2, 3))
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
