@@ -357,12 +357,16 @@ def test_a_router_that_is_suspended_holds_no_drain_up():
     assert (world.states()[ROUTER], world.phase("a")) == (State.QUARANTINED, Phase.DRAINED)
 
 
-def test_resume_is_also_the_routers_way_out():
-    """Resuming any tenant starts a suspended router."""
+def test_resume_and_reload_are_also_the_routers_way_out():
+    """Resuming any tenant, or applying a configuration, starts a suspended router."""
     world = FleetWorld(make_spec("a"), policy=STRICT)
     world.kill(ROUTER)
     world.run()
     assert spawns(world.handle(ResumeRequested(A))) == [ROUTER]
+    world.run()
+    world.kill(ROUTER)
+    world.run()
+    assert spawns(world.apply(make_spec("a"))) == [ROUTER]
 
 
 # Drain and resume

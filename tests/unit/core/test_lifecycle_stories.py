@@ -266,6 +266,14 @@ def test_a_crash_while_draining_is_charged():
     assert child.last_fault.kind is FaultKind.CRASHED
 
 
+def test_a_hang_while_draining_is_charged():
+    """Nor does it excuse a hang: the death is tallied and the restart follows the policy."""
+    child, _ = step(make_child(State.DRAINING, failures=1), TimePassed(), NOW + 1)
+    assert child.state is State.STOPPING
+    child, _ = crash(child, NOW + 2, ExitStatus(signal=9))
+    assert (child.state, len(child.deaths), child.fault.kind) == (State.BACKOFF, 1, FaultKind.BEAT_MISSED)
+
+
 def test_a_stop_escalates_to_a_kill_and_then_to_stuck():
     """AskToStop, then KillGroup at stop_s, then STUCK at reap_s, which only the exit ends."""
     child, effects = step(make_child(State.READY), StopRequested(), NOW)

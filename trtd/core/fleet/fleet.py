@@ -154,7 +154,8 @@ class Fleet:
     # Wishes
 
     def _apply_config(self, specs: tuple[TenantSpec, ...], now: float) -> None:
-        if self.children[ROUTER].desired is Desired.DOWN:
+        # The first configuration starts the router; a later one is the way out when its own fault suspended it.
+        if self.children[ROUTER].state in (State.STOPPED, State.QUARANTINED):
             self._step(ROUTER, lifecycle.StartRequested(), now)
         named = {spec.name: spec for spec in specs}
         for name, tenant in self.tenants.items():
