@@ -19,6 +19,8 @@ from trtd.wire.control import AvailabilitySet, WorkerRevoked
 
 CUT_GRACE_S = 5.0
 """From the cut until everything is killed, on top of the patience with workers that stop."""
+ASK_ROUTER_S = 1.0
+MAX_LOGGED_IDS = 20
 REASON = "the daemon is stopping"
 
 log = observe.get_logger()
@@ -32,6 +34,7 @@ class Shutdown:
         self._loop = loop
         self._has_begun = False
         self._was_cut = False
+        self._cutting: asyncio.Task[None] | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -48,32 +51,42 @@ class Shutdown:
         timeout_s = self._supervisor.plan.config.daemon.drain_timeout_s
         log.info("daemon.stop_begun", signal=signal_name, drain_timeout_s=timeout_s)
         self._supervisor.submit(ShutdownRequested())
-        self._loop.call_later(timeout_s, self._cut)
+        self._loop.call_later(timeout_s, self._begin_cut)
 
-    def _unfinished(self) -> dict[TenantName, int]:
-        """Requests that each tenant still has, as the router last said."""
-        facts = self._supervisor.facts.tenants
+    def _unfinished(self) -> list[TenantName]:
+        """Tenants that may still have requests without an answer."""
         tenants = self._supervisor.fleet.tenants.items()
-        draining = [name for name, tenant in tenants if tenant.phase is not Phase.DRAINED and tenant.needs_workers]
-        return {name: facts[name].totals.queued + facts[name].totals.leased for name in draining if name in facts}
+        return [name for name, tenant in tenants if tenant.phase is not Phase.DRAINED and tenant.needs_workers]
 
-    def _cut(self) -> None:
+    def _begin_cut(self) -> None:
+        if not self._supervisor.stopped.is_set() and self._unfinished():
+            self._was_cut = True
+            self._cutting = self._loop.create_task(self._cut())
+
+    async def _cut(self) -> None:
         """The time is up: what is left gets a typed error, which empties the tenants."""
-        unfinished = self._unfinished()
-        if self._supervisor.stopped.is_set() or not unfinished:
-            return
-        self._was_cut = True
-        log.error("daemon.drain_cut", unfinished=unfinished)
-        for name in unfinished:
-            # First the reason, so that what the workers give back is answered instead of being given out again.
-            self._supervisor.router.tell(AvailabilitySet(name, False, REASON, None))
-            for replica, worker in self._supervisor.fleet.tenants[name].workers.items():
-                child = self._supervisor.fleet.children[worker]
-                if child.state in IN_SERVICE:
-                    self._supervisor.router.tell(
-                        WorkerRevoked(name, replica, child.generation, FaultKind.REQUESTED, REASON)
-                    )
+        for name in self._unfinished():
+            left = await self._supervisor.router.ask_unfinished(name, ASK_ROUTER_S)
+            log.error(
+                "daemon.drain_cut",
+                tenant=name,
+                unfinished=left.total if left else None,
+                request_ids=list(left.request_ids[:MAX_LOGGED_IDS]) if left else [],
+            )
+            self._refuse_rest(name)
         self._loop.call_later(CUT_GRACE_S, self._force_rest)
+
+    def _refuse_rest(self, name: TenantName) -> None:
+        tenant = self._supervisor.fleet.tenants.get(name)
+        if tenant is None:
+            return
+        # First the reason, so that what the workers give back is answered instead of being given out again.
+        self._supervisor.router.tell(AvailabilitySet(name, False, REASON, None))
+        for replica, worker in tenant.workers.items():
+            child = self._supervisor.fleet.children[worker]
+            if child.state in IN_SERVICE:
+                revoked = WorkerRevoked(name, replica, child.generation, FaultKind.REQUESTED, REASON)
+                self._supervisor.router.tell(revoked)
 
     def _force_rest(self) -> None:
         if self._unfinished():
