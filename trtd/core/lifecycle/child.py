@@ -93,15 +93,21 @@ def next_deadline(child: Child) -> float | None:
     return child.deadline
 
 
-def patience_ends(child: Child) -> float:
-    """The instant at which a serving child has been silent, stalled or draining for too long."""
+def patience_ends(child: Child, *, beat_at: float, progress_at: float, in_flight: int) -> float:
+    """The instant at which a serving child with these life signs is silent, stalled or draining for too long."""
     timeouts = child.timeouts
-    ends = child.beat_at + timeouts.beat_s
-    if child.in_flight:
-        ends = min(ends, child.progress_at + timeouts.progress_s)
+    ends = beat_at + timeouts.beat_s
+    if in_flight:
+        ends = min(ends, progress_at + timeouts.progress_s)
     if child.state is State.DRAINING:
         ends = min(ends, child.since + timeouts.drain_s)
     return ends
+
+
+def wait_for_patience(child: Child) -> Child:
+    """The child with the deadline that its state and its life signs give it."""
+    ends = patience_ends(child, beat_at=child.beat_at, progress_at=child.progress_at, in_flight=child.in_flight)
+    return replace(child, deadline=ends)
 
 
 def adopt(child: Child, timeouts: Timeouts, restarts_policy: RestartPolicy) -> Child:

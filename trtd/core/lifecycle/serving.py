@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trtd.core.faults import Fault, FaultKind
-from trtd.core.lifecycle.child import Child, patience_ends
+from trtd.core.lifecycle.child import Child, patience_ends, wait_for_patience
 from trtd.core.lifecycle.common import Outcome, enter, settle_health
 from trtd.core.lifecycle.ending import give_up, kill, requested_fault
 from trtd.core.lifecycle.vocabulary import AskToStop, Beat, CloseGate, Desired, Event, RevokeLeases, State
@@ -14,26 +14,28 @@ from trtd.core.lifecycle.vocabulary import AskToStop, Beat, CloseGate, Desired, 
 def beat(child: Child, event: Beat, now: float) -> Outcome:
     """Note the life sign; the clock of progress runs only while work is in flight."""
     moved = event.progress != child.progress or not child.in_flight or not event.in_flight
+    progress_at = now if moved else child.progress_at
     alive = replace(
         child,
         beat_at=now,
         progress=event.progress,
-        progress_at=now if moved else child.progress_at,
+        progress_at=progress_at,
         in_flight=event.in_flight,
+        deadline=patience_ends(child, beat_at=now, progress_at=progress_at, in_flight=event.in_flight),
     )
-    return replace(alive, deadline=patience_ends(alive)), ()
+    return alive, ()
 
 
 def drain_to_restart(child: Child, event: Event, now: float) -> Outcome:
     """Let it finish what it holds; a start follows."""
     draining = enter(child, event, now, State.DRAINING, restarting=True)
-    return replace(draining, deadline=patience_ends(draining)), (CloseGate(child.generation),)
+    return wait_for_patience(draining), (CloseGate(child.generation),)
 
 
 def drain_to_stop(child: Child, event: Event, now: float) -> Outcome:
     """Let it finish what it holds; nothing follows."""
     draining = enter(child, event, now, State.DRAINING, desired=Desired.DOWN)
-    return replace(draining, deadline=patience_ends(draining)), (CloseGate(child.generation),)
+    return wait_for_patience(draining), (CloseGate(child.generation),)
 
 
 def end_service(child: Child, event: Event, now: float) -> Outcome:
@@ -62,4 +64,4 @@ def check_patience(child: Child, event: Event, now: float) -> Outcome:
     if child.state is State.DRAINING and now >= child.since + timeouts.drain_s:
         return end_service(child, event, now)
     # A reload made a timeout longer: look again when patience really ends.
-    return replace(child, deadline=patience_ends(child)), ()
+    return wait_for_patience(child), ()

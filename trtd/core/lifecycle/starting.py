@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtd.core.lifecycle.child import Child, patience_ends
+from trtd.core.lifecycle.child import Child, wait_for_patience
 from trtd.core.lifecycle.common import Outcome, enter, refuse
 from trtd.core.lifecycle.vocabulary import Desired, Event, KillGroup, OpenGate, Spawn, Spawned, State
 
@@ -64,7 +64,7 @@ def greeted(child: Child, event: Event, now: float) -> Outcome:
 def become_ready(child: Child, event: Event, now: float) -> Outcome:
     """Open the gate."""
     ready = enter(child, event, now, State.READY, ready_at=now, beat_at=now, progress=0, progress_at=now, in_flight=0)
-    return replace(ready, deadline=patience_ends(ready)), (OpenGate(child.generation),)
+    return wait_for_patience(ready), (OpenGate(child.generation),)
 
 
 def start_after_backoff(child: Child, event: Event, now: float) -> Outcome:
