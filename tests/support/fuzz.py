@@ -5,12 +5,13 @@ Each mutant is made from (seed, index) alone, so that a finding replays without 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -18,9 +19,10 @@ import msgpack
 from tests.support import wire
 from tests.support.golden import GOLDEN, MODELS
 from trtd.core.faults import Fault, FaultKind
-from trtd.errors import Malformed, TooLarge, UnsupportedDtype, UnsupportedVersion
+from trtd.errors import Malformed, TooLarge, TrtdError, UnsupportedDtype, UnsupportedVersion
 from trtd.wire import codec, control, tensors
-from trtd.wire.messages import MAX_HEADER_BYTES, InferRequest
+from trtd.wire.memo import HeaderMemo
+from trtd.wire.messages import MAX_HEADER_BYTES, ClientMessage, InferRequest
 
 MAX_LINE = 1000
 MAX_TENSOR_BYTES = 4096
@@ -29,6 +31,8 @@ MEMORY_EVERY = 100
 """Memory is measured on each mutant whose index this divides."""
 
 _MODELS_FRAME = codec.encode_models(MODELS)
+_ID_AT = codec.encode_client_message(wire.make_infer_request()).index(wire.REQUEST_ID)
+_ID_END = _ID_AT + len(wire.REQUEST_ID)
 _RE_ENCODING_BYTES = 16
 """A canonical header can be that much longer than the accepted one: a whole number of seconds becomes a float."""
 
@@ -42,9 +46,25 @@ class Target:
     encode: Callable[[Any], bytes]
 
 
+def decode_through_memo(data: bytes) -> ClientMessage:
+    """What the router's memo makes of a header of which it has seen a twin with another id."""
+    memo = HeaderMemo()
+    with contextlib.suppress(TrtdError):
+        memo.decode(data[:_ID_AT] + bytes(byte ^ 0xFF for byte in data[_ID_AT:_ID_END]) + data[_ID_END:])
+    request_id, known = memo.decode(data)
+    try:
+        plain = codec.decode_client_message(data)
+    except TrtdError as error:
+        raise AssertionError(f"the memo accepts what is refused without it: {error}") from None
+    if replace(known.message, id=request_id) != plain:
+        raise AssertionError(f"the memo reads {known.message!r}")
+    return plain
+
+
 TARGETS = (
     Target("client", codec.decode_client_message, codec.encode_client_message),
     Target("router", lambda data: codec.decode_router_message(data, [_MODELS_FRAME]), codec.encode_router_message),
+    Target("memo", decode_through_memo, codec.encode_client_message),
     Target("models", codec.decode_models, codec.encode_models),
     Target("batch", codec.decode_batch, codec.encode_batch),
     Target("worker", codec.decode_worker_message, codec.encode_worker_message),
