@@ -129,7 +129,7 @@ def want_again(child: Child, _event: Event, _now: float) -> Outcome:
 
 def restart_once_gone(child: Child, _event: Event, _now: float) -> Outcome:
     """Start it once it is gone, charged to no budget; what is not wanted stays down."""
-    if child.desired is Desired.DOWN:
+    if child.desired is Desired.DOWN or child.restarting:
         return child, ()
     return replace(child, restarting=True), ()
 
