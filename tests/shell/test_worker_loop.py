@@ -278,7 +278,7 @@ def test_messages_that_make_no_sense_are_dropped(start, script):
         good = router.lease(row(1))
         router.send_frames([b"\xc1nonsense"])
         router.send(good, generation=2)
-        router.send_frames([encode_batch(Batch(1, (good.entry,))), *good.frames, b"one too many"])
+        router.send_frames([encode_batch(Batch(1, (good.entry,), 0)), *good.frames, b"one too many"])
         router.send_frames([b""])
         assert router.ask(row(3)).code is None
 

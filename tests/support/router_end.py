@@ -106,7 +106,8 @@ class RouterEnd:
 
     def send(self, *requests: Leased, generation: int | None = None) -> None:
         """Lease these to the worker in one message."""
-        batch = Batch(self._generation if generation is None else generation, tuple(one.entry for one in requests))
+        generation = self._generation if generation is None else generation
+        batch = Batch(generation, tuple(one.entry for one in requests), int(time.monotonic() * 1e6))
         self.send_frames([encode_batch(batch), *(frame for one in requests for frame in one.frames)])
 
     def send_frames(self, frames: Sequence[Any]) -> None:

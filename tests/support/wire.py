@@ -87,7 +87,8 @@ def make_description(**fields: Any) -> ModelDescription:
 def make_batch(entries: int = 1, **fields: Any) -> Batch:
     """A batch with so many entries, all built alike but for their leases."""
     defaults: dict[str, Any] = {"frame_count": 2, "queue_us": 150, "remaining_us": 2_000_000}
-    return Batch(3, tuple(BatchEntry(LeaseId(FIRST_LEASE + at), **{**defaults, **fields}) for at in range(entries)))
+    leased = tuple(BatchEntry(LeaseId(FIRST_LEASE + at), **{**defaults, **fields}) for at in range(entries))
+    return Batch(3, leased, sent_at_us=5_000_000)
 
 
 def make_results(entries: int = 1, code: str | None = None) -> Results:

@@ -6,7 +6,7 @@ own (`Attach`, on a connection whose pid the kernel checked). Either may come fi
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from trtd.wire.messages import Attach, ModelDescription
 MAX_RESULT_FRAME_BYTES = 1 << 30
 MAX_CLAIMS = 4096
 """Attachments remembered of workers that the supervisor has not named (yet)."""
+MAX_FORMER = 1024
+"""Connections remembered of workers whose life is over: what still comes from them is no reason to complain."""
 SOCKET_MODE = 0o600
 
 
@@ -67,6 +69,7 @@ class Workers:
         self._pids: dict[WorkerId, int] = {}
         self._claims: OrderedDict[Claim, Attachment] = OrderedDict()
         self._speakers: dict[tuple[bytes, str], WorkerId] = {}
+        self._former: deque[tuple[bytes, str]] = deque(maxlen=MAX_FORMER)
         self._attached: dict[WorkerId, Attachment] = {}
         self._models: dict[TenantName, tuple[ModelDescription, ...]] = {}
 
@@ -104,7 +107,9 @@ class Workers:
         """The worker's connection is gone; it may come back with another one."""
         attachment = self._attached.pop(worker, None)
         if attachment is not None:
-            self._speakers.pop((attachment.peer, f"pid:{attachment.claim.pid}"), None)
+            speaker = (attachment.peer, f"pid:{attachment.claim.pid}")
+            self._speakers.pop(speaker, None)
+            self._former.append(speaker)
 
     def read(self) -> Arrived | None:
         """The next message that concerns the dispatcher; None when none waits.
@@ -131,6 +136,8 @@ class Workers:
             if isinstance(message, tuple):
                 generation, items = message
                 worker = self._speakers.get((peer, speaker))
+                if worker is None and (peer, speaker) in self._former:
+                    continue
                 if worker is None or worker.generation != generation:
                     raise Malformed(f"results of generation {generation} from a stranger ({speaker})")
                 return Arrived(worker, False, split_results(items, frames))
@@ -175,7 +182,7 @@ class Workers:
             remaining_us = max(0, int((request.deadline - now) * 1e6))
             flat += (lease, len(payload), queue_us, remaining_us, alone)
             frames += payload
-        frames[0] = encode_batch_items(effect.worker.generation, flat)
+        frames[0] = encode_batch_items(effect.worker.generation, int(now * 1e6), flat)
         self.port.send(attachment.peer, frames)
 
     def close(self) -> None:

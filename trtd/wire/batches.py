@@ -1,8 +1,8 @@
 """The headers between router and workers: flat msgpack arrays, because many requests or answers stand in one.
 
-A batch is `[v, "batch", generation, (lease, frame_count, queue_us, remaining_us, must_run_alone)...]`, results are
-`[v, "results", generation, (lease, frame_count, code or nil)...]`, with no array around an entry. An attach is
-`[v, "attach", tenant, replica, generation, models]`.
+A batch is `[v, "batch", generation, sent_at_us, (lease, frame_count, queue_us, remaining_us, must_run_alone)...]`,
+results are `[v, "results", generation, (lease, frame_count, code or nil)...]`, with no array around an entry. An attach
+is `[v, "attach", tenant, replica, generation, models]`.
 
 Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line, and nothing else: a worker runs
 code that came with a model, so the router trusts it no more than a client. Whether a generation or a lease counts is
@@ -35,10 +35,11 @@ MAX_ATTACH_BYTES = MAX_MODELS_BYTES + MAX_HEADER_BYTES
 MAX_FRAME_COUNT = 1 + MAX_TENSORS
 
 _HEAD_ITEMS = 3
+_BATCH_HEAD_ITEMS = _HEAD_ITEMS + 1
 _BATCH_ITEMS = 5
 _RESULT_ITEMS = 3
 _ATTACH_ITEMS = 6
-_MAX_BATCH_ITEMS = _HEAD_ITEMS + MAX_ENTRIES * _BATCH_ITEMS
+_MAX_BATCH_ITEMS = _BATCH_HEAD_ITEMS + MAX_ENTRIES * _BATCH_ITEMS
 _MAX_RESULT_ITEMS = _HEAD_ITEMS + MAX_ENTRIES * _RESULT_ITEMS
 _CODES = frozenset(code.value for code in ErrorCode)
 
@@ -52,10 +53,10 @@ def encode_batch(batch: Batch) -> bytes:
     items: list[Any] = []
     for entry in batch.entries:
         items += (entry.lease, entry.frame_count, entry.queue_us, entry.remaining_us, entry.must_run_alone)
-    return encode_batch_items(batch.generation, items)
+    return encode_batch_items(batch.generation, batch.sent_at_us, items)
 
 
-def encode_batch_items(generation: int, items: list[Any]) -> bytes:
+def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> bytes:
     """The same from the fields of all entries in one list, without an object per entry.
 
     Raises:
@@ -63,7 +64,7 @@ def encode_batch_items(generation: int, items: list[Any]) -> bytes:
     """
     if len(items) > MAX_ENTRIES * _BATCH_ITEMS:
         raise TooLarge(f"a batch has {len(items) // _BATCH_ITEMS} entries, the most is {MAX_ENTRIES}")
-    return headers.pack_header([WIRE_VERSION, "batch", generation, *items])
+    return headers.pack_header([WIRE_VERSION, "batch", generation, sent_at_us, *items])
 
 
 def decode_batch(header: bytes | memoryview) -> Batch:
@@ -73,8 +74,10 @@ def decode_batch(header: bytes | memoryview) -> Batch:
         Malformed, UnsupportedVersion: see above.
     """
     flat = headers.unpack(header, "the batch", MAX_HEADER_BYTES, _MAX_BATCH_ITEMS)
-    generation = _generation(flat, "batch", _BATCH_ITEMS)
-    items = iter(flat[_HEAD_ITEMS:])
+    generation = _generation(flat, "batch", _BATCH_HEAD_ITEMS, _BATCH_ITEMS)
+    sent_at_us = flat[_BATCH_HEAD_ITEMS - 1]
+    _check_uint(sent_at_us, "sent_at_us")
+    items = iter(flat[_BATCH_HEAD_ITEMS:])
     entries: list[BatchEntry] = []
     for lease, count, queue_us, remaining_us, is_alone in zip(items, items, items, items, items, strict=True):
         if type(lease) is not int or type(count) is not int or not 1 <= count <= MAX_FRAME_COUNT:
@@ -91,7 +94,7 @@ def decode_batch(header: bytes | memoryview) -> Batch:
                 "from 0 to 2**63 - 1, must_run_alone a boolean"
             )
         entries.append(BatchEntry(lease, count, queue_us, remaining_us, is_alone))  # type: ignore[arg-type]  # NewType
-    return Batch(generation, tuple(entries))
+    return Batch(generation, tuple(entries), sent_at_us)
 
 
 def encode_worker_message(message: WorkerMessage) -> bytes:
@@ -134,7 +137,7 @@ def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, tuple
     flat = headers.unpack(header, "the worker's message", MAX_HEADER_BYTES, _MAX_RESULT_ITEMS)
     if type(flat) is tuple and len(flat) > 1 and flat[1] == "attach":
         return _decode_attach(flat)
-    generation = _generation(flat, "results", _RESULT_ITEMS)
+    generation = _generation(flat, "results", _HEAD_ITEMS, _RESULT_ITEMS)
     items = flat[_HEAD_ITEMS:]
     each = iter(items)
     for index, (lease, count, code) in enumerate(zip(each, each, each, strict=True)):
@@ -169,9 +172,9 @@ def _decode_attach(flat: object) -> Attach:
     return Attach(headers.check_name(tenant, "tenant"), replica, generation, models_from_plain(models))
 
 
-def _generation(flat: Any, kind: str, entry_items: int) -> int:
+def _generation(flat: Any, kind: str, head_items: int, entry_items: int) -> int:
     """The generation from `[v, kind, generation, entries...]`, once that head and the number of entries are right."""
-    if type(flat) is not tuple or len(flat) < _HEAD_ITEMS:
+    if type(flat) is not tuple or len(flat) < head_items:
         raise _wrong_head(flat, kind)
     version, got_kind, generation = flat[:_HEAD_ITEMS]
     if type(version) is not int or version != WIRE_VERSION:
@@ -179,10 +182,10 @@ def _generation(flat: Any, kind: str, entry_items: int) -> int:
     if got_kind != kind:
         raise _wrong_head(flat, kind)
     _check_uint(generation, "generation")
-    entries, rest = divmod(len(flat) - _HEAD_ITEMS, entry_items)
+    entries, rest = divmod(len(flat) - head_items, entry_items)
     if rest or not 1 <= entries <= MAX_ENTRIES:
         raise Malformed(
-            f"expected 1 to {MAX_ENTRIES} entries of {entry_items} items, got {len(flat) - _HEAD_ITEMS} items"
+            f"expected 1 to {MAX_ENTRIES} entries of {entry_items} items, got {len(flat) - head_items} items"
         )
     return generation  # type: ignore[no-any-return]  # just checked
 

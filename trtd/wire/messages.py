@@ -252,7 +252,7 @@ class BatchEntry:
         lease: the router's number for it.
         frame_count: frames of this request, its header included.
         queue_us: how long it waited in the router.
-        remaining_us: time left until its deadline.
+        remaining_us: time left until its deadline when it was sent.
         must_run_alone: it is suspected of ending workers; run it in a batch of its own group only.
     """
 
@@ -265,10 +265,18 @@ class BatchEntry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Router to worker: requests, leased to this generation."""
+    """Router to worker: requests, leased to this generation.
+
+    Attributes:
+        generation: the worker's.
+        entries: one for each request.
+        sent_at_us: CLOCK_MONOTONIC of the host, which both share, when the message was sent; the times of the entries
+            count from then, so that a message that waits for a busy worker does not gain time.
+    """
 
     generation: int
     entries: tuple[BatchEntry, ...]
+    sent_at_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,6 @@ class Loop:
 
     def _accept(self, frames: Sequence[zmq.Frame]) -> None:
         """Take in one message of the router."""
-        now = time.monotonic()
         self._messages_received += 1
         try:
             batch = decode_batch(frames[0].buffer)
@@ -170,13 +169,15 @@ class Loop:
         except TrtdError as error:
             log.error("worker.message_refused", cause=error.message)
             return
+        # The message may have waited here while every slot was busy. The clock is the same in all processes of a host.
+        sent_at = min(batch.sent_at_us / 1e6, time.monotonic())
         at = 1
         for entry in batch.entries:
             end = at + entry.frame_count
-            self._admit(entry, [frame.buffer for frame in frames[at:end]], now)
+            self._admit(entry, [frame.buffer for frame in frames[at:end]], sent_at)
             at = end
 
-    def _admit(self, entry: BatchEntry, frames: list[memoryview], now: float) -> None:
+    def _admit(self, entry: BatchEntry, frames: list[memoryview], sent_at: float) -> None:
         """Put one request with those that wait, or refuse it."""
         request_id: RequestId | None = None
         try:
@@ -196,5 +197,5 @@ class Loop:
             # Suspects run with the suspects of their message only, which the router has chosen.
             group = (self._messages_received, group)
         job = Job(entry.lease, request.id, model, admitted.inputs, entry.queue_us)
-        expires_at = now + entry.remaining_us / 1e6
-        self._batcher.add(Waiting(group, admitted.items, now, expires_at, model.limits, job))
+        expires_at = sent_at + entry.remaining_us / 1e6
+        self._batcher.add(Waiting(group, admitted.items, sent_at, expires_at, model.limits, job))

@@ -19,12 +19,13 @@ counts = st.integers(1, batches.MAX_FRAME_COUNT)
 
 @given(
     uints,
+    uints,
     st.lists(st.builds(BatchEntry, uints, counts, uints, uints, st.booleans()), min_size=1, max_size=5).map(tuple),
 )
 @settings(deadline=None)
-def test_batch_round_trips(generation: int, entries: tuple[BatchEntry, ...]) -> None:
+def test_batch_round_trips(generation: int, sent_at_us: int, entries: tuple[BatchEntry, ...]) -> None:
     """A worker reads the leases that the router wrote."""
-    batch = Batch(generation, entries)
+    batch = Batch(generation, entries, sent_at_us)
     assert batches.decode_batch(batches.encode_batch(batch)) == batch
 
 
@@ -53,7 +54,8 @@ def test_attach_round_trips(models: int) -> None:
 def test_a_full_message_fits_a_header() -> None:
     """64 entries with the largest numbers stay within the limit of a header."""
     most = 2**63 - 1
-    batch = Batch(most, tuple(BatchEntry(most, 33, most, most, True) for _ in range(MAX_ENTRIES)))  # type: ignore[arg-type]  # NewType
+    entries = tuple(BatchEntry(most, 33, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
+    batch = Batch(most, entries, most)
     header = batches.encode_batch(batch)
     assert len(header) <= MAX_HEADER_BYTES
     assert batches.decode_batch(header) == batch
@@ -71,7 +73,7 @@ def test_more_entries_than_fit_are_not_sent() -> None:
         batches.encode_worker_message(make_results(65))
 
 
-BATCH = [1, "batch", 3, FIRST_LEASE, 2, 150, 2_000_000, False]
+BATCH = [1, "batch", 3, 5_000_000, FIRST_LEASE, 2, 150, 2_000_000, False]
 RESULTS = [1, "results", 3, FIRST_LEASE, 2, None]
 ATTACH = [1, "attach", "blue", 0, 3, []]
 
@@ -80,8 +82,8 @@ ATTACH = [1, "attach", "blue", 0, 3, []]
     ("at", "value"),
     [
         (1, "results"), (1, 5), (2, -1), (2, True), (2, None), (3, -1), (3, 2**63), (3, True), (3, "1"),
-        (4, 0), (4, 34), (4, True), (4, 1.0), (5, -1), (5, 1.5), (5, False), (6, -1), (6, 2**64 - 1), (6, None),
-        (7, 0), (7, None),
+        (4, -1), (4, 2**63), (4, True), (4, "1"), (5, 0), (5, 34), (5, True), (5, 1.0), (6, -1), (6, 1.5), (6, False),
+        (7, -1), (7, 2**64 - 1), (7, None), (8, 0), (8, None),
     ],
 )  # fmt: skip
 def test_a_bad_batch_is_refused(at: int, value: Any) -> None:
@@ -114,7 +116,9 @@ def test_a_bad_attach_is_refused(at: int, value: Any) -> None:
         batches.decode_worker_message(pack([*ATTACH[:at], value, *ATTACH[at + 1 :]]))
 
 
-@pytest.mark.parametrize("plain", [BATCH[:3], BATCH[:-1], [*BATCH, 1], [], [1], [1, "batch"], {}, 5, None, "batch"])
+@pytest.mark.parametrize(
+    "plain", [BATCH[:3], BATCH[:4], BATCH[:-1], [*BATCH, 1], [], [1], [1, "batch"], {}, 5, None, "batch"]
+)
 def test_a_batch_of_the_wrong_length_is_refused(plain: Any) -> None:
     """Entries are complete, and there is at least one."""
     with pytest.raises(Malformed):
