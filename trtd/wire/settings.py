@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trtd.core.dispatch import TenantLimits
+from trtd.core.requests import TenantLimits
 
 
 @dataclass(frozen=True, slots=True)
