@@ -136,6 +136,13 @@ def _render(level: str, event: str, fields: dict[str, Any]) -> None:
     output.write(_line(level, event, fields))
 
 
+def prepare() -> None:
+    """Import now what the first line will need. For a process whose loop must not stand still for that; thread-safe."""
+    global _line
+    if _line is None:
+        _line = _build(_configuration or configure())
+
+
 def _build(configuration: _Configuration) -> Callable[[str, str, dict[str, Any]], str]:
     """The function from level, event and fields to one line of text."""
     import structlog

@@ -20,6 +20,8 @@ from trtd.wire.settings import TenantEndpoint
 
 MAX_FRAMES_SKIPPED = 256
 """Frames of an unusable message that are read off at a time, so that an endless one takes no more than its turns."""
+FRAME_HEADROOM = 2
+"""A frame so many times as long as a request may be still gets a typed answer; a longer one ends its connection."""
 PARKED_S = 10.0
 """How long a client may take to read before its answers are given up."""
 LINGER_S = 1.0
@@ -180,7 +182,7 @@ class Endpoint:
         is_remote = address == self.settings.tcp_address
         options = PortOptions(
             zap_domain=self.tenant,
-            max_frame_bytes=max(max_request_bytes, MAX_HEADER_BYTES),
+            max_frame_bytes=FRAME_HEADROOM * max_request_bytes + MAX_HEADER_BYTES,
             curve_secret_key=read_secret_key(curve_secret_key_file) if is_remote else None,
         )
         port = Port(self._context, options, self._used)

@@ -94,14 +94,14 @@ class Front:
             self._sources[source.port.fd] = source
             self._watch(source.port.fd, True)
             self._turns.wake(source)
-            self._log.info("endpoint.opened", tenant=endpoint.tenant, address=address)
+            self._log.debug("endpoint.opened", tenant=endpoint.tenant, address=address)
 
     def _unwatch(self, endpoint: Endpoint, sources: list[Source]) -> None:
         for source in sources:
             self._watch(source.port.fd, False)
             del self._sources[source.port.fd]
             self._turns.drop(source)
-            self._log.info("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
+            self._log.debug("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
 
     def wake(self, fd: int) -> None:
         """The source with this fd may have input."""

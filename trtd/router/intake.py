@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, cast
 
-from trtd import __version__
+import trtd
 from trtd.core.admission import deadline_of
 from trtd.core.dispatch import Dispatcher, Request
 from trtd.core.ids import RequestId, TenantName
@@ -113,7 +114,13 @@ class Intake:
 
     def _health(self, endpoint: Endpoint, request_id: RequestId) -> HealthAnswer:
         state, reason = health_of(self._dispatcher.tenant(endpoint.tenant), self._has_worker(endpoint.tenant))
-        return HealthAnswer(request_id, state == "ready", state, reason, (WIRE_VERSION,), __version__)
+        return HealthAnswer(request_id, state == "ready", state, reason, (WIRE_VERSION,), daemon_version())
+
+
+@cache
+def daemon_version() -> str:
+    """The version of trtd. Slow the first time: it is read from the package's metadata."""
+    return trtd.__version__
 
 
 def health_of(tenant: Tenant, has_worker: bool) -> tuple[str, str]:

@@ -166,7 +166,7 @@ class RouterLoop:
                     # After the first one it comes over a new connection: what was out on the old one may be lost.
                     self._dispatcher.detach_worker(worker, now)
                     self._dispatcher.admit_worker(worker, now)
-                    self._log.info("worker.attached", tenant=worker.tenant, worker=str(worker))
+                    self._log.debug("worker.attached", tenant=worker.tenant, worker=str(worker))
             except Exception as error:
                 self._report("a worker's message", error)
             # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.

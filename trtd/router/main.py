@@ -5,20 +5,21 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import secrets
 import sys
+import threading
 
 import zmq
 
 from trtd import observe
 from trtd.child import trampoline
 from trtd.errors import ExitCode, InvalidConfig
+from trtd.router.intake import daemon_version
 from trtd.router.link import Link
 from trtd.router.loop import RouterLoop
 from trtd.wire.settings import RouterSettings
 
-EPOCH_BITS = 31
-"""Random bits above the 32 of a lease's number, so that answers to a former router's leases are recognised as stale."""
+SWITCH_EVERY_S = 0.0005
+"""How long the thread of `import_the_rest` may keep the loop from running; the default is 10 times as long."""
 COLLECT_AFTER = 50_000
 """Objects made and not freed before the collector looks at the young ones. Requests and frames form no cycles."""
 
@@ -32,11 +33,12 @@ def main(argv: list[str]) -> int:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 65_536)
     try:
-        loop = RouterLoop(settings, Link(channel, log), context, secrets.randbits(EPOCH_BITS) << 32, log)
+        loop = RouterLoop(settings, Link(channel, log), context, first_lease(), log)
     except (OSError, zmq.ZMQError, InvalidConfig) as error:
         log.error("router.start_failed", address=settings.workers_address, cause=str(error))
         return ExitCode.TEMPORARY
-    gc.collect()
+    sys.setswitchinterval(SWITCH_EVERY_S)
+    threading.Thread(target=import_the_rest, daemon=True).start()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
     exit_code = loop.run()
@@ -46,6 +48,20 @@ def main(argv: list[str]) -> int:
     loop.close()
     context.term()
     return exit_code
+
+
+def first_lease() -> int:
+    """A number that no other life of the router comes near, so that answers to a former router's leases are stale.
+
+    31 random bits stand above the 32 in which leases are counted.
+    """
+    return (int.from_bytes(os.urandom(4)) >> 1) << 32
+
+
+def import_the_rest() -> None:
+    """Import beside the loop what is needed later and would hold it up for a tenth of a second."""
+    observe.prepare()
+    daemon_version()
 
 
 def raise_fd_limit() -> None:

@@ -84,7 +84,7 @@ class Orders:
         tenant = TenantName(message.tenant)
         self.epochs[tenant] = message.epoch
         self._dispatcher.set_gate(tenant, message.is_open, now)
-        self._log.info("gate.moved", tenant=tenant, is_open=message.is_open, epoch=message.epoch)
+        self._log.debug("gate.moved", tenant=tenant, is_open=message.is_open, epoch=message.epoch)
 
     def _set_availability(self, message: control.AvailabilitySet, now: float) -> None:
         self._dispatcher.set_availability(

@@ -15,7 +15,7 @@ SKIPPED_FRAME_COST_BYTES = 256
 """What a frame costs that is read off and thrown away; its bytes were paid for by the sender alone."""
 TURN_BYTES = 8 * MESSAGE_COST_BYTES
 """What one turn allows a tenant of weight 1."""
-MAX_READS = 32
+MAX_READS = 16
 """Reads in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
 
 
