@@ -166,13 +166,13 @@ COMMANDS: tuple[Command, ...] = (
     _operator_command(
         "drain",
         *_TENANT_OR_ALL,
-        _argument("--timeout", metavar="S", type=_seconds, default=30.0, help="seconds to wait (default: 30)"),
+        _argument("--timeout", metavar="S", type=_seconds, help="seconds to wait (default: daemon.drain_timeout_s)"),
     ),
     _operator_command("resume", *_TENANT_OR_ALL),
     _operator_command(
         "restart",
         _TENANT,
-        _argument("--timeout", metavar="S", type=_seconds, default=150.0, help="seconds to wait (default: 150)"),
+        _argument("--timeout", metavar="S", type=_seconds, help="seconds to wait (default: 150)"),
     ),
     _operator_command("reload"),
     Command(

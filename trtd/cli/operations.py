@@ -30,7 +30,7 @@ def drain(args: argparse.Namespace) -> Answer:
     """Drain a tenant, or all, and wait until the last answer is out."""
     _check_target(args)
     told = {"tenant": args.tenant, "all": args.all or None, "timeout_s": args.timeout}
-    return _call(args, "drain", told, timeout_s=args.timeout)
+    return _call(args, "drain", told)
 
 
 def resume(args: argparse.Namespace) -> Answer:
@@ -41,7 +41,7 @@ def resume(args: argparse.Namespace) -> Answer:
 
 def restart(args: argparse.Namespace) -> Answer:
     """Replace a tenant's workers."""
-    return _call(args, "restart", {"tenant": args.tenant, "timeout_s": args.timeout}, timeout_s=args.timeout)
+    return _call(args, "restart", {"tenant": args.tenant, "timeout_s": args.timeout})
 
 
 def reload(args: argparse.Namespace) -> Answer:
@@ -49,11 +49,11 @@ def reload(args: argparse.Namespace) -> Answer:
     return _call(args, "reload", {})
 
 
-def _call(args: argparse.Namespace, command: str, told: Answer, *, timeout_s: float = 0.0) -> Answer:
+def _call(args: argparse.Namespace, command: str, told: Answer) -> Answer:
     runtime_dir = operator.find_runtime_dir(args.runtime_dir)
     with render.ProgressLine() as line:
         try:
-            return operator.call(runtime_dir, command, told, on_progress=line.show, timeout_s=timeout_s)
+            return operator.call(runtime_dir, command, told, on_progress=line.show)
         except operator.CommandFailed as error:
             line.clear()
             render.show_details(error, args)

@@ -16,7 +16,7 @@ from trtd.wire import addresses
 from trtd.wire.operator import MAX_LINE_BYTES, OPERATOR_VERSION
 
 ANSWER_TIMEOUT_S = 10.0
-"""Patience with a daemon between two lines, beyond what the command itself may take."""
+"""Patience with a daemon between two lines; a command that takes longer tells its progress."""
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -46,7 +46,6 @@ def call(
     args: dict[str, Any],
     *,
     on_progress: Progress | None = None,
-    timeout_s: float = 0.0,
 ) -> dict[str, Any]:
     """Give one command to the daemon and wait for its answer.
 
@@ -55,7 +54,6 @@ def call(
         command: a row of `OPERATOR_COMMANDS`.
         args: its arguments; those that are None are left out.
         on_progress: gets each progress line.
-        timeout_s: how long the command itself may take between two lines.
 
     Raises:
         trtd.errors.Unreachable: no daemon listens there.
@@ -66,7 +64,7 @@ def call(
     told = {name: value for name, value in args.items() if value is not None}
     line = json.dumps({"v": OPERATOR_VERSION, "command": command, "args": told}).encode() + b"\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(ANSWER_TIMEOUT_S + timeout_s)
+        sock.settimeout(ANSWER_TIMEOUT_S)
         _connect(sock, path)
         try:
             sock.sendall(line)
@@ -78,7 +76,7 @@ def call(
                     if on_progress is not None:
                         on_progress(answer["progress"])
         except TimeoutError:
-            raise DeadlineExceeded(f"the daemon at {path} did not answer within {sock.gettimeout():g} s") from None
+            raise DeadlineExceeded(f"the daemon at {path} said nothing for {ANSWER_TIMEOUT_S:g} s") from None
         except OSError as error:
             raise Unreachable(f"the daemon at {path} went away before it answered: {error.strerror}") from None
 
