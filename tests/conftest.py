@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: a test that fails here fails everywhere. TRTD_EXPLORE=1 looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("exploring", deadline=None, print_blob=True)
+settings.load_profile("exploring" if os.environ.get("TRTD_EXPLORE") else "repeatable")
 
 FOLDERS = ("shell", "process", "gpu", "chaos")
 

@@ -35,11 +35,13 @@ def validate(table: dict[str, Any]) -> Config | list[Problem]:
 
 
 def _problem(kind: str, location: tuple[int | str, ...], table: dict[str, Any]) -> Problem:
+    if kind == "extra_forbidden":
+        path = tuple(str(part) for part in location)
+        return Problem(path, unknown_key(path))
+    # pydantic's mark for a dict's key; a table of ours can bear that name only where every name is unknown.
     is_about_name = location[-1:] == ("[key]",)
     path = tuple(part for part in location if isinstance(part, str) and part != "[key]")
     node = find(path)
-    if kind == "extra_forbidden":
-        return Problem(path, unknown_key(path))
     if is_about_name:
         around = find(path[:-1])
         wanted = around.name_expectation if isinstance(around, Named) else "another name"

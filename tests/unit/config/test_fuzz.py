@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.config import ACCOUNTS
@@ -77,6 +77,7 @@ def assert_clean(problems: list[str]) -> None:
             assert word not in problem
 
 
+@example(table={"[key]": []})
 @given(table=near_tables | odd_tables)
 @settings(deadline=None, max_examples=400)
 def test_any_table_loads_or_is_refused(table):
