@@ -198,6 +198,21 @@ def test_a_bad_change_stops_at_the_first_worker():
     assert world.told.availability["a"].is_available
 
 
+def test_a_stuck_replica_does_not_hold_up_the_others():
+    """What the kernel holds may never come back, so a change goes on without it."""
+    world = FleetWorld(make_spec("a", replicas=2))
+    world.handle(ChildEvent("a/0", lifecycle.FaultReported(1, make_fault())))
+    world.queues["a/0"].clear()
+    world.now += 10.0
+    world.beat()
+    world.handle(TimePassed())
+    assert world.states()["a/0"] is State.STUCK
+    world.apply(make_spec("a", replicas=2, worker_digest="w2"))
+    world.run()
+    assert world.fleet.children["a/1"].generation == 2
+    assert world.fleet.outdated_workers(A) == ["a/0"]
+
+
 def test_a_correction_starts_what_a_bad_change_suspended():
     """A worker QUARANTINED for a permanent fault is started when its tenant's worker_digest changes."""
     world = FleetWorld()
@@ -477,6 +492,18 @@ def test_shutdown_drains_tenants_then_stops_workers_then_the_router():
     world.finish_requests("a")
     stops = [effect.name for effect in of_type(world.run(), ChildEffect)]
     assert stops == ["a/0", ROUTER]
+    assert world.fleet.is_stopped
+
+
+def test_the_router_outlives_a_worker_that_is_slow_to_stop():
+    """Emptied tenants are not enough: the router goes when the last worker is gone."""
+    world = FleetWorld(make_spec("a"))
+    world.deaf.add("a/0")
+    world.handle(ShutdownRequested())
+    world.run()
+    assert world.states() == {ROUTER: State.READY, "a/0": State.STOPPING}
+    world.kill("a/0", CLEAN)
+    world.run()
     assert world.fleet.is_stopped
 
 
