@@ -57,6 +57,15 @@ def toml(table: Mapping[str, Any], path: str = "") -> str:
     return "\n".join(lines)
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process lives; one that only waits to be reaped does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
 def children_of(pid: int) -> dict[int, str]:
     """Kinds of all live processes that were started as children of this daemon, by pid, wherever they hang now."""
     found = {}
@@ -65,11 +74,10 @@ def children_of(pid: int) -> dict[int, str]:
             continue
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            state = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
         except OSError:
             continue
         is_child = b"--parent" in words and words[words.index(b"--parent") + 1] == str(pid).encode()
-        if is_child and state not in "ZX":
+        if is_child and is_running(int(entry.name)):
             found[int(entry.name)] = next(word.decode() for word in words if word.startswith(b"trtd."))
     return found
 
