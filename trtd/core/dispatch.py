@@ -133,9 +133,8 @@ class Dispatcher:
         known.is_available = is_available
         known.reason = reason
         known.retry_after_s = retry_after_s
-        if is_available:
-            self._turns.activate(tenant)
-        else:
+        self._turns.activate(tenant)
+        if not is_available:
             self._ledger.fail_waiting(known, unavailable(known), now)
 
     def release_poison(self, tenant: TenantName) -> None:
