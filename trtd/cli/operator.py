@@ -13,10 +13,13 @@ from typing import Any
 
 from trtd.errors import DeadlineExceeded, Malformed, NotAllowed, TrtdError, Unreachable, Usage, error_from_wire
 from trtd.wire import addresses
-from trtd.wire.operator import MAX_LINE_BYTES, OPERATOR_VERSION
+from trtd.wire.operator import OPERATOR_VERSION
 
 ANSWER_TIMEOUT_S = 10.0
 """Patience with a daemon between two lines; a command that takes longer tells its progress."""
+
+MAX_ANSWER_BYTES = 1 << 26
+"""A status record grows with the number of tenants, so it may be longer than a command."""
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -70,7 +73,7 @@ def call(
             sock.sendall(line)
             with sock.makefile("rb") as lines:
                 while True:
-                    answer = _parse(lines.readline(MAX_LINE_BYTES + 1), path)
+                    answer = _parse(lines.readline(MAX_ANSWER_BYTES), path)
                     if "progress" not in answer:
                         return _result(answer)
                     if on_progress is not None:

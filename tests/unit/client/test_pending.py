@@ -45,7 +45,7 @@ def test_nothing_is_sent_without_a_connection():
 
 
 def test_a_lost_connection_sends_everything_again_in_order():
-    """After a reconnection the unanswered requests are sent again in the order of their submission, the answered are not."""
+    """After a reconnection the unanswered requests go out again in their old order, and no answered one does."""
     table = make_table(*(make_request(number) for number in (1, 2, 3)))
     send_all(table)
     table.answered(RequestId((2).to_bytes(16, "big")))
@@ -211,5 +211,5 @@ class Walk(RuleBasedStateMachine):
 
 
 def test_random_walks():
-    """Whatever happens in whatever order, every open request is sent, answered or given up exactly when it has to be."""
+    """Whatever happens in whatever order, every open request is sent and given up exactly when it has to be."""
     run_state_machine_as_test(Walk, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))
