@@ -545,6 +545,23 @@ def test_shutdown_does_not_wait_for_what_the_kernel_holds():
     assert (world.states()["a/0"], world.fleet.is_stopped) == (State.STUCK, True)
 
 
+def test_the_router_stays_until_it_has_answered_for_a_tenant_without_a_worker():
+    """When all that is left of a tenant is STUCK, the router still has typed errors to send before it goes."""
+    world = FleetWorld(make_spec("a"))
+    world.handle(ChildEvent("a/0", lifecycle.FaultReported(1, make_fault())))
+    world.queues["a/0"].clear()
+    world.now += 10.0
+    world.handle(ChildEvent(ROUTER, lifecycle.Beat(1, 1, 0)))
+    world.handle(TimePassed())
+    world.busy.add("a")
+    world.handle(ShutdownRequested())
+    world.run()
+    assert world.states() == {ROUTER: State.READY, "a/0": State.STUCK}
+    world.finish_requests("a")
+    world.run()
+    assert world.fleet.is_stopped
+
+
 def test_shutdown_before_the_first_configuration_is_complete_at_once():
     """Nothing was started, so nothing is waited for."""
     world = FleetWorld()

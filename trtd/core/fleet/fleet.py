@@ -233,9 +233,9 @@ class Fleet:
         for tenant in self.tenants.values():
             if tenant.phase is Phase.SERVING:
                 self._move(tenant, Phase.DRAINING)
-            tenant.is_emptied |= is_forced
             self._unsettled[tenant.spec.name] = None
         if is_forced:
+            # With the router everything that it held is gone, so every tenant counts as empty.
             for name in self.children:
                 self._step(name, lifecycle.KillRequested(), now)
 

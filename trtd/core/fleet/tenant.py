@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trtd.core.fleet.vocabulary import Phase, TenantSpec
-from trtd.core.lifecycle import Child, Desired, State
+from trtd.core.lifecycle import Child, State
 
 HOPELESS = frozenset({State.QUARANTINED, State.STUCK})
 """States of a wanted worker out of which it does not come soon, nor by itself alone."""
@@ -75,12 +75,17 @@ class Tenant:
 
 
 def judge_availability(tenant: Tenant, workers: Iterable[Child]) -> Availability:
-    """Whether any of the workers that the configuration names can be expected to serve soon."""
+    """Whether any worker can be expected to serve soon.
+
+    Args:
+        tenant: whose.
+        workers: those that the configuration names, each of them wanted as long as the tenant needs workers.
+    """
     if not tenant.needs_workers:
         return Availability(False, f"tenant {tenant.spec.name} is drained")
     hopeless: list[Child] = []
     for child in workers:
-        if child.desired is Desired.UP and child.state not in HOPELESS:
+        if child.state not in HOPELESS:
             return Availability(True)
         hopeless.append(child)
     probed = [child.deadline for child in hopeless if child.deadline is not None]
