@@ -16,12 +16,20 @@ _MIN_STALE = 1024
 
 
 class Agenda:
-    """Instants in order, each with the request whose deadline it is or the tenant that it was set for."""
+    """Instants in order, each with the request whose deadline it is or the tenant that it was set for.
+
+    Attributes:
+        stale: entries of requests that have their answer.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request | Tenant]] = []
         self._sequence = 0
-        self._stale = 0
+        self.stale = 0
+
+    def __len__(self) -> int:
+        """How many entries it keeps, stale ones included."""
+        return len(self._heap)
 
     def watch_deadline(self, request: Request) -> None:
         """Let the request come up when its deadline passes, unless it is answered by then."""
@@ -35,11 +43,11 @@ class Agenda:
 
     def note_answered(self) -> None:
         """One of the watched requests was answered."""
-        self._stale += 1
-        if self._stale > _MIN_STALE and 2 * self._stale > len(self._heap):
+        self.stale += 1
+        if self.stale > _MIN_STALE and 2 * self.stale > len(self._heap):
             self._heap = [entry for entry in self._heap if not _is_stale(entry[2])]
             heapq.heapify(self._heap)
-            self._stale = 0
+            self.stale = 0
 
     def next_instant(self) -> float | None:
         """The first instant at which something comes up, None for never."""
@@ -48,7 +56,7 @@ class Agenda:
             if not _is_stale(due):
                 return instant
             heapq.heappop(self._heap)
-            self._stale -= 1
+            self.stale -= 1
         return None
 
     def take_due(self, now: float) -> Request | Tenant | None:
@@ -58,7 +66,7 @@ class Agenda:
             return None
         _, _, due = heapq.heappop(self._heap)
         if isinstance(due, Request):
-            self._stale -= 1  # its answer, which follows, is noted like every other
+            self.stale -= 1  # its answer, which follows, is noted like every other
         return due
 
     def watched(self) -> set[int]:

@@ -211,17 +211,6 @@ def test_a_deadline_is_answered_while_the_worker_is_at_it():
     assert desk.dispatcher.held_bytes(TENANT) == 100
 
 
-def test_answered_requests_do_not_pile_up_before_their_deadlines():
-    """Long deadlines of requests that were answered at once take no room in the agenda."""
-    desk = Desk(TenantLimits(max_requests=5000))
-    worker = desk.admit()
-    for _ in range(50):
-        desk.submit(*(make_request(deadline=1e9) for _ in range(64)))
-        desk.answer(worker)
-    assert len(desk.dispatcher._ledger.agenda._heap) < 2100
-    assert desk.dispatcher.next_deadline() is None
-
-
 def test_priorities_leave_the_queue_first():
     """When the worker comes, higher priorities go first, and equal ones in the order of arrival."""
     desk = Desk()

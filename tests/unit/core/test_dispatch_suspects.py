@@ -216,6 +216,22 @@ def test_suspects_wait_for_the_successor_rather_than_endanger_a_healthy_replica(
     assert desk.refused() == {poison: ErrorCode.POISONOUS}
 
 
+def test_the_lane_waits_for_the_replica_that_died_last():
+    """A replica that died earlier, and whose suspects were answered, is as healthy as any other one."""
+    desk = Desk()
+    one, two = desk.admit(make_worker(0)), desk.admit(make_worker(1))
+    desk.submit(make_request(), make_request())
+    one = desk.admit(desk.die(one))
+    desk.answer(one)
+    desk.answer(two)
+    desk.submit(make_request(), make_request())
+    [suspect] = desk.held_by(two)
+    desk.answer(one)
+    successor = desk.die(two)
+    assert desk.held_by(one) == []
+    assert desk.held_by(desk.admit(successor)) == [suspect]
+
+
 def test_patience_with_a_missing_successor_ends():
     """If no successor comes, the other replica takes the suspects, as soon as it holds nothing else."""
     desk = Desk()

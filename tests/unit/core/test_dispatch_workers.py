@@ -10,6 +10,12 @@ from trtd.core.ids import LeaseId, TenantName
 from trtd.errors import ErrorCode
 
 
+def first_leases(desk: Desk, count: int) -> list[TenantName]:
+    """Whose requests got the first leases."""
+    leases = sorted((lease, request.tenant) for effect in desk.take(Dispatch) for lease, request in effect.requests)
+    return [tenant for _, tenant in leases[:count]]
+
+
 def test_requests_wait_until_a_worker_is_admitted():
     """An open and available tenant without a worker queues."""
     desk = Desk()
@@ -59,9 +65,34 @@ def test_tenants_share_the_turns_by_weight():
     for tenant in (TENANT, other):
         desk.dispatcher.admit_worker(make_worker(tenant=tenant), desk.now)
     desk.turn()
-    leases = sorted((lease, request.tenant) for effect in desk.take(Dispatch) for lease, request in effect.requests)
-    first = [tenant for _, tenant in leases[:128]]
-    assert first.count(TENANT) == 96
+    assert first_leases(desk, 128).count(TENANT) == 96
+
+
+def test_large_requests_cost_more_of_a_turn():
+    """Of two tenants of one weight, one with requests of 256 KiB has one out for each nine small ones of the other."""
+    desk = Desk(TenantLimits(max_outstanding=1000))
+    other = TenantName("other")
+    desk.add_tenant(other, TenantLimits(max_outstanding=1000))
+    for tenant, payload_bytes in ((TENANT, 256 * 1024), (other, 0)):
+        desk.submit(*(make_request(tenant=tenant, payload_bytes=payload_bytes) for _ in range(90)))
+    for tenant in (TENANT, other):
+        desk.dispatcher.admit_worker(make_worker(tenant=tenant), desk.now)
+    desk.turn()
+    assert first_leases(desk, 90).count(TENANT) == pytest.approx(9, abs=1)
+
+
+def test_a_changed_weight_is_obeyed():
+    """A tenant configured again with weight 3 has its turns accordingly."""
+    desk = Desk(TenantLimits(max_outstanding=1000))
+    other = TenantName("other")
+    desk.add_tenant(other, TenantLimits(max_outstanding=1000))
+    desk.dispatcher.configure_tenant(TENANT, TenantLimits(max_outstanding=1000, weight=3), desk.now)
+    for tenant in (TENANT, other):
+        desk.submit(*(make_request(tenant=tenant, payload_bytes=0) for _ in range(240)))
+    for tenant in (TENANT, other):
+        desk.dispatcher.admit_worker(make_worker(tenant=tenant), desk.now)
+    desk.turn()
+    assert first_leases(desk, 128).count(TENANT) == 96
 
 
 @pytest.mark.parametrize("worker", [make_worker(generation=2), make_worker(replica=1), make_worker(generation=0)])

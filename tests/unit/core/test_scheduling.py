@@ -104,11 +104,20 @@ def test_credit_is_not_saved():
 
 
 def test_when_all_are_deep_in_debt_the_next_turn_is_found_at_once():
-    """Debts of a million turns are granted in one step, and the smaller debt is served first."""
+    """Debts of a trillion turns are granted in one step, and the smaller debt is served first."""
     turns = make_turns(a=1, b=1)
-    turns.charge("a", QUANTUM * 2_000_000)
-    turns.charge("b", QUANTUM * 1_000_000)
+    turns.charge("a", QUANTUM * 2e12)
+    turns.charge("b", QUANTUM * 1e12)
     assert turns.next() == "b"
+
+
+def test_a_key_that_stops_in_its_turn_passes_the_turn_to_the_next():
+    """Who has nothing more to do leaves in the middle of the turn; the one behind it is next, with a full allowance."""
+    turns = make_turns(a=1, b=1, c=1)
+    assert turns.next() == "a"
+    turns.deactivate("a")
+    assert turns.next() == "b"
+    assert turns.allowance("b") == QUANTUM
 
 
 def test_a_removed_key_has_no_turn():
