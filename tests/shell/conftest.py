@@ -22,13 +22,14 @@ class RouterBench:
         self.context = context
         self._open: list[Any] = []
         self.settings = make_router_settings(directory)
-        self.router: RouterProcess
+        self.router: RouterProcess | Any = None
 
     def start(self, **settings: Any) -> RouterProcess:
-        """A router process that is ready; the bench's own from now on."""
+        """A router process that is ready; a former one is killed."""
+        if self.router is not None:
+            self.router.close()
         self.settings = make_router_settings(self.directory, **settings)
         self.router = RouterProcess(self.settings)
-        self._open.append(self.router)
         self.router.expect(RouterReady)
         return self.router
 
@@ -41,6 +42,10 @@ class RouterBench:
     def client(self, tenant: str = "a", **options: Any) -> RouterClient:
         """A client of a tenant."""
         return self._keep(RouterClient(self.context, f"ipc://{self.directory}/{tenant}.sock", **options))
+
+    def connect(self, address: str, **options: Any) -> RouterClient:
+        """A client at an address of its own."""
+        return self._keep(RouterClient(self.context, address, **options))
 
     def worker(self, tenant: str = "a", **fields: Any) -> StandInWorker:
         """A worker that is admitted and attached."""
@@ -60,6 +65,7 @@ class RouterBench:
     def close(self) -> None:
         for thing in reversed(self._open):
             thing.close()
+        self.router.close()
 
 
 @pytest.fixture

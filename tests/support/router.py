@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,11 @@ def make_router_settings(directory: Path, **fields: Any) -> RouterSettings:
     return RouterSettings(**{**defaults, **fields})
 
 
+def anything(_: object) -> bool:
+    """The condition that everything satisfies."""
+    return True
+
+
 class RouterProcess:
     """A router, and the supervisor's end of its channel."""
 
@@ -108,7 +113,7 @@ class RouterProcess:
             control.GateSet(endpoint.tenant, True, 1),
         )
 
-    def expect(self, kind: type[M], where: Any = lambda message: True, timeout_s: float = PATIENCE_S) -> M:
+    def expect(self, kind: type[M], where: Callable[[Any], bool] = anything, timeout_s: float = PATIENCE_S) -> M:
         """The next message of a kind that satisfies a condition; others are kept for later."""
         for index, message in enumerate(self._unread):
             if isinstance(message, kind) and where(message):
@@ -120,10 +125,21 @@ class RouterProcess:
             self._unread.append(message)
         raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 
-    def stats(self, tenant: str, where: Any = lambda stats: True) -> control.TenantStats:
+    def stats(self, tenant: str, where: Callable[[Any], bool] = anything) -> control.TenantStats:
         """The first numbers of a tenant that satisfy a condition."""
         message = self.expect(control.RouterStats, lambda it: it.stats.tenant == tenant and where(it.stats))
         return message.stats
+
+    def fd_count(self) -> int:
+        """Open file descriptors of the router: each connection is one."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+        """Wait for something that the router does without saying so."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_s} s"
+            time.sleep(0.01)
 
     def _receive(self, timeout_s: float) -> Iterator[Any]:
         poller = zmq.Poller()
@@ -183,7 +199,12 @@ class StandInWorker:
     """A worker in plain ZeroMQ that gives each tensor back as it came. Its pid is the test's own."""
 
     def __init__(
-        self, context: zmq.Context[Any], settings: RouterSettings, tenant: str = "a", generation: int = 1, replica: int = 0
+        self,
+        context: zmq.Context[Any],
+        settings: RouterSettings,
+        tenant: str = "a",
+        generation: int = 1,
+        replica: int = 0,
     ) -> None:
         self.id = WorkerId(TenantName(tenant), replica, generation)
         self.socket = context.socket(zmq.DEALER)
@@ -227,7 +248,9 @@ class StandInWorker:
         answer = InferAnswer(asked.id, asked.model, "1", self.id.generation, asked.inputs, Timing(1, 2, 3))
         return [codec.encode_router_message(answer), *tensors]
 
-    def send_results(self, entries: Sequence[ResultEntry], frames: Sequence[bytes], generation: int | None = None) -> None:
+    def send_results(
+        self, entries: Sequence[ResultEntry], frames: Sequence[bytes], generation: int | None = None
+    ) -> None:
         header = codec.encode_worker_message(Results(generation or self.id.generation, tuple(entries)))
         self.socket.send_multipart([header, *frames])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from trtd.errors import InvalidConfig
 
-KEY_CHARS = 40
-_LABEL = "secret-key"
+# Z85 has `#`, `=` and no quotes or spaces.
+_KEY = re.compile(r"""^[ \t]*(?:secret-key[ \t]*=[ \t]*"([!-~]{40})"|([!-~]{40}))[ \t]*$""", re.MULTILINE)
 
 
 def read_secret_key(file: str | None) -> bytes:
@@ -27,8 +28,7 @@ def read_secret_key(file: str | None) -> bytes:
         raise InvalidConfig(f"{file}: the secret key cannot be read: {error}") from None
     if mode & 0o077:
         raise InvalidConfig(f"{file}: others than its owner may use the secret key; chmod it to 0600")
-    for line in map(str.strip, text.splitlines()):
-        key = line.removeprefix(_LABEL).strip(' ="') if line.startswith(_LABEL) else line
-        if len(key) == KEY_CHARS and not key.startswith("#"):
-            return key.encode()
-    raise InvalidConfig(f"{file}: holds no secret key of {KEY_CHARS} Z85 characters")
+    found = _KEY.search(text)
+    if found is None:
+        raise InvalidConfig(f"{file}: holds no secret key of 40 Z85 characters")
+    return (found[1] or found[2]).encode()
