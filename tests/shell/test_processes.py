@@ -161,17 +161,13 @@ def test_a_child_that_does_not_read_blocks_nobody(monkeypatch):
         os.kill(process.pid, signal.SIGUSR1)
         await recorder.until(lambda: recorder.exited)
 
-    program = (
-        """
-import threading
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    program = f"""
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 beat()
-signal.sigwait({signal.SIGUSR1})
-for _ in range(%d): assert isinstance(channel.receive(), control.Stop)
+signal.sigwait([signal.SIGUSR1])
+for _ in range({OUTBOX_MESSAGES}): assert isinstance(channel.receive(), control.Stop)
 os._exit(0)
 """
-        % OUTBOX_MESSAGES
-    )
     recorder = serve(monkeypatch, program, scenario)
     assert recorder.exited == [ExitStatus(code=0)]
     assert told[:OUTBOX_MESSAGES] == [True] * OUTBOX_MESSAGES

@@ -27,7 +27,10 @@ ASK_TIMEOUT_S = 10.0
 """Patience with an operator who connected and says nothing."""
 WRITE_TIMEOUT_S = 10.0
 """Patience with an operator who does not read."""
+LINGER_S = 1.0
+"""Patience with an operator who has his answer and goes on talking."""
 MAX_CONNECTIONS = 64
+"""Most commands at a time; as many connections again may wait for their refusal, further ones are cut off."""
 
 ROWS = {row.name: row for row in OPERATOR_COMMANDS}
 
@@ -170,6 +173,9 @@ class ControlServer:
         task = asyncio.current_task()
         if task is None:
             return
+        if len(self._tasks) >= 2 * MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
@@ -192,16 +198,19 @@ class ControlServer:
             await send({"progress": progress})
 
         try:
+            row, args = await self._read_command(reader)
             if len(self._tasks) > MAX_CONNECTIONS:
                 raise Overloaded(f"{MAX_CONNECTIONS} operators are connected already", retry_after_s=1.0)
-            row, args = await self._read_command(reader)
             answer = {"ok": await self._run(peer, row, args, tell_progress)}
         except TrtdError as error:
             answer = error_line(error)
         await send(answer)
-        async with asyncio.timeout(self._write_timeout_s):
-            writer.close()
-            await writer.wait_closed()
+        writer.write_eof()
+        # Closing with unread bytes would take the answer away from the operator again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while await reader.read(MAX_LINE_BYTES):
+                    pass
 
     async def _read_command(self, reader: asyncio.StreamReader) -> tuple[OperatorCommand, dict[str, Any]]:
         try:

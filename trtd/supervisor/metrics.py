@@ -48,15 +48,7 @@ class MetricsServer:
             self._server = await asyncio.start_server(
                 self._connected, host.strip("[]"), int(port), limit=MAX_REQUEST_BYTES
             )
-        log.info("metrics.listening", address=self.address)
-
-    @property
-    def address(self) -> str:
-        """Where it listens, with the port that a configured port 0 became; empty when it does not."""
-        if self._server is None or self._listen.startswith(UNIX_PREFIX):
-            return self._listen
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.info("metrics.listening", address=self._listen)
 
     async def close(self) -> None:
         """Stop listening."""

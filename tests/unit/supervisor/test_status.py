@@ -1,0 +1,167 @@
+"""The status record and the metrics, from a fleet and facts that a test made."""
+
+from __future__ import annotations
+
+import json
+import typing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.supervision import NOW, make_child, make_fault
+from tests.unit.supervisor.test_totals import make_stats
+from trtd.core.faults import FaultKind
+from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant, TenantSpec
+from trtd.core.ids import TenantName
+from trtd.core.lifecycle import State, Timeouts
+from trtd.core.restarts import RestartPolicy
+from trtd.supervisor.exposition import exposition
+from trtd.supervisor.facts import Facts
+from trtd.supervisor.status import About, make_status
+from trtd.supervisor.totals import COUNTERS
+from trtd.wire import status as schema
+from trtd.wire.messages import ModelDescription
+
+ABOUT = About(1, "1.2.3", NOW - 60, ("/etc/trtd/trtd.toml",), "/run/trtd", "cgroup /x", {})
+WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def make_fleet(*states: State, phase: Phase = Phase.SERVING, **changes: Any) -> Fleet:
+    """A fleet with a ready router and one tenant `a`, whose workers are in these states."""
+    fleet = Fleet(Timeouts(), RestartPolicy())
+    fleet.children[ROUTER] = make_child(State.READY, name=ROUTER)
+    spec = TenantSpec(TenantName("a"), len(states), Timeouts(), RestartPolicy(), "w", "r")
+    tenant = Tenant(spec, phase)
+    for replica, state in enumerate(states):
+        tenant.workers[replica] = f"a/{replica}"
+        fleet.children[f"a/{replica}"] = make_child(state, name=f"a/{replica}", **changes)
+    fleet.tenants[spec.name] = tenant
+    return fleet
+
+
+def make_facts(**tenant: Any) -> Facts:
+    """Facts about tenant `a`, available unless said otherwise."""
+    facts = Facts()
+    seen = facts.tenant("a", NOW)
+    for name, value in {"is_open": True, "is_available": True, **tenant}.items():
+        setattr(seen, name, value)
+    return facts
+
+
+def status_of(fleet: Fleet, facts: Facts, now: float = NOW + 5, **options: Any) -> Any:
+    return make_status(fleet, facts, ABOUT, now=now, wall=WALL, **options)
+
+
+def expect_schema(value: Any, kind: Any) -> None:
+    """Fail unless the value is what the typed dictionary declares, all the way down."""
+    if typing.is_typeddict(kind):
+        hints = typing.get_type_hints(kind)
+        assert value.keys() == hints.keys()
+        for key, hint in hints.items():
+            expect_schema(value[key], hint)
+    elif typing.get_origin(kind) is list:
+        for item in value:
+            expect_schema(item, typing.get_args(kind)[0])
+    elif typing.get_args(kind):
+        present = [option for option in typing.get_args(kind) if option is not type(None)]
+        assert value is None or expect_schema(value, present[0]) is None
+    else:
+        assert isinstance(value, (int, float) if kind is float else kind), (value, kind)
+
+
+def test_the_record_has_exactly_the_declared_keys():
+    """Every key that `trtd.wire.status` declares is there, with its type, and no other; it is JSON."""
+    facts = make_facts()
+    facts.child("a/0").models = (ModelDescription("m", "1", (), (), True, 8),)
+    fleet = make_fleet(State.READY, State.BACKOFF, last_fault=make_fault())
+    record = status_of(fleet, facts)
+    expect_schema(record, schema.Status)
+    assert json.loads(json.dumps(record)) == record
+    assert record["v"] == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "phase", "is_available", "health", "is_ready"),
+    [
+        ((State.READY, State.READY), Phase.SERVING, True, "ready", True),
+        ((State.READY, State.BACKOFF), Phase.SERVING, True, "degraded", True),
+        ((State.STARTING,), Phase.SERVING, True, "waiting", False),
+        ((State.QUARANTINED,), Phase.SERVING, False, "unavailable", False),
+        ((State.READY,), Phase.DRAINING, True, "draining", False),
+        ((State.STOPPED,), Phase.DRAINED, False, "drained", False),
+    ],
+)
+def test_health_in_one_word(states, phase, is_available, health, is_ready):
+    """A tenant's health follows from its phase, its workers, and whether one can be expected."""
+    record = status_of(make_fleet(*states, phase=phase), make_facts(is_available=is_available))
+    (tenant,) = record["tenants"]
+    assert (tenant["health"], tenant["is_ready"]) == (health, is_ready)
+    assert record["health"] == ("ready" if health == "ready" else "degraded")
+
+
+def test_without_a_router_nothing_is_ready():
+    """A ready worker behind a dead router is not readiness."""
+    fleet = make_fleet(State.READY)
+    fleet.children[ROUTER] = make_child(State.BACKOFF, name=ROUTER)
+    record = status_of(fleet, make_facts())
+    assert record["health"] == "degraded"
+    assert record["tenants"][0]["is_ready"] is False
+
+
+def test_why_and_when_it_comes_back():
+    """A worker in backoff says what ended the last one, how often it died lately, and when it is started again."""
+    fault = make_fault(FaultKind.CRASHED, message="crashed\nwith SIGSEGV")
+    fleet = make_fleet(State.BACKOFF, last_fault=fault, deaths=(NOW - 100, NOW - 10, NOW), deadline=NOW + 7)
+    (worker,) = status_of(fleet, make_facts())["tenants"][0]["workers"]
+    assert worker["last_fault"] == {
+        "kind": "crashed", "message": "crashed with SIGSEGV", "blame": "tenant", "permanent": False,
+    }  # fmt: skip
+    assert (worker["deaths_in_window"], worker["restart_in_s"]) == (2, 2.0)
+
+
+def test_one_tenant_can_be_asked_for():
+    """The record of one tenant has no other, and the daemon's part as ever."""
+    fleet = make_fleet(State.READY)
+    assert status_of(fleet, make_facts(), only="a")["tenants"][0]["name"] == "a"
+    assert status_of(fleet, make_facts(), only="b")["tenants"] == []
+
+
+def test_counters_are_all_told():
+    """Each counter of the router stands in the record under its own name."""
+    assert set(schema.CounterStatus.__annotations__) == {*COUNTERS, "abandoned"}
+    facts = make_facts()
+    numbers = {name: number for number, name in enumerate(COUNTERS, start=10)}
+    facts.tenant("a", NOW).totals.take(1, make_stats(**numbers), NOW + 1)
+    assert status_of(make_fleet(State.READY), facts)["tenants"][0]["counters"] == {**numbers, "abandoned": 0}
+
+
+def test_metrics_have_their_names_and_labels():
+    """Every metric that operators were promised is there, with numbers from the same facts."""
+    facts = make_facts()
+    seen = facts.tenant("a", NOW)
+    seen.totals.take(1, make_stats((0.01,) * 3, queued=2, leased=1, held_bytes=64), NOW + 1)
+    seen.restarts["crashed"] = 2
+    seen.recoveries.observe(0.1)
+    facts.child("a/0").rss_bytes = 4096
+    text = exposition(make_fleet(State.READY), facts, "1.2.3").decode()
+    for line in (
+        'trtd_build_info{version="1.2.3"} 1.0',
+        'trtd_requests_total{model="m",outcome="ok",tenant="a"} 3.0',
+        'trtd_accepted_total{tenant="a"} 3.0',
+        'trtd_answered_total{tenant="a"} 3.0',
+        'trtd_failed_total{tenant="a"} 0.0',
+        'trtd_refused_total{tenant="a"} 0.0',
+        'trtd_queue_depth{tenant="a"} 2.0',
+        'trtd_in_flight{tenant="a"} 1.0',
+        'trtd_held_bytes{tenant="a"} 64.0',
+        'trtd_request_duration_seconds_bucket{le="+Inf",tenant="a"} 3.0',
+        'trtd_request_duration_seconds_count{tenant="a"} 3.0',
+        'trtd_queue_duration_seconds_count{tenant="a"} 3.0',
+        'trtd_worker_restarts_total{reason="crashed",tenant="a"} 2.0',
+        'trtd_worker_recovery_duration_seconds_count{tenant="a"} 1.0',
+        'trtd_worker_ready{replica="0",tenant="a"} 1.0',
+        'trtd_worker_memory_bytes{kind="rss",replica="0",tenant="a"} 4096.0',
+        "trtd_router_restarts_total",
+    ):
+        assert line in text
