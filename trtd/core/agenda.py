@@ -70,7 +70,14 @@ class Agenda:
         return due
 
     def watched(self) -> set[int]:
-        """`id()` of every unanswered request that is watched; for `Dispatcher.check`."""
+        """`id()` of every unanswered request that is watched; for `Dispatcher.check`.
+
+        Raises:
+            AssertionError: the count of stale entries is wrong.
+        """
+        stale = sum(_is_stale(due) for _, _, due in self._heap)
+        if stale != self.stale:
+            raise AssertionError(f"{stale} entries are stale, and {self.stale} are counted")
         return {id(due) for _, _, due in self._heap if not _is_stale(due)}
 
 

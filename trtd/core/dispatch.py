@@ -273,7 +273,8 @@ class Dispatcher:
                 answered += 1
         if answered:
             tenant.pace.count(answered, now)
-        self._turns.activate(worker.tenant)
+        if tenant.queue or tenant.lane or tenant.lane_holder is not None:
+            self._turns.activate(worker.tenant)
         self._ledger.announce_worker_if_empty(holder)
         self._ledger.announce_tenant_if_empty(tenant)
 

@@ -69,16 +69,16 @@ def test_tenants_share_the_turns_by_weight():
 
 
 def test_large_requests_cost_more_of_a_turn():
-    """Of two tenants of one weight, one with requests of 256 KiB has one out for each nine small ones of the other."""
+    """Of two tenants of one weight, one with requests of 2 MiB has one out for each 65 small ones of the other."""
     desk = Desk(TenantLimits(max_outstanding=1000))
     other = TenantName("other")
     desk.add_tenant(other, TenantLimits(max_outstanding=1000))
-    for tenant, payload_bytes in ((TENANT, 256 * 1024), (other, 0)):
-        desk.submit(*(make_request(tenant=tenant, payload_bytes=payload_bytes) for _ in range(90)))
+    for tenant, payload_bytes in ((TENANT, 2 * 1024 * 1024), (other, 0)):
+        desk.submit(*(make_request(tenant=tenant, payload_bytes=payload_bytes) for _ in range(120)))
     for tenant in (TENANT, other):
         desk.dispatcher.admit_worker(make_worker(tenant=tenant), desk.now)
     desk.turn()
-    assert first_leases(desk, 90).count(TENANT) == pytest.approx(9, abs=1)
+    assert first_leases(desk, 120).count(TENANT) == 2
 
 
 def test_a_changed_weight_is_obeyed():
