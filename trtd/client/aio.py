@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from trtd.client import answers
+from trtd.client.calls import Form, Forms, RequestIds, check_call
 from trtd.client.exchange import Completion, Exchange
 from trtd.client.sync import DEFAULT_TIMEOUT_S, address_of
 from trtd.client.transport import CurveKeys, Transport
 from trtd.client.values import Answer, Health, Tensor
 from trtd.errors import TrtdError, Usage
-from trtd.wire.messages import ClientMessage, DescribeRequest, HealthRequest, ModelDescription
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
 
 Result = TypeVar("Result")
 
@@ -41,9 +41,10 @@ class Client:
         Raises:
             trtd.errors.Usage: the address or a key is not one.
         """
-        answers.check_call(timeout)
+        check_call(timeout)
         self._timeout_s = timeout
-        self._ids = answers.RequestIds()
+        self._ids = RequestIds()
+        self._forms = Forms()
         self._transport = Transport(address, curve)
         self._exchange = Exchange(self._transport)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,19 +81,19 @@ class Client:
     ) -> asyncio.Future[Answer]:
         """Run a model; the future gets its answer. With a connection, the request leaves before this returns."""
         timeout_s = self._timeout_s if timeout is None else timeout
-        answers.check_call(timeout_s, priority)
-        message, tensors = answers.infer_message(self._ids.next(), model, inputs, version, timeout_s, priority)
-        future: asyncio.Future[Answer] = self._send(message, tensors, timeout_s)
+        check_call(timeout_s, priority)
+        form, tensors = self._forms.infer(model, inputs, version, timeout_s, priority)
+        future: asyncio.Future[Answer] = self._send(form, tensors, timeout_s)
         return future
 
     async def describe(self, model: str | None = None, *, timeout: float | None = None) -> tuple[ModelDescription, ...]:
         """The models of the tenant, or all versions of one."""
-        message = DescribeRequest(self._ids.next(), model)
+        message = DescribeRequest(UNKNOWN_REQUEST_ID, model)
         return cast("tuple[ModelDescription, ...]", await self._ask(message, timeout))
 
     async def health(self, *, timeout: float | None = None) -> Health:
         """Whether the tenant would take a request now."""
-        return cast("Health", await self._ask(HealthRequest(self._ids.next()), timeout))
+        return cast("Health", await self._ask(HealthRequest(UNKNOWN_REQUEST_ID), timeout))
 
     async def close(self) -> None:
         """Release the connection, its threads and descriptors; requests under way end as `Unreachable`. Repeatable."""
@@ -116,18 +117,19 @@ class Client:
 
     def _ask(self, message: ClientMessage, timeout: float | None) -> asyncio.Future[Any]:
         timeout_s = self._timeout_s if timeout is None else timeout
-        answers.check_call(timeout_s)
-        return self._send(message, (), timeout_s)
+        check_call(timeout_s)
+        return self._send(Form(message), (), timeout_s)
 
-    def _send(self, message: ClientMessage, tensors: Sequence[Any], timeout_s: float) -> asyncio.Future[Any]:
+    def _send(self, form: Form, tensors: Sequence[Any], timeout_s: float) -> asyncio.Future[Any]:
         if self._is_closed:
             raise Usage("this client is closed")
         if os.getpid() != self._pid:
             raise Usage("a client cannot be used in a process forked from its own; open another one there")
         loop = self._attach()
         future: asyncio.Future[Any] = loop.create_future()
-        _settle(self._exchange.submit(message, tensors, timeout_s, future, time.monotonic()))
-        future.add_done_callback(lambda done: self._exchange.abandon(message.id) if done.cancelled() else None)
+        request_id = self._ids.next()
+        _settle(self._exchange.submit(request_id, form, tensors, timeout_s, future, time.monotonic()))
+        future.add_done_callback(lambda done: self._exchange.abandon(request_id) if done.cancelled() else None)
         self._look_again()
         return future
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from trtd.client import answers
-from trtd.client.answers import Outcome
+from trtd.client.answers import AnswerReader, Outcome
+from trtd.client.calls import Form
 from trtd.client.pending import PendingRequest, PendingRequests, Verdict
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
-from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage
+from trtd.wire.messages import UNKNOWN_REQUEST_ID
 
 GRACE_S = 1.0
 """How long after a deadline the client still waits for the daemon's own word on it."""
@@ -33,23 +34,20 @@ class Exchange:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self._pending = PendingRequests()
+        self._answers = AnswerReader()
         self._trouble: ConnectionEvent | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def submit(
-        self, message: ClientMessage, tensors: Sequence[Any], timeout_s: float, handle: Any, now: float
+        self, request_id: RequestId, form: Form, tensors: Sequence[Any], timeout_s: float, handle: Any, now: float
     ) -> list[Completion]:
         """Send a request as soon as there is a connection.
 
         Returns:
             Other requests that turned out to have ended.
-
-        Raises:
-            trtd.errors.TrtdError: the message cannot be encoded; nothing is pending.
         """
-        header = codec.encode_client_message(message)
         pending = self._pending
         completions: list[Completion] = []
         if not pending.is_connected:
@@ -59,11 +57,11 @@ class Exchange:
                 self._trouble = None
                 self.transport.reconnect()
         deadline = now + timeout_s
-        request = PendingRequest(message, tensors, now, deadline, deadline + GRACE_S, handle)
+        request = PendingRequest(request_id, form, tensors, now, deadline, deadline + GRACE_S, handle)
         pending.add(request)
         first = pending.next_to_send()
         if first is request:
-            if self.transport.send(header, tensors):
+            if self.transport.send(form.header(request_id), tensors):
                 pending.sent()
         elif first is not None:
             self._flush(now)
@@ -132,21 +130,21 @@ class Exchange:
 
     def _take_answer(self, frames: Sequence[Any], now: float, completions: list[Completion]) -> None:
         try:
-            message = answers.decode(frames)
+            reading = self._answers.read(frames)
         except TrtdError:
             # Not even the id can be read, so it is nobody's answer; the request's own deadline is kept.
             return
-        request_id = message.id
+        request_id = reading.id
         if request_id == UNKNOWN_REQUEST_ID:
             # The daemon could not read one of our requests, as when it speaks another version; then it can read none,
             # and each is answered so.
             oldest = self._pending.oldest_sent()
-            request_id = oldest.message.id if oldest is not None else request_id
+            request_id = oldest.id if oldest is not None else request_id
         request = self._pending.answered(request_id)
         if request is None:
             return
         try:
-            outcome = answers.outcome(message, frames, now - request.submitted_at)
+            outcome = answers.outcome(reading, frames, now - request.submitted_at)
         except TrtdError as error:
             outcome = error
         completions.append((request.handle, outcome))

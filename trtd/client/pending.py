@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from trtd.client.calls import Form
 from trtd.core.ids import RequestId
 from trtd.wire.messages import ClientMessage, InferRequest
 
@@ -36,7 +37,8 @@ class PendingRequest:
     """One request without an answer.
 
     Attributes:
-        message: as it was sent first.
+        id: its id.
+        form: makes its message.
         tensors: its tensor frames.
         submitted_at: instant of the call.
         deadline: instant by which the daemon owes an answer.
@@ -46,7 +48,8 @@ class PendingRequest:
         send_count: how often it went out.
     """
 
-    message: ClientMessage
+    id: RequestId
+    form: Form
     tensors: Sequence[Any]
     submitted_at: float
     deadline: float
@@ -57,7 +60,7 @@ class PendingRequest:
 
     def message_at(self, now: float) -> ClientMessage:
         """The message to send at this instant: with the time that is left, and whether it was sent before."""
-        message = self.message
+        message = self.form.message(self.id)
         if isinstance(message, InferRequest):
             timeout_s = max(self.deadline - now, SMALLEST_TIMEOUT_S)
             return replace(message, timeout_s=timeout_s, is_resent=self.send_count > 0)
@@ -82,9 +85,9 @@ class PendingRequests:
 
     def add(self, request: PendingRequest) -> None:
         """A new request, to be sent after those that wait to be sent."""
-        self._requests[request.message.id] = request
-        self._unsent.append(request.message.id)
-        self._check_at(request.deadline, request.message.id)
+        self._requests[request.id] = request
+        self._unsent.append(request.id)
+        self._check_at(request.deadline, request.id)
 
     def connected(self) -> None:
         """There is a connection."""

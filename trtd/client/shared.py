@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trtd.client.calls import Form
 from trtd.client.exchange import Completion, Exchange
 from trtd.client.handle import Handle
 from trtd.client.transport import Transport
 from trtd.errors import Unreachable, Usage
-from trtd.wire.messages import ClientMessage
 
 PATIENCE_S = 0.005
 """How long the background thread leaves the lead to a thread that is about to wait for a result."""
@@ -55,7 +55,7 @@ class SharedExchange:
 
     def submit(
         self,
-        message: ClientMessage,
+        form: Form,
         tensors: Sequence[Any],
         timeout_s: float,
         handle: Handle[Any],
@@ -65,7 +65,7 @@ class SharedExchange:
         """Send a request, or keep it until it can be sent.
 
         Args:
-            message: the request.
+            form: of the request; its id is the handle's.
             tensors: its tensor frames; they must not change until the request has ended.
             timeout_s: what the request gives the daemon.
             handle: gets the outcome.
@@ -73,7 +73,6 @@ class SharedExchange:
 
         Raises:
             trtd.errors.Usage: the client is closed, or belongs to the process that this one was forked from.
-            trtd.errors.TooLarge: the request's header breaks its limit.
         """
         if os.getpid() != self._pid:
             raise Usage("a client cannot be used in a process forked from its own; open another one there")
@@ -81,7 +80,7 @@ class SharedExchange:
         with self._lock:
             if self._is_closed:
                 raise Usage("this client is closed")
-            completions = self._exchange.submit(message, tensors, timeout_s, handle, now)
+            completions = self._exchange.submit(handle.id, form, tensors, timeout_s, handle, now)
             if self._leader is not None:
                 # The leader waits on descriptors whose edge this send may have used up.
                 if self._exchange.has_work():

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
-from trtd.client import answers
+from trtd.client.calls import Form, Forms, RequestIds, check_call
 from trtd.client.handle import Handle
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import CurveKeys, Transport
 from trtd.client.values import Answer, Health, Tensor
 from trtd.wire import addresses
-from trtd.wire.messages import ClientMessage, DescribeRequest, HealthRequest, ModelDescription
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -46,9 +46,10 @@ class Client:
         Raises:
             trtd.errors.Usage: the address or a key is not one.
         """
-        answers.check_call(timeout)
+        check_call(timeout)
         self._timeout_s = timeout
-        self._ids = answers.RequestIds()
+        self._ids = RequestIds()
+        self._forms = Forms()
         self._shared = SharedExchange(Transport(address, curve))
 
     @classmethod
@@ -111,7 +112,7 @@ class Client:
         Raises:
             trtd.errors.TrtdError: as `infer`.
         """
-        handle: Handle[tuple[ModelDescription, ...]] = self._send(DescribeRequest(self._ids.next(), model), timeout)
+        handle: Handle[tuple[ModelDescription, ...]] = self._send(DescribeRequest(UNKNOWN_REQUEST_ID, model), timeout)
         return self._wait(handle)
 
     def health(self, *, timeout: float | None = None) -> Health:
@@ -120,7 +121,7 @@ class Client:
         Raises:
             trtd.errors.TrtdError: as `infer`.
         """
-        handle: Handle[Health] = self._send(HealthRequest(self._ids.next()), timeout)
+        handle: Handle[Health] = self._send(HealthRequest(UNKNOWN_REQUEST_ID), timeout)
         return self._wait(handle)
 
     def close(self) -> None:
@@ -146,18 +147,17 @@ class Client:
         is_detached: bool,
     ) -> Handle[Answer]:
         timeout_s = self._timeout_s if timeout is None else timeout
-        answers.check_call(timeout_s, priority)
-        request_id = self._ids.next()
-        message, tensors = answers.infer_message(request_id, model, inputs, version, timeout_s, priority)
-        handle: Handle[Answer] = Handle(self._shared, request_id)
-        self._shared.submit(message, tensors, timeout_s, handle, is_detached=is_detached)
+        check_call(timeout_s, priority)
+        form, tensors = self._forms.infer(model, inputs, version, timeout_s, priority)
+        handle: Handle[Answer] = Handle(self._shared, self._ids.next())
+        self._shared.submit(form, tensors, timeout_s, handle, is_detached=is_detached)
         return handle
 
     def _send(self, message: ClientMessage, timeout: float | None) -> Handle[Result]:
         timeout_s = self._timeout_s if timeout is None else timeout
-        answers.check_call(timeout_s)
-        handle: Handle[Result] = Handle(self._shared, message.id)
-        self._shared.submit(message, (), timeout_s, handle, is_detached=False)
+        check_call(timeout_s)
+        handle: Handle[Result] = Handle(self._shared, self._ids.next())
+        self._shared.submit(Form(message), (), timeout_s, handle, is_detached=False)
         return handle
 
     def _wait(self, handle: Handle[Result]) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from trtd.wire.tensors import BFloat16 as BFloat16
 Tensor = np.ndarray[Any, Any] | BFloat16
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where the time of one request went, in seconds.
 
     Attributes:
@@ -30,7 +29,7 @@ class Timing:
     total_s: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Answer:
     """The answer to one request.
 

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from trtd.client.calls import Form
 from trtd.client.pending import MOST_STALE_CHECKS, PendingRequest, PendingRequests, Verdict
 from trtd.core.ids import RequestId
 from trtd.wire.messages import HealthRequest, InferRequest
@@ -15,7 +16,7 @@ from trtd.wire.messages import HealthRequest, InferRequest
 
 def make_request(number: int = 1, *, now: float = 0.0, timeout_s: float = 10.0, grace_s: float = 1.0) -> PendingRequest:
     message = InferRequest(RequestId(number.to_bytes(16, "big")), "m", None, (), timeout_s)
-    return PendingRequest(message, (), now, now + timeout_s, now + timeout_s + grace_s, handle=number)
+    return PendingRequest(message.id, Form(message), (), now, now + timeout_s, now + timeout_s + grace_s, handle=number)
 
 
 def make_table(*requests: PendingRequest, is_connected: bool = True) -> PendingRequests:
@@ -59,12 +60,12 @@ def test_what_is_sent_again_names_the_time_that_is_left_and_says_so():
     """A request that is sent again carries its remaining time and is marked, and never asks for no time at all."""
     request = make_request(timeout_s=10.0)
     table = make_table(request)
-    assert request.message_at(0.0) == request.message
+    assert request.message_at(0.0) == request.form.message(request.id)
     send_all(table)
     table.disconnected()
     again = request.message_at(4.0)
     assert isinstance(again, InferRequest)
-    assert (again.id, again.timeout_s, again.is_resent) == (request.message.id, 6.0, True)
+    assert (again.id, again.timeout_s, again.is_resent) == (request.id, 6.0, True)
     late = request.message_at(11.0)
     assert isinstance(late, InferRequest)
     assert late.timeout_s is not None
@@ -74,8 +75,8 @@ def test_what_is_sent_again_names_the_time_that_is_left_and_says_so():
 def test_other_messages_are_sent_again_as_they_are():
     """A message without a deadline is sent again unchanged."""
     message = HealthRequest(RequestId(bytes(16)))
-    request = PendingRequest(message, (), 0.0, 1.0, 2.0, handle=1, send_count=1)
-    assert request.message_at(0.5) is message
+    request = PendingRequest(message.id, Form(message), (), 0.0, 1.0, 2.0, handle=1, send_count=1)
+    assert request.message_at(0.5) == message
 
 
 def test_a_second_answer_belongs_to_nobody():
@@ -83,8 +84,8 @@ def test_a_second_answer_belongs_to_nobody():
     request = make_request()
     table = make_table(request)
     send_all(table)
-    assert table.answered(request.message.id) is request
-    assert table.answered(request.message.id) is None
+    assert table.answered(request.id) is request
+    assert table.answered(request.id) is None
 
 
 def test_a_daemon_that_was_asked_gets_a_grace():
@@ -120,7 +121,7 @@ def test_answered_requests_leave_no_trace():
         request = make_request(number)
         table.add(request)
         send_all(table)
-        table.answered(request.message.id)
+        table.answered(request.id)
     assert len(table._checks) <= MOST_STALE_CHECKS + 3
 
 
@@ -156,7 +157,7 @@ class Walk(RuleBasedStateMachine):
         self.count += 1
         request = make_request(self.count, now=self.now, timeout_s=timeout_s)
         self.table.add(request)
-        self.open[request.message.id] = request
+        self.open[request.id] = request
 
     @rule()
     def connect(self):
@@ -175,10 +176,10 @@ class Walk(RuleBasedStateMachine):
         request = self.table.next_to_send()
         unsent = [each for each in self.open if each not in self.out]
         expected = unsent[0] if unsent and self.is_connected else None
-        assert (request.message.id if request else None) == expected
+        assert (request.id if request else None) == expected
         if request is not None:
             self.table.sent()
-            self.out.add(request.message.id)
+            self.out.add(request.id)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), is_abandoned=st.booleans())
@@ -196,7 +197,7 @@ class Walk(RuleBasedStateMachine):
         self.now += passed_s
         due = {request_id for request_id in self.open if self.now >= self.ends_at(request_id)}
         self.graced |= {each for each in self.open if each not in due and self.now >= self.open[each].deadline}
-        assert {request.message.id for request, _ in self.table.expire(self.now)} == due
+        assert {request.id for request, _ in self.table.expire(self.now)} == due
         for request_id in due:
             self.open.pop(request_id)
             self.out.discard(request_id)
