@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.readme import README
 from trtd.core.lifecycle import EVENTS, TRANSITIONS, Moves, State, lifecycle_mermaid
 
 ROOT = Path(__file__).parents[3]
@@ -38,3 +39,8 @@ def test_the_script_prints_the_diagram():
     """scripts/diagram prints the Mermaid text and nothing else."""
     outcome = subprocess.run([sys.executable, ROOT / "scripts" / "diagram"], capture_output=True, text=True, timeout=60)
     assert (outcome.returncode, outcome.stdout) == (0, lifecycle_mermaid())
+
+
+def test_the_readme_shows_this_diagram():
+    """What the README shows is what `scripts/diagram` prints."""
+    assert f"```mermaid\n{lifecycle_mermaid()}```" in README.read_text(encoding="utf-8")

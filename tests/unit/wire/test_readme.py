@@ -12,8 +12,6 @@ from tests.support.wire import make_error_answer, make_infer_answer, make_infer_
 from trtd.wire import codec, tensors
 from trtd.wire.messages import Timing
 
-pytestmark = pytest.mark.skipif(README.stat().st_size == 0, reason="there is no README yet")
-
 EXAMPLES = {
     "request-header": codec.encode_client_message(make_infer_request(inputs=(make_spec(shape=(1, 2)),), timeout_s=1.5)),
     "request-tensor": bytes(tensors.to_frame(np.array([[1.0, -2.0]], np.float32))),
