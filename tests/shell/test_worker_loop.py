@@ -312,3 +312,14 @@ def test_stop_answers_what_was_received(start, script):
             time.sleep(0.001)
         worker.loop.stop()
         assert all(got.code is None for got in router.results(6).values())
+
+
+def test_stop_waits_for_an_open_batch(start, script):
+    """A request that still waits for others of its batch is answered before the slots end."""
+    with start(script(max_delay_s=0.3), script(name="fast")) as (router, worker):
+        waiting = router.lease(row(1))
+        router.send(waiting)
+        # Its answer shows that the other one has arrived too.
+        assert router.ask(row(2), model="fast").code is None
+        worker.loop.stop()
+        assert router.results(1)[waiting.entry.lease].code is None

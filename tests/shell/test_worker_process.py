@@ -189,14 +189,27 @@ def test_stop_is_obeyed_at_any_time(router, settings, when):
         assert worker.ended() == ExitCode.OK
 
 
-def test_stop_waits_for_what_was_received(router, settings):
-    """Requests that the worker holds when Stop comes are answered before it ends."""
-    with start_ready(router, settings(behaviour="sleep", seconds=0.2)) as worker:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_stop_waits_for_what_was_received(router, settings, slots):
+    """Requests that the worker holds when Stop comes are answered before it ends, though other slots are idle."""
+    with start_ready(router, settings({"slots": slots}, behaviour="sleep", seconds=0.2)) as worker:
         router.send(*[router.lease(CALM) for _ in range(3)])
         worker.wait_for(WorkerBeat, where=lambda beat: beat.in_flight == 1)
         worker.channel.send(Stop())
         assert all(got.code is None for got in router.results(3).values())
         assert worker.ended() == ExitCode.OK
+
+
+def test_the_last_answer_leaves_whole(router, address, tmp_path):
+    """An answer of many megabytes, given just before the end, arrives although nobody reads it at once."""
+    model = make_model_settings(write_script(tmp_path / "m.json", behaviour="sleep", seconds=0.2), max_batch=1 << 21)
+    with start_ready(router, make_worker_settings(model, router_address=address)) as worker:
+        leased = router.lease({"x": np.ones((1 << 21, 4), np.float32)})
+        router.send(leased)
+        worker.wait_for(WorkerBeat, where=lambda beat: beat.in_flight == 1)
+        worker.channel.send(Stop())
+        assert worker.ended() == ExitCode.OK
+        assert router.results(1)[leased.entry.lease].outputs["y"].shape == (1 << 21, 4)
 
 
 @pytest.mark.parametrize("when", ["loading", "serving", "hanging"])
