@@ -47,11 +47,13 @@ def test_answered_requests_do_not_pile_up_behind_an_early_deadline():
     for number in range(20_000):
         request = make_request(deadline=1.0 + number * 7919 % 20_011)
         agenda.watch_deadline(request)
-        if number % 200:
+        if number % 100:
             answer(agenda, request)
         else:
             waiting.append(request)
-    assert len(agenda) < 3000
+        assert len(agenda) < 3000
+        if len(agenda) == len(waiting) + 1 > 100:
+            break
     agenda.take_due(0.0)
     assert [agenda.take_due(1e9) for _ in waiting] == sorted(waiting, key=lambda request: request.deadline)
 
