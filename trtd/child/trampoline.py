@@ -66,13 +66,18 @@ def read_settings(fd: int, kind: type[Settings]) -> Settings:
         return control.decode_settings(file.read(), kind)
 
 
-def start(argv: list[str], kind: type[Settings]) -> tuple[Channel, Settings]:
+def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -> tuple[Channel, Settings]:
     """Do all first steps and say hello.
 
     SIGINT is ignored, because a terminal sends it to the whole group while only the supervisor decides; SIGTERM
     likewise.
+
+    Args:
+        argv: as `parse_args` reads it.
+        kind: of the settings.
+        main_at: start of the child's main(), where that was earlier than this call.
     """
-    main_at = time.monotonic()
+    main_at = time.monotonic() if main_at is None else main_at
     args = parse_args(argv)
     die_with_parent(args.parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
