@@ -139,3 +139,19 @@ def test_orphans_of_a_worker_are_ended(make_daemon):
     daemon.wait_event("worker.exited", tenant="a")
     with pytest.raises(ProcessLookupError):
         os.killpg(pid, 0)
+
+
+def test_a_worker_over_its_memory_limit_leaves_and_is_replaced(make_daemon):
+    """A worker that grows beyond its limit ends with that cause; the status says what enforces the limit."""
+    limit_bytes = 256 << 20
+    leak = script("leak", when=POISON, bytes=limit_bytes)
+    daemon = make_daemon({"a": tenant(leak, memory={"limit_bytes": limit_bytes}), "b": tenant()}).start()
+    daemon.wait_ready()
+    worker = daemon.worker("a")
+    assert worker["memory_limit_bytes"] == limit_bytes
+    assert worker["memory_enforcement"] in {"rss", "cgroup"}
+    with daemon.client() as client:
+        client.submit("echo", {"x": row(POISON)})
+        daemon.wait_event("worker.exited", tenant="a", generation=worker["generation"], cause="out_of_memory")
+        client.infer("echo", {"x": row()}, timeout=20)
+    assert daemon.worker("b")["restarts"] == 0

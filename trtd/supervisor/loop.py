@@ -45,8 +45,12 @@ from trtd.wire.settings import TenantEndpoint
 from trtd.wire.status import Status
 
 ROUTER_TIMEOUTS = Timeouts(warmup_s=20.0, beat_s=2.0, drain_s=5.0)
-ROUTER_RESTARTS = RestartPolicy(budget=100, window_s=60.0, cap_s=2.0, probe_after_s=5.0)
-"""Every tenant needs the router, so it is started again sooner, and tried again for ever."""
+ROUTER_RESTARTS = RestartPolicy(
+    base_s=0.02, cap_s=0.25, healthy_after_s=5.0, budget=120, window_s=60.0, probe_after_s=5.0
+)
+"""Every tenant needs the router, so it is started again sooner than a worker, and tried again for ever.
+
+One that dies at each start uses its budget up within a minute, and drains no longer wait for it."""
 
 log = observe.get_logger()
 
@@ -107,8 +111,9 @@ class Supervisor:
     def _turn(self, event: FleetEvent) -> None:
         now = self._loop.time()
         if isinstance(event, ChildEvent) and isinstance(event.event, lifecycle.Beat):
-            # Ten a second and child, and all that they do is to postpone a deadline.
+            # Ten a second and child: nobody waits for them, and there is no story to tell.
             self._perform_all(self.fleet.handle(event, now), now)
+            self._set_timer(now)
             return
         children = dict(self.fleet.children)
         phases = {name: tenant.phase for name, tenant in self.fleet.tenants.items()}
