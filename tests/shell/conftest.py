@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,3 @@ def bench(tmp_path: Path) -> Iterator[RouterBench]:
     yield made
     made.close()
     context.destroy(linger=0)
-
-
-@pytest.fixture
-def in_thread() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Run something beside the test; what it raises fails the test at its end."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    futures: list[Future[object]] = []
-    with ThreadPoolExecutor() as pool:
-        yield lambda work: futures.append(pool.submit(work))
-    for future in futures:
-        future.result()

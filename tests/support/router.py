@@ -113,8 +113,18 @@ class RouterProcess:
             control.GateSet(endpoint.tenant, True, 1),
         )
 
-    def expect(self, kind: type[M], where: Callable[[Any], bool] = anything, timeout_s: float = PATIENCE_S) -> M:
-        """The next message of a kind that satisfies a condition; others are kept for later."""
+    def tell_patiently(self, message: control.SupervisorMessage) -> None:
+        """Send as soon as the router reads."""
+        self.wait_until(lambda: self.channel.send(message))
+
+    def expect(
+        self,
+        kind: type[M],
+        where: Callable[[Any], bool] = anything,
+        timeout_s: float = PATIENCE_S,
+        seen: Callable[[Any], object] = anything,
+    ) -> M:
+        """The next message of a kind that satisfies a condition; others are shown to `seen` and kept for later."""
         for index, message in enumerate(self._unread):
             if isinstance(message, kind) and where(message):
                 del self._unread[index]
@@ -122,6 +132,7 @@ class RouterProcess:
         for message in self._receive(timeout_s):
             if isinstance(message, kind) and where(message):
                 return message
+            seen(message)
             self._unread.append(message)
         raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 

@@ -22,8 +22,9 @@ from trtd.wire.settings import RouterSettings
 _STATM = Path("/proc/self/statm")
 
 STATS_EVERY_S = 1.0
-RETRY_EVERY_S = 0.02
-"""How often answers are offered again to clients that did not read."""
+RETRY_FIRST_S = 0.001
+RETRY_MOST_S = 0.05
+"""How often answers are offered again to clients that did not read: at first, and at longest."""
 
 
 class Chores:
@@ -38,23 +39,28 @@ class Chores:
         now: monotonic seconds.
 
     Attributes:
-        due: the next instant at which `run` has something to do.
         turns: of the loop so far.
     """
 
     def __init__(
         self, settings: RouterSettings, link: Link, dispatcher: Dispatcher, front: Front, log: Logger, now: float
     ) -> None:
-        self.due = now
         self.turns = 0
         self._settings = settings
         self._link = link
         self._dispatcher = dispatcher
         self._front = front
         self._log = log
-        self._beat_at = self._stats_at = now
+        self._beat_at = self._stats_at = self._retry_at = now
+        self._retry_s = RETRY_FIRST_S
         self._told: dict[TenantName, TenantStats] = {}
         self._emptied: dict[TenantName, int] = {}
+
+    @property
+    def due(self) -> float:
+        """The next instant at which `run` has something to do."""
+        due = min(self._beat_at, self._stats_at)
+        return min(due, self._retry_at) if self._front.late else due
 
     def run(self, now: float) -> ExitCode | None:
         """Do what is due; an exit code when the process has to be replaced.
@@ -62,9 +68,10 @@ class Chores:
         Raises:
             trtd.child.channel.ChannelClosed: the supervisor is gone.
         """
-        late = [endpoint for endpoint in self._front.endpoints.values() if endpoint.has_parked]
-        for endpoint in late:
-            endpoint.retry_parked(now)
+        if self._front.late and now >= self._retry_at:
+            progress = sum(endpoint.retry_parked(now) for endpoint in list(self._front.late))
+            self._retry_s = RETRY_FIRST_S if progress else min(2 * self._retry_s, RETRY_MOST_S)
+            self._retry_at = now + self._retry_s
         for tenant, epoch in list(self._emptied.items()):
             del self._emptied[tenant]
             self.announce_empty(tenant, epoch)
@@ -77,7 +84,6 @@ class Chores:
             self._front.open_missing()
             for tenant in self._front.endpoints:
                 self._tell_stats(tenant, must_arrive=False)
-        self.due = min(self._beat_at, self._stats_at, now + RETRY_EVERY_S if late else self._stats_at)
         return exit_code
 
     def announce_empty(self, tenant: TenantName, epoch: int) -> None:

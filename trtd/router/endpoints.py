@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import zmq
@@ -24,6 +25,10 @@ FRAME_HEADROOM = 2
 """A frame so many times as long as a request may be still gets a typed answer; a longer one ends its connection."""
 PARKED_S = 10.0
 """How long a client may take to read before its answers are given up."""
+MAX_PARKED = 16_384
+"""Most answers of one tenant that wait for slow readers; their bytes are bounded by those of its queue."""
+MAX_RETRIED = 64
+"""Slow readers that are tried in one go."""
 LINGER_S = 1.0
 """How long answers that libzmq holds may take to leave after an endpoint was closed."""
 
@@ -119,7 +124,14 @@ class Endpoint:
     """All sockets of one tenant.
 
     An answer that libzmq does not take, because its client reads too slowly, is parked and tried again for a while.
-    What one tenant may have parked is bounded by the limits of its queue. An answer that is given up is counted.
+    What one tenant may have parked is bounded. An answer that is given up is counted.
+
+    Args:
+        context: of the process.
+        settings: as the supervisor told them.
+        socket_mode: permission bits of its socket file.
+        used: see `Port`.
+        late: where it adds itself while it has parked answers.
 
     Attributes:
         tenant: whose.
@@ -134,6 +146,7 @@ class Endpoint:
         settings: TenantEndpoint,
         socket_mode: int,
         used: set[Port],
+        late: set[Endpoint],
     ) -> None:
         self.tenant = TenantName(settings.tenant)
         self.settings = settings
@@ -141,6 +154,7 @@ class Endpoint:
         self.undeliverable = 0
         self._context = context
         self._used = used
+        self._late = late
         self._socket_mode = socket_mode
         self._parked: dict[Route, deque[Parked]] = {}
         self._parked_count = 0
@@ -209,34 +223,40 @@ class Endpoint:
 
     def _park(self, route: Route, frames: Sequence[Any], now: float) -> None:
         size = sum(map(len, frames))
-        limits = self.settings.limits
-        if self._parked_count >= limits.max_requests or self._parked_bytes + size > limits.max_bytes:
+        if self._parked_count >= MAX_PARKED or self._parked_bytes + size > self.settings.limits.max_bytes:
             self.undeliverable += 1
             return
         self._parked.setdefault(route, deque()).append(Parked(frames, size, now + PARKED_S))
         self._parked_count += 1
         self._parked_bytes += size
+        self._late.add(self)
 
-    def retry_parked(self, now: float) -> None:
-        """Try the parked answers again, and give up those that waited for too long."""
-        for route, waiting in list(self._parked.items()):
+    def retry_parked(self, now: float) -> int:
+        """Try parked answers again, and give up those that waited for too long; how many are parked no more."""
+        before = self._parked_count
+        for route in list(islice(self._parked, MAX_RETRIED)):
+            waiting = self._parked.pop(route)
             while waiting:
                 try:
                     route.port.send(route.peer, waiting[0].frames)
                 except Undelivered as problem:
                     if problem.is_full and now < waiting[0].expires_at:
+                        # Back, behind the other slow readers.
+                        self._parked[route] = waiting
                         break
                     self.undeliverable += 1
                 self._parked_count -= 1
                 self._parked_bytes -= waiting.popleft().size
-            if not waiting:
-                del self._parked[route]
+        if not self._parked:
+            self._late.discard(self)
+        return before - self._parked_count
 
     def close(self) -> None:
         """Close all sockets. Answers that libzmq holds still leave; parked ones are given up."""
         self.undeliverable += self._parked_count
         self._parked.clear()
         self._parked_count = self._parked_bytes = 0
+        self._late.discard(self)
         for source in self.sources.values():
             source.port.close(LINGER_S)
         self.sources.clear()

@@ -29,6 +29,7 @@ class Front:
 
     Attributes:
         endpoints: by tenant.
+        late: those that have answers for clients that did not read yet.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Front:
         log: Logger,
     ) -> None:
         self.endpoints: dict[TenantName, Endpoint] = {}
+        self.late: set[Endpoint] = set()
         self._context = context
         self._settings = settings
         self._access = access
@@ -58,7 +60,7 @@ class Front:
         self._turns.add(tenant, settings.limits.weight)
         endpoint = self.endpoints.get(tenant)
         if endpoint is None:
-            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used)
+            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used, self.late)
             self.endpoints[tenant] = endpoint
         else:
             self._unwatch(endpoint, endpoint.stale_sources(settings))

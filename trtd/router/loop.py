@@ -110,9 +110,9 @@ class RouterLoop:
         self._used.clear()
         timeout = 0.0
         if not self._has_results and not self._front.has_input:
-            due = self._dispatcher.next_deadline()
-            due = self._chores.due if due is None or due > self._chores.due else due
-            timeout = max(0.0, due - self._clock())
+            deadline = self._dispatcher.next_deadline()
+            due = self._chores.due
+            timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
         return [fd for fd, _ in self._epoll.poll(timeout)]
 
     def _watch(self, fd: int, is_open: bool) -> None:
