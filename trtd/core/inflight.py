@@ -132,10 +132,12 @@ class PoisonTable:
         return len(self._entries)
 
     def note(self, digest: bytes, lone_deaths: int, now: float, seconds: float) -> None:
-        """Remember an input for so long."""
-        self._entries[digest] = (lone_deaths, now + seconds)
+        """Remember an input for so long. What is remembered of it already stays: a suspicion undoes no conviction."""
+        known_deaths, known_until = self._entries.get(digest, (0, now))
+        until = max(known_until, now + seconds)
+        self._entries[digest] = (max(known_deaths, lone_deaths), until)
         self._entries.move_to_end(digest)
-        self._expires_first = min(self._expires_first, now + seconds)
+        self._expires_first = min(self._expires_first, until)
         if lone_deaths >= LONE_DEATHS_TO_CONVICT:
             self.convicted_at = now
         if len(self._entries) > MAX_POISONS:

@@ -75,9 +75,12 @@ class Ledger:
         self.agenda.watch_deadline(request)
 
     def answer(self, tenant: Tenant, request: Request, result: Result, now: float) -> bool:
-        """A worker gave up the request's lease with a result; whether that was the request's answer."""
+        """A worker gave up the request's lease with a result; whether that was the request's answer.
+
+        A suspect is cleared by it, unless the worker dropped it without a try because its time was up.
+        """
         request.lease = None
-        if request.is_suspect:
+        if request.is_suspect and result.code != ErrorCode.DEADLINE_EXCEEDED:
             request.is_suspect = False
             if tenant.poison:
                 tenant.poison.forgive(self._digest_of(request))

@@ -155,6 +155,19 @@ def test_poison_that_waits_already_is_convicted_with_the_first():
     assert desk.delivered() == [fine]
 
 
+def test_copies_among_the_suspects_do_not_undo_the_conviction():
+    """Copies that died with the convicted one are refused with it, and the input stays poisonous at the door."""
+    desk = Desk()
+    worker = desk.admit()
+    copies = [make_request(payload=POISON) for _ in range(3)]
+    desk.submit(*copies)
+    _, deaths = run(desk, worker)
+    assert deaths == 3
+    assert desk.refused() == dict.fromkeys(copies, ErrorCode.POISONOUS)
+    again = desk.submit_new(payload=POISON)
+    assert desk.refused() == {again: ErrorCode.POISONOUS}
+
+
 def test_attempts_are_bounded():
     """Whoever was given to `max_attempts` workers gets WORKER_LOST, with the reason of the last death."""
     desk = Desk(TenantLimits(max_attempts=2))
@@ -356,6 +369,17 @@ def test_a_late_answer_of_a_suspected_ghost_clears_its_input():
     assert desk.refused() == {request: ErrorCode.DEADLINE_EXCEEDED}
     desk.answer(worker)
     assert not desk.submit_new(payload=(b"slow",)).is_suspect
+
+
+def test_a_suspect_that_its_worker_dropped_untried_is_not_cleared():
+    """A worker that gives an expired suspect back has not survived it: the retry is a suspect again."""
+    desk = Desk()
+    worker = die_with(desk, make_request(payload=POISON, deadline=1005.0))
+    desk.wait(5.0)
+    desk.answer(worker, code=ErrorCode.DEADLINE_EXCEEDED)
+    retry = desk.submit_new(payload=POISON)
+    assert retry.is_suspect
+    assert retry.lone_deaths == 1
 
 
 @pytest.mark.parametrize("end", ["expiry", "unavailable"])

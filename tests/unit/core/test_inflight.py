@@ -65,6 +65,15 @@ def test_a_suspicion_is_not_a_conviction():
     assert table.convicted_at == 12.0
 
 
+def test_a_suspicion_undoes_no_conviction():
+    """An input noted again keeps the larger number of deaths and the later end."""
+    table = PoisonTable()
+    table.note(b"a", 2, 10.0, 50.0)
+    table.note(b"a", 0, 11.0, 5.0)
+    assert table.recall(b"a", 59.0) == 2
+    assert table.recall(b"a", 60.0) is None
+
+
 def test_poison_can_be_forgiven_and_released():
     """One input, or all, can be forgotten before its time."""
     table = PoisonTable()
