@@ -34,12 +34,26 @@ GAUGES = {
 Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
-def exposition(fleet: Fleet, facts: Facts, version: str) -> bytes:
-    """All metrics in Prometheus' text format."""
+def families(fleet: Fleet, facts: Facts, version: str) -> list[Metric]:
+    """All metrics as they are at this instant."""
+    return list(_Collector(fleet, facts, version).collect())
+
+
+def exposition(metrics: list[Metric]) -> bytes:
+    """The metrics in Prometheus' text format. It takes its time: with many tenants this belongs into a thread."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(fleet, facts, version))
+    registry.register(_Collected(metrics))
     text: bytes = generate_latest(registry)
     return text
+
+
+class _Collected:
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        """In the manner of prometheus_client's collectors."""
+        return self._metrics
 
 
 class _Collector:
@@ -49,7 +63,7 @@ class _Collector:
         self._version = version
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric, in the manner of prometheus_client's collectors."""
+        """Every metric."""
         yield self._build_info()
         yield from self._requests()
         yield from self._durations()

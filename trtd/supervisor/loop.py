@@ -208,11 +208,11 @@ class Supervisor:
         )
         return make_status(self.fleet, self.facts, about, now=self._loop.time(), wall=datetime.now(UTC), only=only)
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """All metrics in Prometheus' text format. The package for it is imported by the first scrape."""
-        from trtd.supervisor.exposition import exposition
+        from trtd.supervisor.exposition import exposition, families
 
-        return exposition(self.fleet, self.facts, self._version)
+        return await asyncio.to_thread(exposition, families(self.fleet, self.facts, self._version))
 
     async def changed(self, timeout_s: float) -> None:
         """Wait until something happened to the fleet, but no longer than this."""

@@ -73,7 +73,7 @@ class MetricsServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        status, kind, body = self._answer(head.split(b"\r\n", 1)[0].decode("latin-1"))
+        status, kind, body = await self._answer(head.split(b"\r\n", 1)[0].decode("latin-1"))
         lines = [
             f"HTTP/1.1 {status}",
             f"Content-Type: {kind}",
@@ -86,14 +86,14 @@ class MetricsServer:
         writer.close()
         await writer.wait_closed()
 
-    def _answer(self, request: str) -> tuple[str, str, bytes]:
+    async def _answer(self, request: str) -> tuple[str, str, bytes]:
         """Status line, content type and body for the first line of a request."""
         method, _, rest = request.partition(" ")
         path = rest.partition(" ")[0].partition("?")[0]
         if method != "GET":
             return "405 Method Not Allowed", TEXT, b"only GET\n"
         if path == "/metrics":
-            return "200 OK", EXPOSITION, self._supervisor.exposition()
+            return "200 OK", EXPOSITION, await self._supervisor.exposition()
         if path == "/live":
             return "200 OK", TEXT, b"live\n"
         if path == "/ready":

@@ -16,7 +16,7 @@ from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
-from trtd.supervisor.exposition import exposition
+from trtd.supervisor.exposition import exposition, families
 from trtd.supervisor.facts import Facts
 from trtd.supervisor.status import About, make_status
 from trtd.supervisor.totals import COUNTERS
@@ -144,7 +144,7 @@ def test_metrics_have_their_names_and_labels():
     seen.restarts["crashed"] = 2
     seen.recoveries.observe(0.1)
     facts.child("a/0").rss_bytes = 4096
-    text = exposition(make_fleet(State.READY), facts, "1.2.3").decode()
+    text = exposition(families(make_fleet(State.READY), facts, "1.2.3")).decode()
     for line in (
         'trtd_build_info{version="1.2.3"} 1.0',
         'trtd_requests_total{model="m",outcome="ok",tenant="a"} 3.0',
