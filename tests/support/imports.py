@@ -17,7 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "wire": LEAVES | {"core"},
     "config": LEAVES | {"core", "wire"},
     "child": LEAVES | {"core", "wire"},
-    "runtime": LEAVES | {"core", "wire"},
+    "engine": LEAVES | {"core", "wire"},
+    "runtime": LEAVES | {"core", "wire", "engine", "observe"},
     "worker": LEAVES | {"core", "wire", "child", "runtime", "observe"},
     "router": LEAVES | {"core", "wire", "child", "observe"},
     "supervisor": LEAVES | {"core", "wire", "child", "config", "observe"},
@@ -47,8 +48,20 @@ FORBIDDEN_PACKAGES: dict[str, set[str]] = {
     "worker": {"onnxruntime", "pydantic", "tensorrt", "cuda"},
     "client": {"onnxruntime", "pydantic", "tensorrt", "cuda"},
     "child": {"zmq", "numpy", "pydantic"},
+    "engine": {"zmq", "numpy", "onnxruntime", "pydantic"},
 }
-GPU_PACKAGES = {"tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_dispatch", "cuda", "pynvml"}
+GPU_PACKAGES = {
+    "tensorrt",
+    "tensorrt_bindings",
+    "tensorrt_lean",
+    "tensorrt_lean_bindings",
+    "tensorrt_dispatch",
+    "tensorrt_dispatch_bindings",
+    "tensorrt_rtx",
+    "tensorrt_rtx_bindings",
+    "cuda",
+    "pynvml",
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What went wrong with a process, who pays for it, and what else may share the damage.
 
-Covers exits, hangs and what a worker reports about itself. The CUDA and Xid tables join here with the TensorRT runtime.
+Covers exits, hangs and what a worker reports about itself. What CUDA's codes and TensorRT's texts mean is in
+`trtd.core.cuda_faults`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class FaultKind(StrEnum):
     BAD_MODEL = "bad_model"
     BAD_CONFIG = "bad_config"
     PROBE_FAILED = "probe_failed"
+    STICKY_ERROR = "sticky_error"
     MISBEHAVED = "misbehaved"
     TEMPORARY = "temporary"
     REQUESTED = "requested"
