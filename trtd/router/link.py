@@ -15,7 +15,11 @@ MAX_WAITING = 65_536
 
 
 class Link:
-    """Sends and receives without waiting. While the supervisor does not read, essential messages are kept in order."""
+    """Sends and receives without waiting.
+
+    While the supervisor does not read, essential messages are kept in order and tried again with each further message;
+    life signs are frequent enough for that.
+    """
 
     def __init__(self, channel: Channel, log: Logger) -> None:
         channel.set_blocking(False)
@@ -23,11 +27,6 @@ class Link:
         self._log = log
         self._waiting: deque[ChildMessage] = deque()
         self.fd = channel.fileno()
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether something waits until the supervisor reads."""
-        return bool(self._waiting)
 
     def tell(self, message: ChildMessage) -> None:
         """Send a message that has to arrive.
@@ -46,6 +45,7 @@ class Link:
         Raises:
             ChannelClosed: the supervisor is gone.
         """
+        self.flush()
         return not self._waiting and self._channel.send(message)
 
     def flush(self) -> None:

@@ -132,8 +132,6 @@ class RouterLoop:
         if fd == self._link.fd:
             for message in self._link.receive_all():
                 self._obey(message, now)
-            self._link.flush()
-            self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if self._link.has_waiting else 0))
         elif fd == self._access.fd:
             self._access.serve()
         else:

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import threading
+import traceback
 
 import zmq
 
@@ -41,7 +42,12 @@ def main(argv: list[str]) -> int:
     threading.Thread(target=import_the_rest, daemon=True).start()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
-    exit_code = loop.run()
+    try:
+        exit_code = loop.run()
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error("router.crashed", cause=repr(error), where=f"{place.filename}:{place.lineno} in {place.name}")
+        exit_code = ExitCode.INTERNAL
     if exit_code != ExitCode.OK:
         # Its memory is too large, or nobody is left to stop for: no time for good manners.
         os._exit(exit_code)
