@@ -105,12 +105,21 @@ def encode_worker_message(message: WorkerMessage) -> bytes:
     """
     if isinstance(message, Attach):
         return _encode_attach(message)
-    flat: list[Any] = [WIRE_VERSION, "results", message.generation]
+    items: list[Any] = []
     for entry in message.entries:
-        flat += (entry.lease, entry.frame_count, entry.code)
-    if len(flat) > _MAX_RESULT_ITEMS:
-        raise TooLarge(f"a message has {len(message.entries)} results, the most is {MAX_ENTRIES}")
-    return headers.pack_header(flat)
+        items += (entry.lease, entry.frame_count, entry.code)
+    return encode_results_items(message.generation, items)
+
+
+def encode_results_items(generation: int, items: list[Any]) -> bytes:
+    """The header of results from the fields of all entries in one list, without an object per entry.
+
+    Raises:
+        TooLarge: there are more entries than 64.
+    """
+    if len(items) > MAX_ENTRIES * _RESULT_ITEMS:
+        raise TooLarge(f"a message has {len(items) // _RESULT_ITEMS} results, the most is {MAX_ENTRIES}")
+    return headers.pack_header([WIRE_VERSION, "results", generation, *items])
 
 
 def decode_worker_message(header: bytes | memoryview) -> WorkerMessage:

@@ -15,6 +15,9 @@ from trtd.wire.messages import WIRE_VERSION, ClientMessage, InferRequest
 
 MAX_ENTRIES = 512
 
+HeaderKey = tuple[int, bytes]
+"""All of a header but its id."""
+
 _BEFORE_ID = b"\xa1v" + bytes([WIRE_VERSION]) + b"\xa4type\xa5infer\xa2id\xc4" + bytes([REQUEST_ID_BYTES])
 """What stands between the byte that opens the map and the id."""
 _ID_AT = 1 + len(_BEFORE_ID)
@@ -37,7 +40,7 @@ class HeaderMemo:
     """Remembers the headers that were decoded last, up to their ids."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], Known] = {}
+        self._known: dict[HeaderKey, Known] = {}
 
     def decode(self, header: bytes) -> tuple[RequestId, Known]:
         """A client's message as its id and everything else.
@@ -46,19 +49,30 @@ class HeaderMemo:
             trtd.errors.Malformed, trtd.errors.UnsupportedVersion, trtd.errors.UnsupportedDtype: as
                 `decode_client_message` does.
         """
-        if not header.startswith(_BEFORE_ID, 1):
+        split = split_header(header)
+        if split is None:
             message = decode_client_message(header)
             return message.id, _know(message)
-        key = (header[0], header[_ID_END:])
+        request_id, key = split
         known = self._known.get(key)
         if known is not None:
-            return RequestId(header[_ID_AT:_ID_END]), known
+            return request_id, known
         message = decode_client_message(header)
         known = _know(message)
         if len(self._known) >= MAX_ENTRIES:
             self._known.clear()
         self._known[key] = known
         return message.id, known
+
+
+def split_header(header: bytes) -> tuple[RequestId, HeaderKey] | None:
+    """The id of a request and all the rest of its header; None where the id does not stand in its usual place.
+
+    Whether the header can be decoded is not looked at.
+    """
+    if not header.startswith(_BEFORE_ID, 1):
+        return None
+    return RequestId(header[_ID_AT:_ID_END]), (header[0], header[_ID_END:])
 
 
 def _know(message: ClientMessage) -> Known:

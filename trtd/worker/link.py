@@ -40,6 +40,12 @@ OPTIONS = {
 }
 
 
+# Plain numbers: an operation on flags of an enum takes longer than the call that it is for.
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
+
+
 class Link:
     """The connection, and what a thread waits on."""
 
@@ -78,8 +84,8 @@ class Link:
     def take_connected(self) -> bool:
         """Whether a connection was made since the last call. Touches the monitor only."""
         is_connected = False
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._monitor.recv_multipart(zmq.NOBLOCK)
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            self._monitor.recv_multipart(_NOBLOCK)
             is_connected = True
         return is_connected
 
@@ -89,12 +95,12 @@ class Link:
 
     def receive(self) -> list[zmq.Frame] | None:
         """The next message, None when there is none at the moment."""
-        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE:
             return None
-        frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+        frame = self._socket.recv(_NOBLOCK, copy=False)
         frames = [frame]
         while frame.more:
-            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            frame = self._socket.recv(_NOBLOCK, copy=False)
             frames.append(frame)
         return frames
 
@@ -119,8 +125,8 @@ class Link:
         # Only the first frame can find no connection; one that breaks later takes the rest of the message with it.
         send = self._socket.send
         for frame in frames[:-1]:
-            send(frame, zmq.SNDMORE | zmq.NOBLOCK, copy=False)
-        send(frames[-1], zmq.NOBLOCK, copy=False)
+            send(frame, _MORE, copy=False)
+        send(frames[-1], _NOBLOCK, copy=False)
 
     def close(self) -> None:
         """Give the last answers some time to leave, then close."""

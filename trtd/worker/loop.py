@@ -18,16 +18,15 @@ from collections.abc import Sequence
 import zmq
 
 from trtd.core.batching import Batcher, Waiting
-from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
 from trtd.observe import get_logger
-from trtd.wire.codec import decode_batch, decode_client_message, read_request_id
-from trtd.wire.messages import BatchEntry, InferRequest
+from trtd.wire.codec import decode_batch, read_request_id
+from trtd.wire.messages import BatchEntry
 from trtd.worker.answers import Answer, Job, messages, refusal
 from trtd.worker.link import Link
 from trtd.worker.progress import Progress
 from trtd.worker.runner import Runner, typed
-from trtd.worker.validate import Catalogue
+from trtd.worker.validate import Catalogue, Desk
 
 log = get_logger()
 
@@ -40,6 +39,7 @@ class Loop:
         self._link = link
         self._catalogue = catalogue
         self._generation = generation
+        self._desk = Desk(catalogue)
         self._batcher = Batcher()
         self._io = threading.Lock()
         self._lead = threading.Lock()
@@ -174,28 +174,24 @@ class Loop:
         at = 1
         for entry in batch.entries:
             end = at + entry.frame_count
-            self._admit(entry, [frame.buffer for frame in frames[at:end]], sent_at)
+            self._admit(entry, frames[at:end], sent_at)
             at = end
 
-    def _admit(self, entry: BatchEntry, frames: list[memoryview], sent_at: float) -> None:
+    def _admit(self, entry: BatchEntry, frames: Sequence[zmq.Frame], sent_at: float) -> None:
         """Put one request with those that wait, or refuse it."""
-        request_id: RequestId | None = None
+        header = frames[0].bytes
         try:
-            request = decode_client_message(frames[0])
-            if not isinstance(request, InferRequest):
-                raise Malformed("a worker answers infer requests only")
-            request_id = request.id
-            model = self._catalogue.find(request)
-            admitted = model.admit(request.inputs, frames[1:])
+            request_id, plan = self._desk.read(header)
+            inputs = plan.read([frame.buffer for frame in frames[1:]])
         except MemoryError:
             raise
         except Exception as error:
-            self._refusals.append(refusal(entry.lease, request_id or read_request_id(frames[0]), typed(error)))
+            self._refusals.append(refusal(entry.lease, read_request_id(header), typed(error)))
             return
-        group = admitted.group
+        group = plan.group
         if entry.must_run_alone and group is not None:
             # Suspects run with the suspects of their message only, which the router has chosen.
             group = (self._messages_received, group)
-        job = Job(entry.lease, request.id, model, admitted.inputs, entry.queue_us)
+        job = Job(entry.lease, request_id, plan.model, inputs, entry.queue_us)
         expires_at = sent_at + entry.remaining_us / 1e6
-        self._batcher.add(Waiting(group, admitted.items, sent_at, expires_at, model.limits, job))
+        self._batcher.add(Waiting(group, plan.items, sent_at, expires_at, plan.model.limits, job))

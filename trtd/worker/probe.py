@@ -90,11 +90,11 @@ def read_known_answer(served: ServedModel, path: str) -> KnownAnswer:
     dtypes = {contract.name: contract.dtype for contract in served.description.inputs}
     try:
         # By the same way as a client's request, so that whatever a client is refused is refused here.
-        specs = [TensorSpec(name, _dtype_of(one, dtypes.get(name)), one.shape) for name, one in inputs.items()]
-        admitted = served.admit(specs, [to_frame(one) for one in inputs.values()])
+        specs = tuple(TensorSpec(name, _dtype_of(one, dtypes.get(name)), one.shape) for name, one in inputs.items())
+        question = served.plan(specs).read([to_frame(one) for one in inputs.values()])
     except TrtdError as error:
         raise InvalidConfig(f"{where}: {error.message}") from error
-    return KnownAnswer(admitted.inputs, outputs)
+    return KnownAnswer(question, outputs)
 
 
 def _dtype_of(array: np.ndarray, wanted: Dtype | None) -> Dtype:

@@ -15,7 +15,7 @@ from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Arrays
-from trtd.worker.answers import Answer, Job, refusal, result
+from trtd.worker.answers import Answer, Job, Results, refusal
 from trtd.worker.progress import Progress
 from trtd.worker.validate import Catalogue
 
@@ -27,7 +27,7 @@ class Runner:
 
     def __init__(self, catalogue: Catalogue, generation: int, progress: Progress) -> None:
         self._slots = {model: model.model.open_slot() for model in catalogue.models}
-        self._generation = generation
+        self._results = Results(generation)
         self._progress = progress
 
     def run(self, batch: Sequence[Waiting]) -> list[Answer]:
@@ -63,7 +63,7 @@ class Runner:
         job: Job = waiting.work
         batch_us = int((started_at - waiting.arrived_at) * 1e6)
         try:
-            return result(job, arrays, self._generation, batch_us, compute_us)
+            return self._results.answer(job, arrays, batch_us, compute_us)
         except MemoryError:
             raise
         except Exception as error:

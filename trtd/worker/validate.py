@@ -1,7 +1,7 @@
 """Which model a request means, and whether its inputs are what that model takes.
 
 Everything that can be refused without running is refused here, with what came and what was wanted. Requests that agree
-in their group may share a batch (`trtd.core.batching`).
+in their group may share a batch (`trtd.core.batching`). Headers that differ in their id alone are looked at once.
 """
 
 from __future__ import annotations
@@ -13,26 +13,44 @@ from typing import Any, Never
 import numpy as np
 
 from trtd.core.batching import BatchLimits
+from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
 from trtd.runtime.protocol import Model
+from trtd.wire.codec import decode_client_message
+from trtd.wire.memo import HeaderKey, split_header
 from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensors import from_frame
 
+MAX_PLANS = 512
+"""Most headers that are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A request that its model takes.
+class Plan:
+    """What a valid header asks for, apart from its id and its tensors' bytes.
 
     Attributes:
-        inputs: views on its frames, by name.
+        model: what is to run.
+        specs: its inputs, in the order of their frames.
         items: its first dimension; 1 where the model is not batched.
         group: requests of equal groups may share a batch; None runs alone.
     """
 
-    inputs: dict[str, np.ndarray]
+    model: ServedModel
+    specs: tuple[TensorSpec, ...]
     items: int
     group: Hashable | None
+
+    def read(self, frames: Sequence[Any]) -> dict[str, np.ndarray]:
+        """The inputs, as views on their frames.
+
+        Raises:
+            trtd.errors.Malformed: the frames are not what the header says.
+        """
+        if len(frames) != len(self.specs):
+            raise Malformed(f"the header names {len(self.specs)} tensors, the message has {len(frames)} tensor frames")
+        return {spec.name: from_frame(spec, frame) for spec, frame in zip(self.specs, frames, strict=True)}
 
 
 class ServedModel:
@@ -48,23 +66,16 @@ class ServedModel:
     def __str__(self) -> str:
         return f"{self.description.name} {self.description.version}"
 
-    def admit(self, specs: Sequence[TensorSpec], frames: Sequence[Any]) -> Admitted:
-        """Check the inputs of a request and make arrays of them.
-
-        Args:
-            specs: as its header names them.
-            frames: their bytes, in the same order.
+    def plan(self, specs: tuple[TensorSpec, ...]) -> Plan:
+        """Compare the inputs that a header names with what the model takes.
 
         Raises:
-            trtd.errors.InvalidInput: names, dtypes or shapes are not what the model takes.
-            trtd.errors.Malformed: the frames are not what the header says.
+            trtd.errors.InvalidInput: names, dtypes or shapes are others.
         """
         if len(specs) != len(self._contracts):
             self._refuse_names(specs)
-        if len(frames) != len(specs):
-            raise Malformed(f"the header names {len(specs)} tensors, the message has {len(frames)} tensor frames")
-        inputs = {}
-        for spec, frame in zip(specs, frames, strict=True):
+        shapes = {}
+        for spec in specs:
             contract = self._contracts.get(spec.name)
             if contract is None:
                 self._refuse_names(specs)
@@ -75,13 +86,13 @@ class ServedModel:
             for got, wanted in zip(spec.shape, contract.shape, strict=True):
                 if got != wanted and wanted is not None:
                     self._refuse_shape(contract, spec)
-            inputs[spec.name] = from_frame(spec, frame)
+            shapes[spec.name] = spec.shape
         if not self.description.is_batched:
-            return Admitted(inputs, 1, None)
+            return Plan(self, specs, 1, None)
         items = self._count_items(specs)
         # Nothing to share a run with: runtimes differ in what they make of no items.
-        group = (self, *[inputs[name].shape[1:] for name in self._contracts]) if items else None
-        return Admitted(inputs, items, group)
+        group = (self, *[shapes[name][1:] for name in self._contracts]) if items else None
+        return Plan(self, specs, items, group)
 
     def _count_items(self, specs: Sequence[TensorSpec]) -> int:
         items = specs[0].shape[0]
@@ -137,3 +148,40 @@ class Catalogue:
             names = ", ".join(str(one) for one in self.models)
             raise UnknownModel(f"no model {request.model!r}{version}; there are: {names}")
         return found
+
+
+class Desk:
+    """Reads headers: decodes each, finds its model, compares its inputs, and remembers the outcome if it was good."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._plans: dict[HeaderKey, Plan] = {}
+
+    def read(self, header: bytes) -> tuple[RequestId, Plan]:
+        """The id of a request, and what it asks for.
+
+        Raises:
+            trtd.errors.TrtdError: it is refused, and why.
+        """
+        split = split_header(header)
+        if split is None:
+            request = self._decode(header)
+            return request.id, self._plan(request)
+        request_id, key = split
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(self._decode(header))
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return request_id, plan
+
+    @staticmethod
+    def _decode(header: bytes) -> InferRequest:
+        request = decode_client_message(header)
+        if not isinstance(request, InferRequest):
+            raise Malformed("a worker answers infer requests only")
+        return request
+
+    def _plan(self, request: InferRequest) -> Plan:
+        return self._catalogue.find(request).plan(request.inputs)

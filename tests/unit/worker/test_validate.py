@@ -10,9 +10,11 @@ import pytest
 from tests.support.worker import make_model_settings
 from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
-from trtd.wire.messages import Dtype, InferRequest, ModelDescription, TensorContract
+from trtd.wire.codec import encode_client_message
+from trtd.wire.messages import Dtype, HealthRequest, InferRequest, ModelDescription, TensorContract, TensorSpec
 from trtd.wire.tensors import spec_of, to_frame
-from trtd.worker.validate import Catalogue, ServedModel
+from trtd.worker import validate
+from trtd.worker.validate import Catalogue, Desk, Plan, ServedModel
 
 
 class Described:
@@ -32,9 +34,8 @@ def make_served(
     return ServedModel(model, make_model_settings("m", name=name, version=version, max_batch=max_batch))
 
 
-def admit(served: ServedModel, **inputs: np.ndarray) -> Any:
-    specs = [spec_of(name, array) for name, array in inputs.items()]
-    return served.admit(specs, [to_frame(array) for array in inputs.values()])
+def plan(served: ServedModel, **inputs: np.ndarray) -> Plan:
+    return served.plan(tuple(spec_of(name, array) for name, array in inputs.items()))
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -42,36 +43,37 @@ def f32(*shape: int) -> np.ndarray:
 
 
 def test_inputs_are_views_and_items_are_counted():
-    """An admitted request holds its arrays without a copy, and its first dimension as the number of items."""
+    """A plan reads its arrays without a copy, and knows its first dimension as the number of items."""
     sent = np.arange(12, dtype=np.float32).reshape(3, 4)
-    admitted = admit(make_served(), x=sent)
-    assert admitted.items == 3
-    np.testing.assert_array_equal(admitted.inputs["x"], sent)
-    assert np.shares_memory(admitted.inputs["x"], sent)
+    made = plan(make_served(), x=sent)
+    inputs = made.read([to_frame(sent)])
+    assert made.items == 3
+    np.testing.assert_array_equal(inputs["x"], sent)
+    assert np.shares_memory(inputs["x"], sent)
 
 
 def test_groups_agree_in_model_and_inner_shapes():
     """Requests may share a batch when model and all shapes but the first dimension agree, in whatever order."""
     two = (TensorContract("a", Dtype.FLOAT32, (None, None)), TensorContract("b", Dtype.FLOAT32, (None, None)))
     served = make_served(*two)
-    group = admit(served, a=f32(1, 2), b=f32(1, 3)).group
+    group = plan(served, a=f32(1, 2), b=f32(1, 3)).group
     assert group is not None
-    assert admit(served, b=f32(5, 3), a=f32(5, 2)).group == group
-    assert admit(served, a=f32(1, 3), b=f32(1, 2)).group != group
-    assert admit(make_served(*two), a=f32(1, 2), b=f32(1, 3)).group != group
+    assert plan(served, b=f32(5, 3), a=f32(5, 2)).group == group
+    assert plan(served, a=f32(1, 3), b=f32(1, 2)).group != group
+    assert plan(make_served(*two), a=f32(1, 2), b=f32(1, 3)).group != group
 
 
 def test_what_is_not_batched_or_empty_runs_alone():
     """Requests of a model that is not batched, and those without items, have no group."""
-    assert admit(make_served(is_batched=False), x=f32(3, 4)).group is None
-    assert admit(make_served(), x=f32(0, 4)).group is None
+    assert plan(make_served(is_batched=False), x=f32(3, 4)).group is None
+    assert plan(make_served(), x=f32(0, 4)).group is None
 
 
 def test_inputs_must_agree_in_items():
     """Two inputs with different first dimensions are refused by name and number."""
     served = make_served(TensorContract("a", Dtype.FLOAT32, (None,)), TensorContract("b", Dtype.FLOAT32, (None,)))
     with pytest.raises(InvalidInput, match="'a' has 1 and input 'b' has 2"):
-        admit(served, a=f32(1), b=f32(2))
+        plan(served, a=f32(1), b=f32(2))
 
 
 @pytest.mark.parametrize(
@@ -89,18 +91,17 @@ def test_inputs_must_agree_in_items():
 def test_refusals_say_what_came_and_what_was_wanted(inputs, text):
     """Wrong names, dtypes, ranks, fixed dimensions and too many items are InvalidInput with both sides."""
     with pytest.raises(InvalidInput, match=text) as caught:
-        admit(make_served(), **inputs)
+        plan(make_served(), **inputs)
     assert "model m 1" in caught.value.message
 
 
 def test_frames_must_be_what_the_header_says():
     """A missing frame and one of the wrong size are malformed."""
-    served = make_served()
-    spec = spec_of("x", f32(1, 4))
+    made = plan(make_served(), x=f32(1, 4))
     with pytest.raises(Malformed, match="0 tensor frames"):
-        served.admit([spec], [])
+        made.read([])
     with pytest.raises(Malformed, match="15 bytes"):
-        served.admit([spec], [bytes(15)])
+        made.read([bytes(15)])
 
 
 def test_the_newest_version_is_the_last_configured():
@@ -118,3 +119,39 @@ def test_the_newest_version_is_the_last_configured():
         find("m", "3")
     with pytest.raises(UnknownModel, match="no model 'z'; there are"):
         find("z")
+
+
+def header(number: int, **fields: Any) -> bytes:
+    spec = TensorSpec("x", Dtype.FLOAT32, fields.pop("shape", (1, 4)))
+    return encode_client_message(InferRequest(RequestId(number.to_bytes(16, "big")), "m", None, (spec,), **fields))
+
+
+def test_headers_of_one_kind_are_looked_at_once(monkeypatch):
+    """A header that differs from an earlier one in its id alone has the same plan and its own id, without decoding."""
+    desk = Desk(Catalogue([make_served()]))
+    _, first = desk.read(header(1))
+    monkeypatch.setattr(validate, "decode_client_message", None)
+    request_id, second = desk.read(header(2))
+    assert second is first
+    assert int.from_bytes(request_id, "big") == 2
+
+
+def test_headers_of_other_kinds_are_not_mixed_up():
+    """Another shape is another plan, a refused header is refused again, and what is no request is malformed."""
+    desk = Desk(Catalogue([make_served()]))
+    assert desk.read(header(1))[1].items == 1
+    assert desk.read(header(2, shape=(3, 4)))[1].items == 3
+    for number in (3, 4):
+        with pytest.raises(InvalidInput):
+            desk.read(header(number, shape=(3, 5)))
+    with pytest.raises(Malformed, match="infer requests only"):
+        desk.read(encode_client_message(HealthRequest(RequestId(bytes(16)))))
+
+
+def test_the_desk_forgets_rather_than_grow(monkeypatch):
+    """However many kinds of headers come, only so many are remembered, and all are understood."""
+    monkeypatch.setattr(validate, "MAX_PLANS", 3)
+    desk = Desk(Catalogue([make_served()]))
+    for items in range(1, 9):
+        assert desk.read(header(items, shape=(items, 4)))[1].items == items
+    assert len(desk._plans) <= 3
