@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from trtd.core.batching import Waiting
 from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
-from trtd.observe import get_logger
+from trtd.observe import RateLimit, get_logger
 from trtd.runtime.protocol import Arrays
 from trtd.worker.answers import Answer, Job, Results, refusal
 from trtd.worker.progress import Progress
 from trtd.worker.validate import Catalogue
 
 log = get_logger()
+defects = RateLimit(every_s=1.0)
 
 
 class Runner:
@@ -78,6 +79,9 @@ def typed(error: Exception) -> TrtdError:
     """The error as a client may see it; what is not typed is a defect, whose details go to the log alone."""
     if isinstance(error, TrtdError):
         return error
-    trace = "".join(traceback.format_exception(error)).strip()
-    log.error("worker.defect_caught", error=f"{type(error).__name__}: {error}", trace=trace)
+    text = f"{type(error).__name__}: {error}"
+    held_back = defects.take(text, time.monotonic())
+    if held_back is not None:
+        trace = "".join(traceback.format_exception(error)).strip()
+        log.error("worker.defect_caught", error=text, held_back=held_back, trace=trace)
     return Internal("the worker could not handle this request")
