@@ -226,6 +226,28 @@ def test_too_many_operators_are_told_so(tmp_path, monkeypatch):
     assert refused["error"]["code"] == str(Overloaded.code)
 
 
+def test_closing_ends_what_still_waits(tmp_path):
+    """At the end of the daemon a command that runs is cut off, and nothing is reported as a defect."""
+    reported = []
+
+    async def drain(args, progress):
+        await progress({"left": 1})
+        await asyncio.Event().wait()
+
+    async def scenario(ask, path):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        operator.connect(path)
+        await loop.sock_sendall(operator, json.dumps(command("drain", all=True)).encode() + b"\n")
+        assert b"progress" in await loop.sock_recv(operator, 1000)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as operator:
+        operator.setblocking(False)
+        serve(tmp_path, scenario, handlers={"drain": drain})
+        assert operator.recv(1000) == b""
+    assert reported == []
+
+
 def test_a_socket_of_a_dead_daemon_is_replaced(tmp_path):
     """A socket file that nobody listens on any more does not keep the next daemon from starting."""
     (tmp_path / "operator.sock").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -62,9 +63,16 @@ def test_an_end_is_told_once_with_its_cause(monkeypatch, program, status):
 
 def test_last_words_come_before_the_end(monkeypatch):
     """Everything that a child said before it died is told before its death."""
-    recorder = serve(monkeypatch, "[beat(n) for n in range(50)]; os._exit(0)", until_exited)
-    assert [message.progress for message in recorder.said] == list(range(50))
-    assert recorder.order == ["said"] * 50 + ["exited"]
+
+    async def hear_too_late(recorder, processes, process):
+        poller = select.poll()
+        poller.register(process.spawned.pidfd, select.POLLIN)
+        assert poller.poll(20_000), "the child ends while the loop stands still"
+        await recorder.until(lambda: recorder.exited)
+
+    recorder = serve(monkeypatch, "[beat(n) for n in range(150)]; os._exit(0)", hear_too_late)
+    assert [message.progress for message in recorder.said] == list(range(150))
+    assert recorder.order == ["said"] * 150 + ["exited"]
 
 
 def test_nonsense_is_told_as_such(monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -103,7 +102,7 @@ def _check_type(row: OperatorCommand, name: str, kind: str, value: Any) -> Any:
         return value
     if kind == "bool" and isinstance(value, bool):
         return value
-    if kind == "float" and is_number and 0 < value <= 1e9 and math.isfinite(value):
+    if kind == "float" and is_number and 0 < value <= 1e9:
         return float(value)
     expected = {"str": "a string", "bool": "true or false", "float": "a number of seconds above 0"}[kind]
     raise Usage(f"argument {name!r} of {row.name} is {expected}")
@@ -179,7 +178,8 @@ class ControlServer:
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            # Only `close` cancels, at the very end; let through, asyncio's streams would report it as a defect.
             writer.transport.abort()
         finally:
             self._tasks.discard(task)

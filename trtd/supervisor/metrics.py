@@ -65,7 +65,7 @@ class MetricsServer:
             if self._connections <= MAX_CONNECTIONS:
                 async with asyncio.timeout(TIMEOUT_S):
                     await self._serve(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
             self._connections -= 1
