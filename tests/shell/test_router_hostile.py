@@ -179,6 +179,9 @@ def test_a_frame_far_beyond_the_limit_ends_the_connection(bench, witness):
         raw.sendall(bytes([zmtp.LONG]) + size.to_bytes(8) + b"x" * 1000)
         assert zmtp.is_closed_by_peer(raw), size
         raw.close()
+    client = bench.client()
+    client.send(msgpack.packb(fields()), bytes(10 * LIMIT))
+    assert not client.has_answer(0.5)
 
 
 def test_a_message_of_very_many_frames_is_read_off(bench, witness):
@@ -189,6 +192,7 @@ def test_a_message_of_very_many_frames_is_read_off(bench, witness):
     answer, _ = client.receive()
     assert isinstance(answer, ErrorAnswer)
     assert (answer.id, answer.code) == (request_id, ErrorCode.MALFORMED)
+    assert f"more than {MAX_TENSORS}" in answer.message
     witness.check()
     client.ask(b"x")
     bench.worker().serve(1)
@@ -271,6 +275,7 @@ def test_an_identity_that_is_taken_is_not_handed_over(bench, witness):
     batch, requests = worker.receive()
     thief = bench.client(routing_id=b"me")
     thief.ask(b"2")
+    assert not worker.has_work(0.5)
     worker.answer(batch, requests)
     assert victim.receive()[1] == [b"1"]
     assert not thief.has_answer(0.2)

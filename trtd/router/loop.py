@@ -31,15 +31,16 @@ from trtd.router.intake import Intake, error_frames, fingerprint
 from trtd.router.link import Link
 from trtd.router.orders import Orders
 from trtd.router.sockets import Port, Undelivered
-from trtd.router.workers import Workers
+from trtd.router.workers import Arrived, Workers
 from trtd.wire.codec import read_request_id
 from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty
 from trtd.wire.settings import RouterSettings
 
 RESEND_GRACE_S = 1.0
 """How long clients of a former router may take to come back before a drained tenant counts as empty."""
-MAX_RESULT_MESSAGES = 32
-"""Messages of workers taken in one turn of the loop."""
+MAX_RESULT_MESSAGES = 8
+MAX_ANSWERS = 16
+"""How much of workers' results is taken in one turn of the loop: a turn is what a request of a quiet tenant waits."""
 STOP_PATIENCE_S = 3.0
 """How long the last answers may take after Stop; the supervisor's own patience is longer."""
 
@@ -149,28 +150,32 @@ class RouterLoop:
             self._report(f"the supervisor's {type(message).__name__}", error)
 
     def _take_results(self, now: float) -> None:
-        if not self._has_results:
-            return
-        for reads in range(MAX_RESULT_MESSAGES):
+        answers = reads = 0
+        while self._has_results and reads < MAX_RESULT_MESSAGES and answers < MAX_ANSWERS:
+            reads += 1
             try:
                 arrived = self._workers.read()
                 if arrived is None:
                     self._has_results = False
-                    return
-                worker, has_attached, results = arrived
-                if not has_attached:
-                    self._dispatcher.complete(worker, results, now)
                 else:
-                    # After the first one it comes over a new connection: what was out on the old one may be lost.
-                    self._dispatcher.detach_worker(worker, now)
-                    self._dispatcher.admit_worker(worker, now)
-                    self._log.debug("worker.attached", tenant=worker.tenant, worker=str(worker))
+                    answers += self._take(arrived, now)
             except Exception as error:
                 self._report("a worker's message", error)
             # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
-            if reads == 0 and not self._workers.port.has_input():
-                self._has_results = False
-                return
+            if reads == 1:
+                self._has_results = self._workers.port.has_input()
+
+    def _take(self, arrived: Arrived, now: float) -> int:
+        """Handle one message of a worker; the number of answers in it."""
+        worker, has_attached, results = arrived
+        if has_attached:
+            # After the first one it comes over a new connection: what was out on the old one may be lost.
+            self._dispatcher.detach_worker(worker, now)
+            self._dispatcher.admit_worker(worker, now)
+            self._log.debug("worker.attached", tenant=worker.tenant, worker=str(worker))
+        else:
+            self._dispatcher.complete(worker, results, now)
+        return len(results)
 
     def _take_request(self, endpoint: Endpoint, received: Received) -> None:
         now = self._clock()

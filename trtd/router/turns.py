@@ -13,9 +13,9 @@ MESSAGE_COST_BYTES = 8 * 1024
 """What a message costs its tenant's share besides its bytes."""
 SKIPPED_FRAME_COST_BYTES = 256
 """What a frame costs that is read off and thrown away; its bytes were paid for by the sender alone."""
-TURN_BYTES = 8 * MESSAGE_COST_BYTES
+TURN_BYTES = 4 * MESSAGE_COST_BYTES
 """What one turn allows a tenant of weight 1."""
-MAX_READS = 16
+MAX_READS = 8
 """Reads in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
 
 
