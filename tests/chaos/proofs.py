@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos import router, supervisor, workers
+from tests.chaos import drains, flood, hangs, hostile, reload, router, supervisor, workers
 from tests.chaos.figures import Report
 from tests.chaos.load import PAUSE_S
 
@@ -61,5 +61,43 @@ PROOFS: dict[str, Proof] = {
         "SIGKILL of the supervisor under load, and its next start",
         _killing(supervisor.run),
         (Option("kills", 50, "how many"), PAUSE),
+    ),
+    "hangs": Proof(
+        "workers stopped by a signal or stuck in native code",
+        lambda options: hangs.run(options["count"], options["progress-s"], options["pause-ms"] / 1e3),
+        (
+            Option("count", 20, "hangs of each kind"),
+            Option("progress-s", 2.0, "the tenants' [health] progress_s"),
+            PAUSE,
+        ),
+    ),
+    "drains": Proof(
+        "drain and resume under load, and drains that time out",
+        lambda options: drains.run(options["count"], options["cut"], options["seed"], options["pause-ms"] / 1e3),
+        (
+            Option("count", 200, "drains under load"),
+            Option("cut", 10, "drains with too short a timeout"),
+            SEED,
+            PAUSE,
+        ),
+    ),
+    "flood": Proof(
+        "one tenant floods its endpoint, another one is measured",
+        lambda options: flood.run(options["requests"], options["rounds"], options["processes"]),
+        (
+            Option("requests", 3000, "of the measured tenant in each phase"),
+            Option("rounds", 3, "how often each phase comes"),
+            Option("processes", 2, "that flood"),
+        ),
+    ),
+    "hostile": Proof(
+        "garbage, endless messages and raw connections at every socket",
+        lambda options: hostile.run(options["connections"], options["seed"], options["pause-ms"] / 1e3),
+        (Option("connections", 100_000, "raw connections"), SEED, PAUSE),
+    ),
+    "reload": Proof(
+        "SIGHUPs with changing and invalid configurations under load",
+        lambda options: reload.run(options["count"], options["seed"], options["pause-ms"] / 1e3),
+        (Option("count", 500, "how many"), SEED, PAUSE),
     ),
 }
