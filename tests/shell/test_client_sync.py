@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from tests.support.client_router import WAIT_S, StandInRouter
-from trtd.client import BFloat16, Client, CurveKeys, exchange
+from trtd.client import Answer, BFloat16, Client, CurveKeys, Handle, exchange
 from trtd.client.transport import ZERO_COPY_BYTES
 from trtd.core.ids import RequestId
 from trtd.errors import (
@@ -503,6 +503,17 @@ def test_close_ends_what_is_under_way(router, address):
     client.close()
     with pytest.raises(Usage, match="closed"):
         client.infer("m", x())
+
+
+def test_close_ends_every_wait(router, client):
+    """Closing ends the wait of every thread, even for a handle that no answer can come for."""
+    handle: Handle[Answer] = Handle(client._shared, RequestId(bytes(16)))
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(handle.exception) for _ in range(3)]
+        assert wait_until(lambda: len(client._shared._followers) == 2)
+        client.close()
+        for future in futures:
+            assert isinstance(future.result(WAIT_S), Unreachable)
 
 
 def test_close_inside_a_callback(router, address):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
@@ -13,6 +14,9 @@ from trtd.errors import TrtdError
 if TYPE_CHECKING:
     from typing import Self
 
+_log = logging.getLogger("trtd.client")
+
+Callback = Callable[[Any], object]
 Result_co = TypeVar("Result_co", covariant=True)
 
 
@@ -23,7 +27,7 @@ class Waits(Protocol):
         """Block until the handle is done; False when the time was up first."""
         ...
 
-    def call_when_done(self, handle: Handle[Any], callback: Callable[[Any], object]) -> bool:
+    def call_when_done(self, handle: Handle[Any], callback: Callback) -> bool:
         """Register a callback; False when the handle is done already."""
         ...
 
@@ -37,7 +41,7 @@ class Handle(Generic[Result_co]):
         self._client = client
         self.id = request_id
         self.outcome: Outcome | None = None
-        self.callbacks: list[Callable[[Any], object]] = []
+        self.callbacks: list[Callback] = []
         self.seats: list[threading.Lock] = []
 
     def done(self) -> bool:
@@ -76,4 +80,13 @@ class Handle(Generic[Result_co]):
         It runs in a thread of the client's choice, which must not be kept long: other answers wait for it.
         """
         if not self._client.call_when_done(self, callback):
-            callback(self)
+            run_callbacks([(callback, self)])
+
+
+def run_callbacks(callbacks: list[tuple[Callback, Handle[Any]]]) -> None:
+    """Call each with its handle. What one raises is logged, as `concurrent.futures` does, and the others go on."""
+    for callback, handle in callbacks:
+        try:
+            callback(handle)
+        except Exception:
+            _log.exception("a callback of a request failed")

@@ -8,27 +8,22 @@ thread does, at once where a callback is due and after a moment otherwise.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trtd.client.calls import Form
 from trtd.client.exchange import Completion, Exchange
-from trtd.client.handle import Handle
+from trtd.client.handle import Callback, Handle, run_callbacks
 from trtd.client.transport import Transport
 from trtd.errors import Unreachable, Usage
 
 PATIENCE_S = 0.005
 """How long the background thread leaves the lead to a thread that is about to wait for a result."""
-
-_log = logging.getLogger("trtd.client")
-
-Callback = Callable[[Any], object]
 
 
 class SharedExchange:
@@ -90,7 +85,7 @@ class SharedExchange:
             callbacks = self._settle(completions)
             if is_detached:
                 self._call_background()
-        _run(callbacks)
+        run_callbacks(callbacks)
 
     def wait_for(self, handle: Handle[Any], timeout_s: float | None) -> bool:
         """Block until the handle is done; False when the time was up first."""
@@ -143,7 +138,7 @@ class SharedExchange:
             self._vacancy.wait_for(lambda: self._leader is None)
             callbacks = self._settle(self._exchange.close())
             os.close(self._wake_fd)
-        _run(callbacks)
+        run_callbacks(callbacks)
         if self._background is not None and self._background is not threading.current_thread():
             self._background.join()
 
@@ -175,7 +170,7 @@ class SharedExchange:
                 if self._leader == threading.get_ident():
                     self._stop_leading()
             raise
-        _run(callbacks)
+        run_callbacks(callbacks)
 
     def _has_to_lead(self, handle: Handle[Any] | None) -> bool:
         if handle is not None:
@@ -284,12 +279,3 @@ class SharedExchange:
                 else:
                     was_patient = not self._vacancy.wait(PATIENCE_S)
             return False
-
-
-def _run(callbacks: list[tuple[Callback, Handle[Any]]]) -> None:
-    for callback, handle in callbacks:
-        try:
-            callback(handle)
-        except Exception:
-            # As concurrent.futures does: a callback's defect is its owner's, and the other answers go on.
-            _log.exception("a callback of a request failed")

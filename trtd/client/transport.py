@@ -136,14 +136,16 @@ class Transport:
             if not tensors:
                 self._socket.send(header, _NOBLOCK)
                 return True
-            # Only the first part can be refused.
             self._socket.send(header, _NOBLOCK | _SNDMORE)
         except zmq.Again:
             return False
         last = len(tensors) - 1
         for position, tensor in enumerate(tensors):
             flags = _NOBLOCK if position == last else _NOBLOCK | _SNDMORE
-            self._socket.send(tensor, flags, copy=_size_bytes(tensor) < ZERO_COPY_BYTES)
+            # Once the first part is taken, only the end of the connection refuses another one. The message is lost with
+            # it, as the monitor will tell; ZeroMQ still has to be given the other parts, to drop them.
+            with contextlib.suppress(zmq.Again):
+                self._socket.send(tensor, flags, copy=_size_bytes(tensor) < ZERO_COPY_BYTES)
         return True
 
     def readiness(self) -> int:
