@@ -1,0 +1,133 @@
+"""The TensorRT runtime of one worker: opened in the order that keeps it from crashing, closed in the reverse one.
+
+Driver before TensorRT (its first call segfaults without one), device before memory, memory before the runtime; recorder
+and allocator are set once, before anything is deserialized.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from trtd.core.watermark import LedgerState, Watermarks
+from trtd.engine.compatibility import LINUX_X86_64, Flavour, Installed
+from trtd.errors import InvalidConfig
+from trtd.observe import get_logger
+from trtd.runtime import cuda
+from trtd.runtime.protocol import RuntimeInfo
+from trtd.runtime.tensorrt.allocator import DeviceMemory, make_allocator
+from trtd.runtime.tensorrt.loading import find_package
+from trtd.runtime.tensorrt.model import TensorRTModel, load_model
+from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
+from trtd.runtime.tensorrt.session import Session
+from trtd.runtime.tensorrt.staging import StagingPool
+from trtd.wire.settings import ModelSettings
+from trtd.wire.tensorrt import TensorRTSettings
+
+log = get_logger()
+
+LEVELS = {"tensorrt.told": log.debug, "graph.capture_refused": log.warning, "tensorrt.warned": log.warning}
+
+
+def tell(event: str, fields: dict[str, Any]) -> None:
+    """One event to the log; what a callback of TensorRT may call, because the log neither blocks nor raises."""
+    LEVELS.get(event, log.error)(event, **fields)
+
+
+class TensorRTRuntime:
+    """One flavour of TensorRT on one device."""
+
+    def __init__(self, flavour: Flavour, settings: TensorRTSettings, slots: int) -> None:
+        """Open device and TensorRT.
+
+        Raises:
+            trtd.errors.InvalidConfig: no driver, no device, no package, or a library that cannot be loaded.
+            trtd.core.faults.ProcessFault: the device cannot be had at the moment.
+        """
+        self.device = cuda.open_device(settings.device, is_spinning=settings.is_spinning, is_lazy=settings.is_lazy)
+        self.package = find_package(flavour, settings)
+        module = self.package.module
+        watermarks = Watermarks(settings.soft_bytes, settings.hard_bytes)
+        pool = cuda.MemoryPool(self.device.ordinal, settings.hard_bytes)
+        self.memory = DeviceMemory(pool, watermarks, tell)
+        self._book = ErrorBook()
+        self._logger = make_logger(module, self._book, tell)
+        self._recorder = make_recorder(module, self._book, tell)
+        self._allocator = make_allocator(module, self.memory, tell_defect)
+        self._runtime: Any = self._open(settings)
+        self._installed = Installed(
+            flavour=flavour,
+            version=self.package.version,
+            allows_host_code=settings.allow_host_code,
+            has_lean_library=bool(settings.lean_library),
+            platform=platform_tag(flavour),
+        )
+        self._session = Session(
+            module=module,
+            settings=settings,
+            slots=slots,
+            device=self.device,
+            memory=self.memory,
+            allocator=self._allocator,
+            staging=StagingPool(settings.staging_bytes),
+            logger=self._logger,
+            book=self._book,
+            sink=tell,
+            on_defect=tell_defect,
+        )
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Flavour and version."""
+        return RuntimeInfo(str(self.package.flavour), self.package.version)
+
+    @property
+    def staging_bytes(self) -> int:
+        """Pinned host memory in use."""
+        return self._session.staging.held_bytes
+
+    def ledger(self) -> LedgerState:
+        """The figures of the device memory that is ours."""
+        return self.memory.state()
+
+    def load(self, settings: ModelSettings) -> TensorRTModel:
+        """Load a plan; see `trtd.runtime.protocol.Runtime.load`."""
+        cuda.use_device(self.device.ordinal)
+        return load_model(self._session, self._runtime, self._installed, settings)
+
+    def close(self) -> None:
+        """Release everything that no model holds any more; repeatable."""
+        if self._runtime is not None:
+            self._runtime = None
+            self.memory.close()
+
+    def _open(self, settings: TensorRTSettings) -> Any:
+        module = self.package.module
+        runtime = module.Runtime(self._logger)
+        troubles = self._book.take()
+        if runtime is None or troubles:
+            raise InvalidConfig(f"{self.package.module.__name__} cannot be started: {'; '.join(troubles)}")
+        runtime.error_recorder = self._recorder
+        runtime.gpu_allocator = self._allocator
+        runtime.engine_host_code_allowed = settings.allow_host_code
+        if not settings.lean_library:
+            return runtime
+        loaded = runtime.load_runtime(settings.lean_library)
+        if loaded is None:
+            texts = "; ".join(self._book.take())
+            raise InvalidConfig(f"the lean library {settings.lean_library} cannot be loaded: {texts}")
+        loaded.error_recorder = self._recorder
+        loaded.gpu_allocator = self._allocator
+        loaded.engine_host_code_allowed = settings.allow_host_code
+        return loaded
+
+
+def tell_defect(error: BaseException) -> None:
+    """Something went wrong inside a callback, where nothing may be raised."""
+    log.error("tensorrt.callback_failed", error=f"{type(error).__name__}: {error}")
+
+
+def platform_tag(flavour: Flavour) -> bytes | None:
+    """The tag that plans for this host have; None where that is not known."""
+    is_known = flavour is not Flavour.RTX and (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    return LINUX_X86_64 if is_known else None

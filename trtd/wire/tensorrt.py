@@ -1,0 +1,48 @@
+"""What a worker is told of TensorRT and its device: a part of `trtd.wire.settings.WorkerSettings`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRTSettings:
+    """TensorRT as one tenant's workers use it.
+
+    Attributes:
+        package_path: directory that holds the Python package; empty for the import path as it is.
+        library_path: directory of TensorRT's libraries; empty for the loader's own search.
+        lean_library: path of a lean library for the dispatch runtime; empty for none.
+        allow_host_code: whether code inside a plan may run on the host.
+        device: ordinal among the devices that the worker sees.
+        soft_bytes: soft watermark of device memory; 0 for none.
+        hard_bytes: hard watermark; 0 for none.
+        overhead_bytes: what the driver is expected to take beside the ledger.
+        unaccounted_bytes: unaccounted device memory above which `on_unaccounted` applies; 0 for none.
+        on_unaccounted: `warn`, `stop_admitting` or `restart`.
+        staging_bytes: most pinned host memory of one worker.
+        is_spinning: whether waiting threads burn their core.
+        max_graphs: most CUDA graphs of one slot and model; 0 for none.
+        is_lazy: whether kernels are loaded when they are first used.
+        streamed_weights_bytes: budget of weights that stay on the device, for plans built for streaming; -1 for all.
+        persistent_l2_bytes: L2 that the contexts of one slot may set apart.
+        stream_priority: of the slots' streams; lower comes first.
+    """
+
+    package_path: str = ""
+    library_path: str = ""
+    lean_library: str = ""
+    allow_host_code: bool = False
+    device: int = 0
+    soft_bytes: int = 0
+    hard_bytes: int = 0
+    overhead_bytes: int = 0
+    unaccounted_bytes: int = 0
+    on_unaccounted: str = "warn"
+    staging_bytes: int = 0
+    is_spinning: bool = False
+    max_graphs: int = 32
+    is_lazy: bool = True
+    streamed_weights_bytes: int = -1
+    persistent_l2_bytes: int = 0
+    stream_priority: int = 0
