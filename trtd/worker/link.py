@@ -122,7 +122,8 @@ class Link:
         return True
 
     def _send(self, frames: Sequence[Any]) -> None:
-        # Only the first frame can find no connection; one that breaks later takes the rest of the message with it.
+        # A connection that breaks between two frames refuses the next one too: then the socket drops the message that
+        # follows it up to its last frame, which is this one again.
         send = self._socket.send
         for frame in frames[:-1]:
             send(frame, _MORE, copy=False)
