@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main(argv: list[str]) -> NoReturn:
