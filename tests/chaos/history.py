@@ -88,6 +88,7 @@ class Judgement:
         answered_twice: requests with more than one.
         late: requests that ended after their deadline and the grace that a client gives the daemon.
         slowest_s: longest time from sending to a right answer.
+        failures: callers that ended with an exception, in words.
     """
 
     sent: int = 0
@@ -96,10 +97,11 @@ class Judgement:
     answered_twice: int = 0
     late: int = 0
     slowest_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
 
     def broken(self, allowed: Iterable[str] = ()) -> list[str]:
         """The promises that were not kept, given the typed errors that this run may cause."""
-        lines = []
+        lines = list(self.failures)
         if not self.sent:
             lines.append("no request was sent")
         for count, what in (

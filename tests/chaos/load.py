@@ -32,13 +32,20 @@ class Caller(threading.Thread):
         super().__init__(name=f"caller of {history.tenant}")
         self.history = history
         self.should_stop = False
+        self.failure: Exception | None = None
         self._client = client
         self._questions = questions
         self._depth = depth
         self._pause_s = pause_s
 
     def run(self) -> None:
-        """Ask until told to stop, and wait for what is under way."""
+        """Ask until told to stop. Anything but an answer or a typed error is a defect of the client."""
+        try:
+            self._ask()
+        except Exception as error:
+            self.failure = error
+
+    def _ask(self) -> None:
         under_way: deque[tuple[int, Question, Any]] = deque()
         with self._client:
             while not self.should_stop:
@@ -107,7 +114,14 @@ class Load:
 
     def judge(self) -> Judgement:
         """What came of it; to be asked when it is over."""
-        return judge(self.histories)
+        judgement = judge(self.histories)
+        judgement.failures = [
+            f"a {caller.name} ended with {caller.failure!r}"
+            for callers in self.callers.values()
+            for caller in callers
+            if caller.failure is not None
+        ]
+        return judgement
 
     def wait_answered(self, tenants: Iterable[str], since: float, generation: int = 0, what: str = "") -> None:
         """Wait until each caller of the tenants has a right answer later than an instant, of at least a generation."""
