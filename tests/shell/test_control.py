@@ -136,12 +136,16 @@ def test_progress_comes_before_the_answer(tmp_path):
 
 
 def test_a_failed_command_is_one_typed_line(tmp_path):
-    """The error has code, message in one line, retry hint, and details where there are some."""
+    """The error has code, message in one line, retry hint, and details where there are some; the log has its code."""
 
     async def drain(args, progress):
         raise CommandFailed(DeadlineExceeded("two\nlines", retry_after_s=2.0), {"unfinished": {}})
 
+    log = io.StringIO()
+    observe.configure("json", stream=log)
     (answer,) = serve(tmp_path, lambda ask, _: ask(command("drain", all=True)), handlers={"drain": drain})
+    observe.configure()
+    assert json.loads(log.getvalue())["cause"].startswith("deadline_exceeded: ")
     assert answer["error"] == {
         "code": "deadline_exceeded", "message": "two lines", "retry_after_s": 2.0, "details": {"unfinished": {}},
     }  # fmt: skip

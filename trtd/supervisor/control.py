@@ -233,7 +233,8 @@ class ControlServer:
         try:
             answer = await self._handlers[row.name](args, progress)
         except TrtdError as error:
-            bound.warning("operator.command_failed", cause=str(error))
+            cause = error.cause if isinstance(error, CommandFailed) else error
+            bound.warning("operator.command_failed", cause=str(cause))
             raise
         except (OSError, TimeoutError, asyncio.CancelledError):
             raise
