@@ -51,7 +51,8 @@ class BFloat16:
 
     def to_float32(self) -> npt.NDArray[np.float32]:
         """The same numbers as float32, exactly."""
-        return (self.bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        # NumPy makes a scalar of what is computed from a 0-d array.
+        return np.asarray(self.bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -179,3 +179,10 @@ def test_bfloat16_takes_bits_only() -> None:
     """Numbers given as bits by mistake are refused."""
     with pytest.raises(TypeError, match="takes an array of uint16"):
         BFloat16(np.zeros(3, np.float32))  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_0d_bfloat16_scalar_stays_an_array():
+    """A bfloat16 tensor without dimensions becomes a float32 array without dimensions."""
+    floats = BFloat16.from_float32(1.5).to_float32()
+    assert isinstance(floats, np.ndarray)
+    assert (floats.shape, float(floats)) == ((), 1.5)
