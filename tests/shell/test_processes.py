@@ -16,7 +16,7 @@ from tests.support.daemon import is_running, wait_until
 from tests.support.supervisor import Recorder, make_order, make_processes, run_instead
 from trtd.core.faults import ExitStatus
 from trtd.supervisor.processes import OUTBOX_MESSAGES, own_children
-from trtd.wire.control import Stop
+from trtd.wire.control import MAX_PACKET_BYTES, Stop, WorkerRevoked
 
 
 def serve(monkeypatch, program, scenario, settings=b""):
@@ -180,6 +180,21 @@ os._exit(0)
     assert recorder.exited == [ExitStatus(code=0)]
     assert told[:OUTBOX_MESSAGES] == [True] * OUTBOX_MESSAGES
     assert False in told
+
+
+def test_a_message_that_cannot_be_written_holds_up_no_other(monkeypatch, capfd):
+    """A message longer than a packet is dropped with a word in the log; those after it arrive."""
+
+    async def scenario(recorder, processes, process):
+        await recorder.until(lambda: recorder.said)
+        processes.tell("a/0", 1, WorkerRevoked("a", 0, 1, "crashed", "x" * MAX_PACKET_BYTES))
+        assert processes.tell("a/0", 1, Stop()) is True
+        await recorder.until(lambda: recorder.exited)
+
+    program = "beat(); assert isinstance(channel.receive(), control.Stop); os._exit(0)"
+    recorder = serve(monkeypatch, program, scenario)
+    assert recorder.exited == [ExitStatus(code=0)]
+    assert "channel.message_dropped" in capfd.readouterr().err
 
 
 def test_a_child_that_is_gone_hears_nothing(monkeypatch):

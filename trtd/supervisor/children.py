@@ -25,6 +25,7 @@ from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire import control
+from trtd.wire.headers import one_line
 
 WORKER_SAYS = (control.Hello, control.WorkerReady, control.WorkerBeat, control.FaultReport)
 ROUTER_SAYS = (
@@ -49,7 +50,11 @@ class Orders(Protocol):
 
 
 def believable(fault: Fault, name: str) -> Fault:
-    """A child's word about itself, so that no tenant escapes its restart budget by blaming others."""
+    """A child's word about itself, so that no tenant escapes its restart budget by blaming others.
+
+    It goes on to the router, to logs and to terminals, so it is one line of bounded length.
+    """
+    fault = dataclasses.replace(fault, message=one_line(fault.message))
     if name == ROUTER:
         return dataclasses.replace(fault, blame=Blame.DAEMON)
     kind = FaultKind.EXITED if fault.kind is FaultKind.REQUESTED else fault.kind

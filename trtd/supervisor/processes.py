@@ -201,12 +201,27 @@ class Processes:
         """Send what waits, as much as the child's buffer takes."""
         channel = process.spawned.channel
         try:
-            while process.outbox and channel.send(process.outbox[0]):
+            while process.outbox and self._send_first(process):
                 process.outbox.popleft()
         except ChannelClosed:
             process.outbox.clear()
         if not process.outbox:
             self._loop.remove_writer(channel.fileno())
+
+    def _send_first(self, process: Process) -> bool:
+        """Send the oldest message; False when the child does not read. One that cannot be written holds up no other."""
+        message = process.outbox[0]
+        try:
+            return process.spawned.channel.send(message)
+        except (TrtdError, ValueError) as error:
+            log.error(
+                "channel.message_dropped",
+                child=process.name,
+                generation=process.generation,
+                message=type(message).__name__,
+                cause=str(error),
+            )
+            return True
 
     def _hear(self, process: Process) -> None:
         """Read what a child says, a bounded number of messages per turn of the loop."""

@@ -90,6 +90,15 @@ def test_a_tenant_cannot_blame_others():
     assert believable(make_fault(blame=Blame.CLIENT), ROUTER).blame is Blame.DAEMON
 
 
+def test_a_fault_is_told_in_one_bounded_line():
+    """Whatever text a child calls its fault, what goes on is short, has no control characters, and fits a packet."""
+    for name in ("a/0", ROUTER):
+        fault = believable(make_fault(message="\x1b[2J\n" + "x" * control.MAX_PACKET_BYTES), name)
+        assert len(fault.message) <= 1024
+        assert fault.message.isprintable()
+        control.encode(control.WorkerRevoked("a" * 60, 0, 1, str(fault.kind), fault.message))
+
+
 @pytest.mark.parametrize(
     "message",
     [
