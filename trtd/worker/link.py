@@ -22,6 +22,8 @@ CLOSE_S = 2.0
 HEARTBEAT_EVERY_MS = 500
 HEARTBEAT_TIMEOUT_MS = 2000
 HANDSHAKE_TIMEOUT_MS = 2000
+ZERO_COPY_BYTES = 256 * 1024
+"""Frames from this size on are sent from their own memory; below it, a copy is cheaper than pyzmq's bookkeeping."""
 RECONNECT_MS = 1
 RECONNECT_MAX_MS = 100
 
@@ -62,6 +64,7 @@ class Link:
         self._socket = self._context.socket(zmq.DEALER)
         for option, value in OPTIONS.items():
             self._socket.setsockopt(option, value)
+        self._socket.copy_threshold = ZERO_COPY_BYTES
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_request_bytes + MAX_HEADER_BYTES)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
