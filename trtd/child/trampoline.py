@@ -11,12 +11,13 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from typing import TypeVar
 
 from trtd.child.channel import Channel
-from trtd.errors import ExitCode
+from trtd.errors import ExitCode, TrtdError
 from trtd.wire import control
 from trtd.wire.settings import RouterSettings, WorkerSettings
 
@@ -61,9 +62,21 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def read_settings(fd: int, kind: type[Settings]) -> Settings:
-    """The settings from the inherited memfd, which is closed afterwards."""
+    """The settings from the inherited memfd, which is closed afterwards.
+
+    Settings that cannot be read were written by another version of trtd: it was replaced under the running daemon. The
+    process ends, and the daemon tries again as its restart policy says.
+    """
     with os.fdopen(fd, "rb") as file:
-        return control.decode_settings(file.read(), kind)
+        content = file.read()
+    try:
+        return control.decode_settings(content, kind)
+    except TrtdError as error:
+        sys.stderr.write(
+            f"trtd: {error}. The daemon runs another version than is installed here; restart the daemon.\n"
+        )
+        sys.stderr.flush()
+        os._exit(ExitCode.INTERNAL)
 
 
 def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -> tuple[Channel, Settings]:
