@@ -44,6 +44,5 @@ def make_worker_settings(*models: ModelSettings, **fields: Any) -> WorkerSetting
         "memory_limit_bytes": 0,
         "log_format": "console",
         "log_level": "info",
-        "max_request_bytes": 64 * 1024 * 1024,
     }
     return WorkerSettings(**{**defaults, **fields})

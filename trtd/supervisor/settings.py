@@ -57,7 +57,6 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         memory_limit_bytes=table.memory.limit_bytes,
         log_format=log_format,
         log_level=config.log.level,
-        max_request_bytes=table.queue.max_request_bytes,
     )
 
 

@@ -66,7 +66,6 @@ class WorkerSettings:
             well).
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
-        max_request_bytes: most payload bytes of one message.
     """
 
     tenant: str
@@ -81,7 +80,6 @@ class WorkerSettings:
     memory_limit_bytes: int
     log_format: str
     log_level: str
-    max_request_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,6 @@ from typing import Any
 
 import zmq
 
-from trtd.wire.messages import MAX_HEADER_BYTES
-
 CLOSE_S = 2.0
 """Longest wait for the last answers to leave when the worker ends."""
 HEARTBEAT_EVERY_MS = 500
@@ -33,7 +31,8 @@ OPTIONS = {
     zmq.IMMEDIATE: 1,
     zmq.RECONNECT_IVL: RECONNECT_MS,
     zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
-    # The router bounds what is outstanding; a bound here would only block a slot.
+    # The router bounds what is outstanding; a bound here would only block a slot. It bounds the size of a request too,
+    # by a limit that may change: libzmq never connects again after a frame beyond a limit of this side.
     zmq.SNDHWM: 0,
     zmq.RCVHWM: 0,
     zmq.HEARTBEAT_IVL: HEARTBEAT_EVERY_MS,
@@ -51,13 +50,12 @@ _READABLE = int(zmq.POLLIN)
 class Link:
     """The connection, and what a thread waits on."""
 
-    def __init__(self, address: str, attach: bytes, max_request_bytes: int) -> None:
+    def __init__(self, address: str, attach: bytes) -> None:
         """Start to connect.
 
         Args:
             address: ZeroMQ address of the router's endpoint for workers.
             attach: header of the first message of each connection.
-            max_request_bytes: a frame that is longer ends the connection.
         """
         self._attach = attach
         self._context = zmq.Context()
@@ -65,7 +63,6 @@ class Link:
         for option, value in OPTIONS.items():
             self._socket.setsockopt(option, value)
         self._socket.copy_threshold = ZERO_COPY_BYTES
-        self._socket.setsockopt(zmq.MAXMSGSIZE, max_request_bytes + MAX_HEADER_BYTES)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fds = (int(self._socket.getsockopt(zmq.FD)), self._wakeup_fd)

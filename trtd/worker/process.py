@@ -101,7 +101,7 @@ class WorkerProcess:
         loaded = load(settings)
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
-        link = Link(settings.router_address, attach, settings.max_request_bytes)
+        link = Link(settings.router_address, attach)
         loop = Loop(link, loaded.catalogue, settings.generation)
         with self._lock:
             self._link = link
