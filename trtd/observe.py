@@ -38,6 +38,7 @@ METRIC_WORKER_RESTARTS = "trtd_worker_restarts_total"
 METRIC_WORKER_RECOVERY = "trtd_worker_recovery_duration_seconds"
 METRIC_WORKER_READY = "trtd_worker_ready"
 METRIC_WORKER_MEMORY = "trtd_worker_memory_bytes"
+METRIC_WORKER_DEVICE_MEMORY = "trtd_worker_device_memory_bytes"
 METRIC_ROUTER_RESTARTS = "trtd_router_restarts_total"
 METRIC_BUILD_INFO = "trtd_build_info"
 

@@ -145,7 +145,9 @@ def _memory(worker: Mapping[str, Any]) -> str:
     if not worker["rss_bytes"]:
         return NOTHING
     limit = worker["memory_limit_bytes"]
-    return size(worker["rss_bytes"]) + (f"/{size(limit)}" if limit else "")
+    device = worker["device"]
+    on_device = f" +{size(device['driver_bytes'] or device['live_bytes'])} gpu" if device else ""
+    return size(worker["rss_bytes"]) + (f"/{size(limit)}" if limit else "") + on_device
 
 
 def _isolation(record: Mapping[str, Any]) -> str:

@@ -51,6 +51,12 @@ def _tenant(path: KeyPath, tenant: Tenant, config: Config) -> Iterator[Problem]:
             (*path, "queue", "max_request_bytes"),
             f"must be at most queue.max_bytes ({queue.max_bytes}), not {queue.max_request_bytes}",
         )
+    memory = tenant.tensorrt
+    if memory.hard_bytes and memory.soft_bytes > memory.hard_bytes:
+        yield Problem(
+            (*path, "tensorrt", "soft_bytes"),
+            f"must be at most tensorrt.hard_bytes ({memory.hard_bytes}), not {memory.soft_bytes}",
+        )
     yield from _restart((*path, "restart"), tenant.restart.base_s, tenant.restart.cap_s)
     yield from _beat((*path, "health"), tenant.health.beat_s, config)
     seen: dict[tuple[str, str], str] = {}

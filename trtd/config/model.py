@@ -245,6 +245,56 @@ class Memory(_Section):
     limit_bytes: BytesOrZero = Field(0, description="resident memory above which a worker is replaced; 0: no limit")
 
 
+class TensorRT(_Section):
+    """For the flavours of TensorRT: where it is, its device, and the memory that it may take there."""
+
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    package_path: PathOrEmpty = Field(
+        "", description="directory that holds the Python package; empty: the import path as it is"
+    )
+    library_path: PathOrEmpty = Field(
+        "", description="directory of TensorRT's libraries; empty: where the system's loader looks"
+    )
+    lean_library: PathOrEmpty = Field("", description="lean library for the dispatch runtime; empty: none")
+    allow_host_code: bool = Field(
+        default=False, description="whether code inside a plan (a lean runtime, plugins) may run on this host"
+    )
+    device: Annotated[int, Field(ge=0, le=1023)] = Field(0, description="which of the devices that the worker sees")
+    soft_bytes: BytesOrZero = Field(0, description="device memory above which its level counts as high; 0: none")
+    hard_bytes: BytesOrZero = Field(0, description="device memory that allocations never pass; 0: none")
+    overhead_bytes: BytesOrZero = Field(
+        600 * 1024**2, description="what the driver is expected to take beside that, for admission"
+    )
+    unaccounted_bytes: BytesOrZero = Field(
+        0, description="device memory beside our own pool above which on_unaccounted applies; 0: never"
+    )
+    on_unaccounted: Literal["warn", "stop_admitting", "restart"] = Field(
+        "warn", description="what is done then: a log line, requests refused until it falls, or a new worker"
+    )
+    staging_bytes: BytesOrZero = Field(1024**3, description="pinned host memory of one worker; 0: no bound")
+    spin: bool = Field(default=False, description="whether waiting threads burn their processor, for some microseconds")
+    max_graphs: Annotated[int, Field(ge=0, le=4096)] = Field(
+        32, description="CUDA graphs of one slot and model, one for each shape that comes again; 0: none"
+    )
+    lazy_loading: bool = Field(default=True, description="whether kernels are loaded when they are first used")
+    streamed_weights_bytes: Annotated[int, Field(ge=-1, le=2**50)] = Field(
+        -1, description="weights that stay on the device, for plans built for weight streaming; -1: all"
+    )
+    persistent_l2_bytes: BytesOrZero = Field(0, description="L2 cache that one slot may set apart")
+    stream_priority: Annotated[int, Field(ge=-16, le=16)] = Field(
+        0, description="priority of the slots' streams; lower numbers come first"
+    )
+
+
+class Debug(_Section):
+    """For drills, and for tests of what stands around the worker."""
+
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    allow_faults: bool = Field(default=False, description="whether an operator may have real faults made in the worker")
+
+
 class Tcp(_Section):
     """An endpoint for other hosts. Always CURVE: the client's key decides who may use the tenant."""
 
@@ -267,8 +317,8 @@ class Tenant(_Section):
 
     reload: ClassVar[Reload] = Reload.WORKERS
 
-    runtime: Literal["onnxruntime", "scripted"] = Field(
-        "onnxruntime", description="what runs the models; scripted is for tests"
+    runtime: Literal["onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx", "scripted"] = (
+        Field("onnxruntime", description="what runs the models; scripted is for tests")
     )
     replicas: Annotated[int, Field(ge=1, le=64), Reload.LIVE] = Field(1, description="worker processes")
     slots: Annotated[int, Field(ge=1, le=64)] = Field(1, description="batches run at a time in one worker")
@@ -287,6 +337,8 @@ class Tenant(_Section):
     restart: Restart = Field(default_factory=Restart)
     health: Health = Field(default_factory=Health)
     memory: Memory = Field(default_factory=Memory)
+    tensorrt: TensorRT = Field(default_factory=TensorRT)
+    debug: Debug = Field(default_factory=Debug)
     tcp: Tcp | None = Field(None)
 
 

@@ -28,7 +28,7 @@ class Leaf:
     """A key with a value.
 
     Attributes:
-        type: of the value: str, int, float, or tuple for an array of strings.
+        type: of the value: str, bool, int, float, or tuple for an array of strings.
         expectation: what the value has to be, in words that follow "must be".
         choices: the only values, for a string that has few.
         is_file_name: whether a relative value is resolved.
@@ -173,7 +173,7 @@ def _value_type(annotation: Any) -> type:
         return tuple
     if get_origin(annotation) is Literal:
         return type(get_args(annotation)[0])
-    for plain in (str, int, float):
+    for plain in (str, bool, int, float):
         if issubclass(annotation, plain):
             return plain
     raise TypeError(f"the schema has no word for {annotation}")
@@ -198,6 +198,8 @@ def _expectation(annotation: Any, metadata: list[Any], choices: tuple[str, ...])
     kind = _value_type(annotation)
     if kind is tuple:
         return 'an array of strings that are not empty, such as ["alice", "1000"]'
+    if kind is bool:
+        return "true or false"
     return {int: "a whole number", float: "a number", str: "a string"}[kind] + _range(metadata)
 
 

@@ -139,6 +139,12 @@ def _describe(ordinal: int) -> DeviceInfo:
     )
 
 
+def device_uuid(ordinal: int) -> str:
+    """NVIDIA's lasting name of a device, as NVML takes it."""
+    raw = bytes(call(cudart.cudaGetDeviceProperties, ordinal).uuid.bytes).hex()
+    return f"GPU-{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:32]}"
+
+
 def use_device(ordinal: int) -> None:
     """Let the calling thread use the device; each thread has to say so once."""
     call(cudart.cudaSetDevice, ordinal)

@@ -81,6 +81,9 @@ class OnnxRuntime:
             raise InvalidConfig(f"model {settings.name!r}: {settings.path}: {text}") from error
         return OnnxModel(session, describe(session, settings))
 
+    def device_memory(self) -> None:
+        """There is no device."""
+
     def close(self) -> None:
         """Nothing is held beside the models."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from trtd.wire.messages import ModelDescription
 from trtd.wire.settings import ModelSettings
+from trtd.wire.tensorrt import DeviceReport
 
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, C-contiguous. bfloat16 is a uint16 array; the model's description says which it is."""
@@ -81,6 +82,10 @@ class Runtime(Protocol):
             trtd.errors.InvalidConfig: the file is missing, damaged or not for this runtime; it says which.
             trtd.errors.OutOfMemory: it does not fit.
         """
+        ...
+
+    def device_memory(self) -> DeviceReport | None:
+        """Figures of its device, None without one. Safe in any thread; never waits for the device."""
         ...
 
     def close(self) -> None:

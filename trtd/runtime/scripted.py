@@ -151,6 +151,9 @@ class ScriptedRuntime:
             time.sleep(script.seconds)
         return ScriptedModel(script, settings)
 
+    def device_memory(self) -> None:
+        """There is no device."""
+
     def close(self) -> None:
         """Nothing is held beside the models."""
 

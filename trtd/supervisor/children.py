@@ -194,7 +194,7 @@ class Children:
                 self._tell(name, lifecycle.BecameReady(generation))
             case control.WorkerBeat(progress=progress, in_flight=in_flight):
                 seen.rss_bytes, seen.peak_rss_bytes = message.rss_bytes, message.peak_rss_bytes
-                seen.progress = progress
+                seen.progress, seen.device = progress, message.device
                 self._tell(name, lifecycle.Beat(generation, progress, in_flight))
             case control.RouterReady():
                 self._router.opened(generation)

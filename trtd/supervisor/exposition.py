@@ -31,6 +31,9 @@ GAUGES = {
     observe.METRIC_HELD_BYTES: ("held_bytes", "Payload bytes of waiting and running requests."),
 }
 
+DEVICE_KINDS = ("live", "peak", "hard", "refused", "pool", "driver", "unaccounted")
+"""Figures of `trtd.wire.tensorrt.DeviceReport` without the end of their names."""
+
 Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
@@ -129,6 +132,11 @@ class _Collector:
             "Host memory of the worker: resident now, highest, and its limit (0: none).",
             labels=["tenant", "replica", "kind"],
         )
+        device = GaugeMetricFamily(
+            observe.METRIC_WORKER_DEVICE_MEMORY,
+            "Device memory of the worker: held, highest, refused, reserved, and as the driver counts it.",
+            labels=["tenant", "replica", "kind"],
+        )
         for tenant_name, tenant in sorted(self._fleet.tenants.items()):
             for replica, name in sorted(tenant.workers.items()):
                 labels = [str(tenant_name), str(replica)]
@@ -137,7 +145,10 @@ class _Collector:
                 memory.add_metric([*labels, "rss"], seen_child.rss_bytes)
                 memory.add_metric([*labels, "peak_rss"], seen_child.peak_rss_bytes)
                 memory.add_metric([*labels, "limit"], seen_child.limit_bytes)
-        yield from (restarts, ready, memory)
+                if seen_child.device is not None:
+                    for kind in DEVICE_KINDS:
+                        device.add_metric([*labels, kind], getattr(seen_child.device, f"{kind}_bytes"))
+        yield from (restarts, ready, memory, device)
 
     def _router_restarts(self) -> Metric:
         return CounterMetricFamily(

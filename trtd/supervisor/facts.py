@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trtd.core.histogram import Histogram
 from trtd.supervisor.totals import TenantTotals
 from trtd.wire.messages import ModelDescription
+from trtd.wire.tensorrt import DeviceReport
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class ChildFacts:
         models: what that worker serves.
         load_s: seconds that it needed to become ready.
         progress: batches completed by the present process (for the router: turns of its loop).
+        device: device memory of the present process, None for a runtime without a device.
     """
 
     spawned_at: float | None = None
@@ -39,6 +41,7 @@ class ChildFacts:
     models: tuple[ModelDescription, ...] = ()
     load_s: float | None = None
     progress: int = 0
+    device: DeviceReport | None = None
 
     def begin(self, now: float, limit_bytes: int, enforcement: str) -> None:
         """A new process fills the place."""
@@ -47,12 +50,14 @@ class ChildFacts:
         self.limit_bytes = limit_bytes
         self.enforcement = enforcement
         self.load_s = None
+        self.device = None
 
     def end(self, at: float) -> None:
         """The process is gone."""
         self.spawned_at = None
         self.death_at = at
         self.rss_bytes = 0
+        self.device = None
 
     def greet(self, main_at: float) -> float | None:
         """Our code runs in the successor: how long after the death, None without one before it."""

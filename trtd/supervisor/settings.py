@@ -29,6 +29,7 @@ from trtd.wire.settings import (
     TenantEndpoint,
     WorkerSettings,
 )
+from trtd.wire.tensorrt import TensorRTSettings
 
 Stat = Callable[[str], os.stat_result]
 """Looks at a file; raises OSError where it cannot."""
@@ -57,6 +58,8 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         memory_limit_bytes=table.memory.limit_bytes,
         log_format=log_format,
         log_level=config.log.level,
+        tensorrt=_tensorrt(table),
+        allow_faults=table.debug.allow_faults,
     )
 
 
@@ -160,6 +163,11 @@ def _models(tenant: Tenant) -> tuple[ModelSettings, ...]:
         )
         for table, model in tenant.models.items()
     )
+
+
+def _tensorrt(tenant: Tenant) -> TensorRTSettings:
+    values = tenant.tensorrt.model_dump()
+    return TensorRTSettings(is_spinning=values.pop("spin"), is_lazy=values.pop("lazy_loading"), **values)
 
 
 def _limits(tenant: Tenant) -> TenantLimits:

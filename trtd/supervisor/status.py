@@ -18,12 +18,14 @@ from trtd.wire.status import (
     ChildStatus,
     CounterStatus,
     DaemonStatus,
+    DeviceStatus,
     FaultStatus,
     ModelStatus,
     RecentStatus,
     Status,
     TenantStatus,
 )
+from trtd.wire.tensorrt import DeviceReport
 
 ISOLATION = "process"
 """The only tier without a GPU: a worker process of its own for each tenant and replica."""
@@ -191,6 +193,24 @@ def _child(child: Child, seen: ChildFacts, now: float) -> ChildStatus:
             }
             for move in child.history
         ],
+        device=_device(seen.device),
+    )
+
+
+def _device(report: DeviceReport | None) -> DeviceStatus | None:
+    if report is None:
+        return None
+    return DeviceStatus(
+        live_bytes=report.live_bytes,
+        peak_bytes=report.peak_bytes,
+        hard_bytes=report.hard_bytes,
+        refused_count=report.refused_count,
+        refused_bytes=report.refused_bytes,
+        is_high=report.is_high,
+        pool_bytes=report.pool_bytes,
+        driver_bytes=report.driver_bytes,
+        unaccounted_bytes=report.unaccounted_bytes,
+        verdict=report.verdict,
     )
 
 

@@ -19,6 +19,7 @@ from trtd.errors import Malformed, TooLarge
 from trtd.wire import headers, records
 from trtd.wire.messages import ModelDescription
 from trtd.wire.settings import RouterSettings, TenantEndpoint, WorkerSettings
+from trtd.wire.tensorrt import DeviceReport
 
 MAX_PACKET_BYTES = 128 * 1024
 MAX_SETTINGS_BYTES = 16 * 1024 * 1024
@@ -69,6 +70,7 @@ class WorkerBeat:
         in_flight: batches begun and not completed.
         rss_bytes: resident memory.
         peak_rss_bytes: highest so far.
+        device: device memory, None for a runtime without a device.
     """
 
     generation: int
@@ -76,6 +78,7 @@ class WorkerBeat:
     in_flight: int
     rss_bytes: int
     peak_rss_bytes: int
+    device: DeviceReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

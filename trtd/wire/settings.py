@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trtd.core.requests import TenantLimits
+from trtd.wire.tensorrt import TensorRTSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class WorkerSettings:
         tenant: its tenant.
         replica: its place among the tenant's workers.
         generation: this life.
-        runtime: `onnxruntime`, or `scripted` in tests.
+        runtime: `onnxruntime`, a flavour of TensorRT, or `scripted` in tests.
         models: what it serves.
         slots: batches run at the same time, each by a thread of its own.
         threads: threads that the runtime may use inside one run.
@@ -66,6 +67,8 @@ class WorkerSettings:
             well).
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
+        tensorrt: what the flavours of TensorRT are told; None for their defaults.
+        allow_faults: whether an operator may have faults made in the worker.
     """
 
     tenant: str
@@ -80,6 +83,8 @@ class WorkerSettings:
     memory_limit_bytes: int
     log_format: str
     log_level: str
+    tensorrt: TensorRTSettings | None = None
+    allow_faults: bool = False
 
 
 @dataclass(frozen=True, slots=True)

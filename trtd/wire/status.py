@@ -39,6 +39,21 @@ class ModelStatus(TypedDict):
     is_batched: bool
 
 
+class DeviceStatus(TypedDict):
+    """Device memory of one worker; see `trtd.wire.tensorrt.DeviceReport`, which has the same names."""
+
+    live_bytes: int
+    peak_bytes: int
+    hard_bytes: int
+    refused_count: int
+    refused_bytes: int
+    is_high: bool
+    pool_bytes: int
+    driver_bytes: int
+    unaccounted_bytes: int
+    verdict: str
+
+
 class ChildStatus(TypedDict):
     """One supervised place: the router, or one replica of a tenant.
 
@@ -63,6 +78,7 @@ class ChildStatus(TypedDict):
         recovery_s: last time from a death to the successor's main().
         load_s: time that the process needed to become ready.
         history: last moves, newest last.
+        device: device memory; None without a device, and until the first beat.
     """
 
     name: str
@@ -85,6 +101,7 @@ class ChildStatus(TypedDict):
     recovery_s: float | None
     load_s: float | None
     history: list[HistoryStatus]
+    device: DeviceStatus | None
 
 
 class CounterStatus(TypedDict):

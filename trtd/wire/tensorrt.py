@@ -1,4 +1,4 @@
-"""What a worker is told of TensorRT and its device: a part of `trtd.wire.settings.WorkerSettings`."""
+"""What a worker is told of TensorRT and its device, and what it tells of the device's memory."""
 
 from __future__ import annotations
 
@@ -46,3 +46,32 @@ class TensorRTSettings:
     streamed_weights_bytes: int = -1
     persistent_l2_bytes: int = 0
     stream_priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """A worker's device memory, side by side as trtd counts it and as the driver does.
+
+    Attributes:
+        live_bytes: held by the ledger.
+        peak_bytes: highest so far.
+        hard_bytes: hard watermark; 0 for none.
+        refused_count: allocations refused.
+        refused_bytes: their sum.
+        is_high: whether the soft watermark was passed.
+        pool_bytes: reserved by the driver's pool under the ledger.
+        driver_bytes: of the whole process, as the driver says; 0 where it does not.
+        unaccounted_bytes: of these, what the pool does not hold (context, kernels, streamed weights); 0 likewise.
+        verdict: `ok`, or what is done about the unaccounted bytes: `warn`, `stop_admitting`, `restart`.
+    """
+
+    live_bytes: int
+    peak_bytes: int
+    hard_bytes: int
+    refused_count: int
+    refused_bytes: int
+    is_high: bool
+    pool_bytes: int
+    driver_bytes: int
+    unaccounted_bytes: int
+    verdict: str

@@ -5,6 +5,7 @@ Whatever prevents that becomes a `ProcessFault` whose fault says whether a new p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
@@ -15,6 +16,7 @@ from trtd.runtime.protocol import RuntimeInfo, Slot
 from trtd.wire.codec import decode_worker_message, encode_worker_message
 from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
 from trtd.wire.settings import ModelSettings, WorkerSettings
+from trtd.wire.tensorrt import DeviceReport
 from trtd.worker.probe import probe
 from trtd.worker.validate import Catalogue, ServedModel
 
@@ -27,6 +29,10 @@ class Loaded:
 
     runtime: RuntimeInfo
     catalogue: Catalogue
+    slots: dict[ServedModel, Slot]
+    """Warm already: for the thread that loaded, so that its slots need not be made twice."""
+    device_memory: Callable[[], DeviceReport | None]
+    """Figures of the runtime's device; safe in any thread, and never waits for the device."""
 
 
 def load(settings: WorkerSettings) -> Loaded:
@@ -36,10 +42,13 @@ def load(settings: WorkerSettings) -> Loaded:
         trtd.core.faults.ProcessFault: this worker cannot become ready.
     """
     try:
-        runtime = open_runtime(settings.runtime, threads=settings.threads)
+        runtime = open_runtime(
+            settings.runtime, threads=settings.threads, slots=settings.slots, tensorrt=settings.tensorrt
+        )
     except InvalidConfig as error:
         raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
     served = []
+    slots = {}
     for one in settings.models:
         try:
             model = ServedModel(runtime.load(one), one)
@@ -48,15 +57,18 @@ def load(settings: WorkerSettings) -> Loaded:
             raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
         except OutOfMemory as error:
             raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
-        prepare(model, one)
+        slots[model] = prepare(model, one)
         served.append(model)
-    return Loaded(runtime.info, Catalogue(served))
+    return Loaded(runtime.info, Catalogue(served), slots, runtime.device_memory)
 
 
-def prepare(served: ServedModel, settings: ModelSettings) -> None:
-    """Warm a model up and ask it its known answer, on a slot that is not used further.
+def prepare(served: ServedModel, settings: ModelSettings) -> Slot:
+    """Warm a model up and ask it its known answer.
 
     All slots share what becomes warm; a runtime whose slots have a state of their own warms it in `open_slot`.
+
+    Returns:
+        The slot that this was done on, for the thread that called.
 
     Raises:
         trtd.core.faults.ProcessFault: it may not serve.
@@ -66,6 +78,7 @@ def prepare(served: ServedModel, settings: ModelSettings) -> None:
         warm_up(served, slot)
         if settings.probe is not None:
             probe(served, slot, settings.probe)
+        return slot
     except InvalidConfig as error:
         raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
     except OutOfMemory as error:

@@ -13,20 +13,21 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import zmq
 
 from trtd.core.batching import Batcher, Waiting
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
 from trtd.observe import get_logger
+from trtd.runtime.protocol import Slot
 from trtd.wire.codec import decode_batch, read_request_id
 from trtd.wire.messages import BatchEntry
 from trtd.worker.answers import Answer, Job, messages, refusal
 from trtd.worker.link import Link
 from trtd.worker.progress import Progress
 from trtd.worker.runner import Runner, typed
-from trtd.worker.validate import Catalogue, Desk
+from trtd.worker.validate import Catalogue, Desk, ServedModel
 
 log = get_logger()
 
@@ -43,24 +44,34 @@ class Loop:
         self._batcher = Batcher()
         self._io = threading.Lock()
         self._lead = threading.Lock()
+        self._opened = threading.Semaphore(0)
         self._waiting_until: float | None = None
         self._is_stopping = False
         self._refusals: list[Answer] = []
         self._messages_received = 0
 
-    def serve(self) -> None:
+    def serve(self, slots: Mapping[ServedModel, Slot] | None = None) -> None:
         """Be a slot until the worker stops and everything received is answered. Called in a thread of its own.
+
+        Args:
+            slots: this thread's, where they were opened already.
 
         Raises:
             trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
         """
-        runner = Runner(self._catalogue, self._generation, self.progress)
+        runner = Runner(self._catalogue, self._generation, self.progress, slots)
+        self._opened.release()
         batch = self._next_batch([])
         while batch is not None:
             answers = runner.run(batch)
             # An idle slot must not hold the tensors of its last batch.
             batch.clear()
             batch = self._next_batch(answers)
+
+    def wait_until_open(self, threads: int) -> None:
+        """Wait until so many threads that serve have their slots; one that cannot open them ends the process."""
+        for _ in range(threads):
+            self._opened.acquire()
 
     def attach(self) -> None:
         """Deal with connections that were made. Called by one thread, before it waits for `link.connection_fd`.

@@ -1,4 +1,4 @@
-"""Resident memory of this process, and the limit on it. A cgroup, where there is one, is the supervisor's."""
+"""Memory of this process and the limits on it. A cgroup, where there is one, is the supervisor's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtd.core.faults import Fault, FaultKind
+from trtd.wire.tensorrt import DeviceReport
 
 STATUS = Path("/proc/self/status")
 
@@ -35,4 +36,15 @@ def over_limit(resident: Resident, limit_bytes: int) -> Fault | None:
         FaultKind.OUT_OF_MEMORY,
         f"resident memory of {resident.rss_bytes} bytes is above the limit of {limit_bytes} bytes "
         f"(highest: {resident.peak_rss_bytes} bytes)",
+    )
+
+
+def unaccounted(report: DeviceReport | None) -> Fault | None:
+    """The fault of a process whose device memory has grown beside its pool, where the configuration wants that."""
+    if report is None or report.verdict != "restart":
+        return None
+    return Fault(
+        FaultKind.OUT_OF_MEMORY,
+        f"{report.unaccounted_bytes} bytes of device memory are unaccounted for, beside {report.pool_bytes} bytes in "
+        "the pool: above tensorrt.unaccounted_bytes",
     )

@@ -23,10 +23,11 @@ from trtd.wire.codec import encode_worker_message
 from trtd.wire.control import FaultReport, Stop, WorkerBeat, WorkerReady
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
+from trtd.wire.tensorrt import DeviceReport
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
-from trtd.worker.memory import over_limit, read_resident
+from trtd.worker.memory import over_limit, read_resident, unaccounted
 
 log = observe.get_logger()
 
@@ -43,6 +44,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._loop: Loop | None = None
         self._link: Link | None = None
+        self._device_memory: Callable[[], DeviceReport | None] = nothing_to_report
 
     def run(self) -> NoReturn:
         """Load, serve, stop, end. Called in the main thread."""
@@ -76,8 +78,10 @@ class WorkerProcess:
         resident = read_resident()
         progress, in_flight = (0, 0) if self._loop is None else self._loop.progress.read()
         settings = self._settings
-        self._tell(WorkerBeat(settings.generation, progress, in_flight, resident.rss_bytes, resident.peak_rss_bytes))
-        fault = over_limit(resident, settings.memory_limit_bytes)
+        report = self._device_memory()
+        beat = WorkerBeat(settings.generation, progress, in_flight, resident.rss_bytes, resident.peak_rss_bytes, report)
+        self._tell(beat)
+        fault = over_limit(resident, settings.memory_limit_bytes) or unaccounted(report)
         if fault is not None:
             self._fail(fault)
 
@@ -99,6 +103,7 @@ class WorkerProcess:
         """Become ready, then be the first slot, and the last one to leave."""
         settings = self._settings
         loaded = load(settings)
+        self._device_memory = loaded.device_memory
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_address, attach)
@@ -108,10 +113,11 @@ class WorkerProcess:
             self._loop = loop
         self._tell_main()
         others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
+        loop.wait_until_open(len(others))
         load_s = time.monotonic() - self._started_at
         runtime = f"{loaded.runtime.name} {loaded.runtime.version}"
         self._tell(WorkerReady(settings.generation, models, runtime, load_s))
-        loop.serve()
+        loop.serve(loaded.slots)
         for other in others:
             other.join()
         self._is_done = True
@@ -152,6 +158,10 @@ class WorkerProcess:
             self._loop.silence()
         self._tell(FaultReport(self._settings.generation, fault))
         leave(exit_code(fault))
+
+
+def nothing_to_report() -> None:
+    """Before a runtime is open."""
 
 
 def exit_code(fault: Fault) -> ExitCode:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trtd.core.batching import Waiting
 from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
 from trtd.observe import RateLimit, get_logger
-from trtd.runtime.protocol import Arrays
+from trtd.runtime.protocol import Arrays, Slot
 from trtd.worker.answers import Answer, Job, Results, refusal
 from trtd.worker.progress import Progress
-from trtd.worker.validate import Catalogue
+from trtd.worker.validate import Catalogue, ServedModel
 
 log = get_logger()
 defects = RateLimit(every_s=1.0)
@@ -26,8 +26,10 @@ defects = RateLimit(every_s=1.0)
 class Runner:
     """One thread's slots, one for each model."""
 
-    def __init__(self, catalogue: Catalogue, generation: int, progress: Progress) -> None:
-        self._slots = {model: model.model.open_slot() for model in catalogue.models}
+    def __init__(
+        self, catalogue: Catalogue, generation: int, progress: Progress, slots: Mapping[ServedModel, Slot] | None = None
+    ) -> None:
+        self._slots = slots or {model: model.model.open_slot() for model in catalogue.models}
         self._results = Results(generation)
         self._progress = progress
 

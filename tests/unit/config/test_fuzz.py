@@ -39,6 +39,7 @@ def near_values(node: Node) -> st.SearchStrategy[Any]:
     if isinstance(node, Leaf):
         by_type: dict[type, st.SearchStrategy[Any]] = {
             str: st.text(max_size=130) | st.sampled_from([*node.choices, "m.onnx", "1"]),
+            bool: st.booleans(),
             int: st.integers(0, 2**52),
             float: st.floats(0, 1e5) | st.integers(0, 100),
             tuple: st.lists(st.sampled_from(["alice", "ml", "7", "nobody-here", ""]), max_size=3),

@@ -140,6 +140,10 @@ OTHER_STRINGS = {
     ("models", "NAME", "version"): "9",
     ("models", "NAME", "name"): "other",
     ("models", "NAME", "probe", "path"): "/other.npz",
+    ("tensorrt", "package_path"): "/opt/site",
+    ("tensorrt", "library_path"): "/opt/lib",
+    ("tensorrt", "lean_library"): "/opt/lib/lean.so",
+    ("tensorrt", "on_unaccounted"): "restart",
     ("tcp", "listen"): "*:5001",
     ("tcp", "clients", "NAME"): KEY.replace("rq", "qr"),
 }
@@ -149,6 +153,8 @@ def other_value(path: tuple[str, ...], leaf: Leaf) -> Any:
     """Another value that the key takes."""
     if leaf.type is tuple:
         return ["alice"] if path[-1] == "allow_users" else ["ml"]
+    if leaf.type is bool:
+        return not leaf.default
     if leaf.type is str:
         return OTHER_STRINGS[path]
     return leaf.default / 2 if leaf.type is float and leaf.default else leaf.default + 1

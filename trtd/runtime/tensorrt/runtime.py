@@ -18,11 +18,12 @@ from trtd.runtime.protocol import RuntimeInfo
 from trtd.runtime.tensorrt.allocator import DeviceMemory, make_allocator
 from trtd.runtime.tensorrt.loading import find_package
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
+from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.staging import StagingPool
 from trtd.wire.settings import ModelSettings
-from trtd.wire.tensorrt import TensorRTSettings
+from trtd.wire.tensorrt import DeviceReport, TensorRTSettings
 
 log = get_logger()
 
@@ -55,6 +56,7 @@ class TensorRTRuntime:
         self._recorder = make_recorder(module, self._book, tell)
         self._allocator = make_allocator(module, self.memory, tell_defect)
         self._runtime: Any = self._open(settings)
+        self._reconciler = Reconciler(self.memory, settings, self.device.ordinal, tell)
         self._installed = Installed(
             flavour=flavour,
             version=self.package.version,
@@ -73,6 +75,7 @@ class TensorRTRuntime:
             logger=self._logger,
             book=self._book,
             sink=tell,
+            reconciler=self._reconciler,
             on_defect=tell_defect,
         )
 
@@ -95,10 +98,15 @@ class TensorRTRuntime:
         cuda.use_device(self.device.ordinal)
         return load_model(self._session, self._runtime, self._installed, settings)
 
+    def device_memory(self) -> DeviceReport:
+        """The ledger's figures and the driver's; see `trtd.runtime.protocol.Runtime.device_memory`."""
+        return self._reconciler.report()
+
     def close(self) -> None:
-        """Release everything that no model holds any more; repeatable."""
+        """Release everything; what a model still holds goes with that model. Repeatable."""
         if self._runtime is not None:
             self._runtime = None
+            self._reconciler.close()
             self.memory.close()
 
     def _open(self, settings: TensorRTSettings) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trtd.runtime.cuda import DeviceInfo
 from trtd.runtime.tensorrt.allocator import DeviceMemory
+from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, Sink
 from trtd.runtime.tensorrt.staging import StagingPool
 from trtd.wire.tensorrt import TensorRTSettings
@@ -29,6 +30,7 @@ class Session:
         logger: TensorRT's, for what is made with one.
         book: what the runtime's own recorder and logger were told.
         sink: takes events for the log.
+        reconciler: knows whether new work may be taken.
         on_defect: takes what would have been raised into native code.
     """
 
@@ -42,4 +44,5 @@ class Session:
     logger: Any
     book: ErrorBook
     sink: Sink
+    reconciler: Reconciler
     on_defect: Callable[[BaseException], None]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trtd.errors import InvalidInput, TrtdError
+from trtd.errors import InvalidInput, OutOfMemory, TrtdError
 from trtd.runtime import cuda
 from trtd.runtime.gather import cut
 from trtd.runtime.protocol import Arrays
@@ -90,6 +90,9 @@ class TensorRTSlot:
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`."""
+        if not self._session.reconciler.is_admitting:
+            told = f"{self._session.reconciler.unaccounted_bytes} bytes of device memory are unaccounted for"
+            raise OutOfMemory(f"{self._what}: {told}, above tensorrt.unaccounted_bytes")
         shapes = self._joined_shapes(requests)
         choice = choose(self._engine.profiles, shapes, is_batched=self._engine.is_batched)
         if choice is None:
