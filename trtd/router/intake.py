@@ -40,6 +40,10 @@ from trtd.wire.messages import (
 
 ModelsOf = Callable[[TenantName], Iterable[ModelDescription]]
 
+NAMED_BY_LIBZMQ = 0
+"""First byte of the routing ids that libzmq makes up, each for one connection only. One that a client chose passes on
+to the next connection that chooses it, and so would the answers to the former one."""
+
 
 class Intake:
     """Takes the messages of all tenants' clients.
@@ -66,6 +70,8 @@ class Intake:
         try:
             if error is not None:
                 raise error
+            if route.peer[0] != NAMED_BY_LIBZMQ:
+                raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
             if not self._access.is_admitted(endpoint.tenant, owner):
                 raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
             request_id, (message, frame_sizes) = self._memo.decode(header)
