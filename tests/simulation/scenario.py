@@ -184,7 +184,9 @@ class Simulation:
         return all(
             tenant.phase is Phase.SERVING
             and all(
-                child.state is State.READY or (child.state is State.QUARANTINED and child.deadline is None)
+                # A dead process that was not reaped yet looks READY until its beats are missed.
+                (child.state is State.READY and self.supervisor.processes[name].is_alive)
+                or (child.state is State.QUARANTINED and child.deadline is None)
                 for name, child in self.supervisor.fleet.children.items()
                 if name.rpartition("/")[0] == tenant_name
             )
