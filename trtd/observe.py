@@ -43,6 +43,12 @@ METRIC_ROUTER_RESTARTS = "trtd_router_restarts_total"
 METRIC_BUILD_INFO = "trtd_build_info"
 
 
+MAX_LINE_BYTES = select.PIPE_BUF - 1
+"""Longest line without its end. A pipe takes so much whole, never between two lines of others, or says beforehand that
+it cannot."""
+_ELLIPSIS = "..."
+
+
 class _Output:
     """Writes lines to one stream without ever blocking or failing its caller: what cannot be written is counted.
 
@@ -164,11 +170,29 @@ def _build(configuration: _Configuration) -> Callable[[str, str, dict[str, Any]]
             **fields,
         }
         entry = structlog.processors.format_exc_info(None, level, entry)
+        text = rendered(level, entry)
+        while (excess := len(text.encode(errors="backslashreplace")) - MAX_LINE_BYTES) > 0 and _shorten(entry, excess):
+            text = rendered(level, entry)
+        return text
+
+    def rendered(level: str, entry: MutableMapping[str, Any]) -> str:
+        # Renderers take the entry apart.
         if configuration.is_json:
-            return str(json(None, level, entry))
-        return str(console(None, level, entry)).replace("\n", " ")
+            return str(json(None, level, {**entry}))
+        return str(console(None, level, {**entry})).replace("\n", " ")
 
     return line
+
+
+def _shorten(entry: MutableMapping[str, Any], excess: int) -> bool:
+    """Cut at least so many characters out of the longest value, or what it has; False when nothing is left to cut."""
+    key = max(entry, key=lambda one: len(str(entry[one])))
+    value = str(entry[key])
+    kept = max(0, len(value) - excess - len(_ELLIPSIS))
+    # The end of a traceback says what happened.
+    cut = _ELLIPSIS + value[len(value) - kept :] if key == "exception" else value[:kept] + _ELLIPSIS
+    entry[key] = cut
+    return len(cut) < len(value)
 
 
 @dataclass(frozen=True, slots=True)

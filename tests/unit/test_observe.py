@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 
@@ -54,6 +56,36 @@ def test_console_lines_are_one_line_each():
     (line,) = stream.getvalue().splitlines()
     assert "worker.exited" in line
     assert "tenant=alpha" in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_long_line_never_blocks(log_format):
+    """A line is cut to what a pipe that has room takes whole, so a reader that stands still holds up no writer."""
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    with os.fdopen(source, "rb") as reader, os.fdopen(sink, "w") as stream:
+        os.write(sink, b"x" * (fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ) - select.PIPE_BUF))
+        observe.configure(log_format, stream=stream)
+        observe.get_logger(tenant="alpha").info("worker.exited", message="\u00e4\n" * 10_000, cause="c" * 10_000)
+        observe.configure()
+        stream.close()
+        line = reader.read().lstrip(b"x").decode()
+    assert len(line.encode()) <= select.PIPE_BUF
+    assert line.endswith("\n")
+    assert "worker.exited" in line
+    if log_format == "json":
+        assert json.loads(line)["tenant"] == "alpha"
+
+
+def test_a_cut_traceback_keeps_its_end(lines):
+    """What happened stands at the end of a traceback, so that is what a line keeps of it."""
+    try:
+        raise ValueError("z" * 5000 + " the end")
+    except ValueError:
+        observe.get_logger().error("a.b", exc_info=True)
+    (line,) = lines()
+    assert line["exception"].startswith("...")
+    assert line["exception"].endswith("the end")
 
 
 def test_auto_is_json_where_there_is_no_terminal():
