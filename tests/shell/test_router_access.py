@@ -158,14 +158,15 @@ def test_a_key_file_that_others_may_read_opens_no_port(bench, curve):
     bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", keys[0].decode()),))
     local = bench.client()
     local.ask()
-    bench.worker().serve(1)
+    worker = bench.worker()
+    worker.serve(1)
     assert isinstance(local.receive()[0], InferAnswer)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(curve.address.rpartition(":")[2])), timeout=PATIENCE_S)
     curve.key_file.chmod(0o600)
     remote = curve.client(keys)
     remote.ask()
-    bench.worker(generation=2).serve(1)
+    worker.serve(1)
     assert isinstance(remote.receive()[0], InferAnswer)
 
 

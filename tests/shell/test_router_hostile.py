@@ -227,13 +227,13 @@ def test_garbage_instead_of_zmtp(bench, witness):
 
 def test_many_idle_connections_are_closed(bench, witness):
     """Connections that never greet are closed after the handshake's time, and their descriptors are free again."""
-    before = bench.router.fd_count()
+    before = bench.router.socket_count()
     path = f"{bench.directory}/a.sock"
     idle = [zmtp.connect(path) for _ in range(500)]
-    bench.router.wait_until(lambda: bench.router.fd_count() >= before + 500)
+    bench.router.wait_until(lambda: bench.router.socket_count() >= before + 500)
     witness.check()
     assert all(zmtp.is_closed_by_peer(raw) for raw in idle)
-    bench.router.wait_until(lambda: bench.router.fd_count() <= before)
+    bench.router.wait_until(lambda: bench.router.socket_count() <= before)
     for raw in idle:
         raw.close()
 

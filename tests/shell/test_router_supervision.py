@@ -196,7 +196,8 @@ def test_stop_lets_the_last_answers_out(bench):
     client = bench.client()
     accepted = client.ask(bytes(512 * 1024))
     batch, requests = worker.receive()
-    bench.router.tell(control.Stop())
+    bench.router.tell(control.Stop(), control.AskUnfinished("a"))
+    assert bench.router.expect(control.Unfinished).total == 1
     worker.answer(batch, requests)
     assert bench.router.wait_exit() == ExitCode.OK
     assert client.receive()[0].id == accepted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -141,9 +142,13 @@ class RouterProcess:
         message = self.expect(control.RouterStats, lambda it: it.stats.tenant == tenant and where(it.stats))
         return message.stats
 
-    def fd_count(self) -> int:
-        """Open file descriptors of the router: each connection is one."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+    def socket_count(self) -> int:
+        """Open sockets of the router: each connection is one."""
+        count = 0
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += str(link.readlink()).startswith("socket:")
+        return count
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait for something that the router does without saying so."""
