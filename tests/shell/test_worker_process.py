@@ -122,6 +122,18 @@ def test_a_wrong_known_answer_keeps_a_worker_from_ready(router, address, tmp_pat
         assert worker.ended() == ExitCode.BAD_DATA
 
 
+def test_a_reason_of_any_length_is_told(router, address, tmp_path):
+    """A worker whose reason to end is longer than a packet still tells it, cut, and ends."""
+    known = tmp_path / "known.npz"
+    np.savez(known, **{f"in.{number}{'n' * 50_000}": CALM["x"] for number in range(4)})
+    model = make_model_settings(write_script(tmp_path / "m.json"), probe=ProbeSettings(str(known), 0, 0))
+    with SpawnedWorker(make_worker_settings(model, router_address=address)) as worker:
+        fault = worker.wait_for(FaultReport).fault
+        assert fault.permanent
+        assert fault.message.endswith("...")
+        assert worker.ended() in (ExitCode.BAD_DATA, ExitCode.BAD_CONFIG)
+
+
 def test_a_process_that_is_not_sound_answers_nothing(router, settings):
     """After a fault in a run the worker reports it and leaves with 75, and answers nothing any more."""
     with start_ready(router, settings(behaviour="fault", when={"value": 666})) as worker:

@@ -6,6 +6,7 @@ The process ends through `os._exit`, because nothing of a runtime can be relied 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import sys
@@ -21,6 +22,7 @@ from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.wire.codec import encode_worker_message
 from trtd.wire.control import FaultReport, Stop, WorkerBeat, WorkerReady
+from trtd.wire.headers import one_line
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
 from trtd.wire.tensorrt import DeviceReport
@@ -153,9 +155,10 @@ class WorkerProcess:
             leave(ExitCode.TEMPORARY)
 
     def _fail(self, fault: Fault) -> NoReturn:
-        """Say why, and leave. From here on nothing is answered."""
+        """Say why, in a line that fits any packet, and leave. From here on nothing is answered."""
         if self._loop is not None:
             self._loop.silence()
+        fault = dataclasses.replace(fault, message=one_line(fault.message))
         self._tell(FaultReport(self._settings.generation, fault))
         leave(exit_code(fault))
 
