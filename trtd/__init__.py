@@ -28,7 +28,10 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata
 
-        return metadata.version("trtd")
+        try:
+            return metadata.version("trtd")
+        except metadata.PackageNotFoundError:
+            return "0+not.installed"
     if name == "TrtdError":
         from trtd.errors import TrtdError
 

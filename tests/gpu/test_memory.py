@@ -79,7 +79,10 @@ def test_failing_loads_leave_the_device_as_it_was(open_tensorrt, assets, tmp_pat
 
 
 def test_mutated_headers_never_crash(open_tensorrt, assets, tmp_path):
-    """Plans with a flipped bit in the first 80 bytes are refused with a reason, or are accepted by TensorRT as well."""
+    """Plans with a flipped bit in the first 80 bytes are refused with a reason.
+
+    TensorRT and its package do not tell the build number (byte 27), and nobody looks at the padding of the parts.
+    """
     good = (assets / "mlp.plain.plan").read_bytes()
     runtime = open_tensorrt()
     place = tmp_path / "mutated.plan"
@@ -95,7 +98,7 @@ def test_mutated_headers_never_crash(open_tensorrt, assets, tmp_path):
         else:
             accepted.append(at)
     assert refused > 40
-    assert set(accepted) <= set(range(4, 8)) | set(range(36, 40)) | set(range(60, 64)), sorted(set(accepted))
+    assert set(accepted) <= {27, *range(36, 40), *range(60, 64)}, sorted(set(accepted))
 
 
 def test_staging_is_bounded(open_tensorrt, assets):

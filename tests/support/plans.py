@@ -8,6 +8,7 @@ import struct
 def make_plan(
     *,
     magic: bytes = b"ftrt",
+    serialization: int = 0,
     version: tuple[int, int, int, int] = (10, 6, 0, 26),
     platform: bytes = b"rtrt",
     parts: tuple[tuple[str, int], ...] = (("ENGN", 100), ("WGHT", 200)),
@@ -18,5 +19,5 @@ def make_plan(
     for tag, size_bytes in parts:
         table += struct.pack("<4sIQQ", tag[::-1].encode(), 0, offset, size_bytes)
         offset += size_bytes
-    head = magic + struct.pack("<IQQ", 0, len(parts), offset) + bytes(version) + platform
+    head = magic + struct.pack("<IQQ", serialization, len(parts), offset) + bytes(version) + platform
     return head + table + bytes(offset - len(head) - len(table))

@@ -14,6 +14,7 @@ from typing import Any
 
 from trtd.errors import ErrorCode, StatusExitCode
 from trtd.wire.operator import OPERATOR_COMMANDS, Role
+from trtd.wire.tensorrt import FAULTS
 
 Handler = Callable[[argparse.Namespace], Any]
 Renderer = Callable[[Any, argparse.Namespace], int]
@@ -174,6 +175,7 @@ COMMANDS: tuple[Command, ...] = (
         _TENANT,
         _argument("--timeout", metavar="S", type=_seconds, help="seconds to wait (default: 150)"),
     ),
+    _operator_command("fault", _TENANT, _argument("fault", metavar="FAULT", choices=FAULTS, help=", ".join(FAULTS))),
     _operator_command("reload"),
     Command(
         "infer",

@@ -44,6 +44,11 @@ def restart(args: argparse.Namespace) -> Answer:
     return _call(args, "restart", {"tenant": args.tenant, "timeout_s": args.timeout})
 
 
+def fault(args: argparse.Namespace) -> Answer:
+    """Make a fault in a tenant's workers."""
+    return _call(args, "fault", {"tenant": args.tenant, "fault": args.fault})
+
+
 def reload(args: argparse.Namespace) -> Answer:
     """Read the configuration again."""
     return _call(args, "reload", {})

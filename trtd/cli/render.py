@@ -188,6 +188,16 @@ def show_restart(answer: Mapping[str, Any], args: argparse.Namespace) -> int:
     return _show_done(answer, args, "restarted")
 
 
+def show_fault(answer: Mapping[str, Any], args: argparse.Namespace) -> int:
+    """Say which workers were told."""
+    if args.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        for tenant, fault in answer["tenants"].items():
+            print(f"{tenant}: {fault} in {', '.join(answer['workers']) or 'no worker, none is alive'}")
+    return ExitCode.OK
+
+
 def _show_done(answer: Mapping[str, Any], args: argparse.Namespace, participle: str) -> int:
     if args.json:
         print(json.dumps(answer, indent=2))

@@ -51,6 +51,8 @@ def incompatibility(header: PlanHeader, installed: Installed) -> str | None:
         return f"it is a plan of {header.kind} {header.release}; {here}"
     if installed.platform is not None and header.platform != installed.platform:
         return f"it is a plan for the platform {header.platform!r}; {installed.platform!r} is there"
+    if header.serialization:
+        return f"its layout has version {header.serialization}; {here}, and plans of version 0 are known"
     if header.has_host_code:
         if not installed.allows_host_code:
             return (

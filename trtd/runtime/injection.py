@@ -15,8 +15,8 @@ from cuda.bindings import driver
 from trtd.errors import OutOfMemory, Usage
 from trtd.runtime import cuda
 from trtd.runtime.cuda import CudaError
+from trtd.wire.tensorrt import FAULTS
 
-FAULTS = ("illegal_address", "trap", "misaligned_access", "device_assert", "out_of_memory", "endless_kernel")
 IMPOSSIBLE_BYTES = 1 << 44
 FILLING_THREADS = 1024
 FILLING_BLOCKS = 132 * 16
@@ -91,7 +91,7 @@ class Injector:
         self._flag.bytes[:] = 0
 
     def inject(self, fault: str) -> None:
-        """Make a fault, and return when the device has said so; at once for the endless kernel.
+        """Make a fault, and return when the device has shown it; at once for the endless kernel.
 
         Args:
             fault: one of `FAULTS`.
@@ -105,17 +105,15 @@ class Injector:
             raise Usage(f"unknown fault {fault!r}; there are: {', '.join(FAULTS)}")
         if fault == "out_of_memory":
             self._ask_for_too_much()
+        elif fault == "end_endless_kernel":
+            self._flag.bytes.view(np.uint32)[0] = 1
+            self._stream.synchronize()
         elif fault == "endless_kernel":
             self._flag.bytes.view(np.uint32)[0] = 0
             self._launch(fault, FILLING_BLOCKS, FILLING_THREADS)
         else:
             self._launch(fault, 1, 1)
             self._stream.synchronize()
-
-    def stop(self) -> None:
-        """Let the endless kernel come to its end, and wait for it."""
-        self._flag.bytes.view(np.uint32)[0] = 1
-        self._stream.synchronize()
 
     def _launch(self, name: str, blocks: int, threads: int) -> None:
         function = cuda.call(driver.cuModuleGetFunction, self._module, name.encode())

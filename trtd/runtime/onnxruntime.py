@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
+from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
@@ -83,6 +83,10 @@ class OnnxRuntime:
 
     def device_memory(self) -> None:
         """There is no device."""
+
+    def make_fault(self, fault: str) -> None:
+        """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""
+        raise Usage(f"this runtime has no device to make {fault!r} on")
 
     def close(self) -> None:
         """Nothing is held beside the models."""

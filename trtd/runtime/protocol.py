@@ -88,6 +88,15 @@ class Runtime(Protocol):
         """Figures of its device, None without one. Safe in any thread; never waits for the device."""
         ...
 
+    def make_fault(self, fault: str) -> None:
+        """Make a real fault in this process, one of `trtd.wire.tensorrt.FAULTS`; for drills.
+
+        Raises:
+            trtd.core.faults.ProcessFault: as it turned out, the process is lost.
+            trtd.errors.TrtdError: it was refused, or is survived.
+        """
+        ...
+
     def close(self) -> None:
         """Release everything; repeatable."""
         ...

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
-from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory
+from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, Usage
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
@@ -153,6 +153,10 @@ class ScriptedRuntime:
 
     def device_memory(self) -> None:
         """There is no device."""
+
+    def make_fault(self, fault: str) -> None:
+        """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""
+        raise Usage(f"this runtime has no device to make {fault!r} on")
 
     def close(self) -> None:
         """Nothing is held beside the models."""

@@ -14,10 +14,11 @@ from trtd.core.fleet import DrainRequested, Phase, ResumeRequested, TenantRestar
 from trtd.core.fleet.tenant import HOPELESS
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State
-from trtd.errors import DeadlineExceeded, Unavailable, Usage
+from trtd.errors import DeadlineExceeded, NotAllowed, Unavailable, Usage
 from trtd.supervisor.control import CommandFailed, Handler, Progress
 from trtd.supervisor.loop import Supervisor
-from trtd.wire.control import PoisonReleased
+from trtd.wire.control import MakeFault, PoisonReleased
+from trtd.wire.tensorrt import FAULTS
 
 PROGRESS_EVERY_S = 0.5
 ASK_ROUTER_S = 2.0
@@ -47,6 +48,7 @@ class Commands:
             "drain": self.drain,
             "resume": self.resume,
             "restart": self.restart,
+            "fault": self.fault,
             "reload": self.reload,
         }
 
@@ -99,6 +101,22 @@ class Commands:
         if not await self._wait(left, timeout_s, progress):
             raise DeadlineExceeded(f"not ready again within {timeout_s:g} s: {', '.join(left())}")
         return {"tenants": {tenant: "restarted"}}
+
+    async def fault(self, args: Args, _progress: Progress) -> Answer:
+        """Make a fault in every live worker of a tenant; what comes of it, status and log tell."""
+        tenant = self._known(args["tenant"])
+        fault = args["fault"]
+        if fault not in FAULTS:
+            raise Usage(f"unknown fault {fault!r}; there are: {', '.join(FAULTS)}")
+        table = self._supervisor.plan.config.tenants.get(tenant)
+        if table is None or not table.debug.allow_faults:
+            raise NotAllowed(f"tenants.{tenant}.debug.allow_faults is off")
+        told = []
+        for _, name in sorted(self._supervisor.fleet.tenants[tenant].workers.items()):
+            generation = self._supervisor.fleet.children[name].generation
+            if self._supervisor.processes.tell(name, generation, MakeFault(fault)):
+                told.append(name)
+        return {"tenants": {tenant: fault}, "workers": told}
 
     async def reload(self, _args: Args, _progress: Progress) -> Answer:
         """Read the configuration again and apply the difference."""

@@ -186,6 +186,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeFault:
+    """To a worker: make a real fault in your process; refused unless the settings allow it."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class TenantConfigured:
     """To the router: a tenant, new or changed. Its gate is closed until GateSet says otherwise."""
 
@@ -280,6 +287,7 @@ ChildMessage = (
 )
 SupervisorMessage = (
     Stop
+    | MakeFault
     | TenantConfigured
     | TenantForgotten
     | GateSet

@@ -59,5 +59,11 @@ OPERATOR_COMMANDS: tuple[OperatorCommand, ...] = (
         "replace a tenant's workers one after the other; nothing is refused",
         (("tenant", "str"), ("timeout_s", "float?")),
     ),
+    OperatorCommand(
+        "fault",
+        Role.OPERATOR,
+        "make a real fault in a tenant's workers, where debug.allow_faults permits it",
+        (("tenant", "str"), ("fault", "str")),
+    ),
     OperatorCommand("reload", Role.OPERATOR, "read the configuration again and apply the difference"),
 )

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FAULTS = (
+    "illegal_address",
+    "trap",
+    "misaligned_access",
+    "device_assert",
+    "out_of_memory",
+    "endless_kernel",
+    "end_endless_kernel",
+)
+"""Faults that can be made in a worker's context on purpose; the last one ends the one before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRTSettings:

@@ -5,18 +5,16 @@ Whatever prevents that becomes a `ProcessFault` whose fault says whether a new p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime import open_runtime
-from trtd.runtime.protocol import RuntimeInfo, Slot
+from trtd.runtime.protocol import Runtime, Slot
 from trtd.wire.codec import decode_worker_message, encode_worker_message
 from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
 from trtd.wire.settings import ModelSettings, WorkerSettings
-from trtd.wire.tensorrt import DeviceReport
 from trtd.worker.probe import probe
 from trtd.worker.validate import Catalogue, ServedModel
 
@@ -27,12 +25,10 @@ log = get_logger()
 class Loaded:
     """Models that may serve, and the runtime that they are in."""
 
-    runtime: RuntimeInfo
+    runtime: Runtime
     catalogue: Catalogue
     slots: dict[ServedModel, Slot]
     """Warm already: for the thread that loaded, so that its slots need not be made twice."""
-    device_memory: Callable[[], DeviceReport | None]
-    """Figures of the runtime's device; safe in any thread, and never waits for the device."""
 
 
 def load(settings: WorkerSettings) -> Loaded:
@@ -59,7 +55,7 @@ def load(settings: WorkerSettings) -> Loaded:
             raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
         slots[model] = prepare(model, one)
         served.append(model)
-    return Loaded(runtime.info, Catalogue(served), slots, runtime.device_memory)
+    return Loaded(runtime, Catalogue(served), slots)
 
 
 def prepare(served: ServedModel, settings: ModelSettings) -> Slot:

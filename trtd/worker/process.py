@@ -20,12 +20,12 @@ from trtd import observe
 from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
+from trtd.runtime.protocol import Runtime
 from trtd.wire.codec import encode_worker_message
-from trtd.wire.control import FaultReport, Stop, WorkerBeat, WorkerReady
+from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady
 from trtd.wire.headers import one_line
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
-from trtd.wire.tensorrt import DeviceReport
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
@@ -46,7 +46,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._loop: Loop | None = None
         self._link: Link | None = None
-        self._device_memory: Callable[[], DeviceReport | None] = nothing_to_report
+        self._runtime: Runtime | None = None
 
     def run(self) -> NoReturn:
         """Load, serve, stop, end. Called in the main thread."""
@@ -80,7 +80,7 @@ class WorkerProcess:
         resident = read_resident()
         progress, in_flight = (0, 0) if self._loop is None else self._loop.progress.read()
         settings = self._settings
-        report = self._device_memory()
+        report = None if self._runtime is None else self._runtime.device_memory()
         beat = WorkerBeat(settings.generation, progress, in_flight, resident.rss_bytes, resident.peak_rss_bytes, report)
         self._tell(beat)
         fault = over_limit(resident, settings.memory_limit_bytes) or unaccounted(report)
@@ -100,12 +100,30 @@ class WorkerProcess:
                 if self._loop is None:
                     leave(ExitCode.OK)
                 self._loop.stop()
+        elif isinstance(message, MakeFault):
+            self._make_fault(message.fault)
+
+    def _make_fault(self, fault: str) -> None:
+        """Make a fault on purpose, in a thread of its own: the device may take long to show it."""
+        runtime = self._runtime
+        if runtime is None or not self._settings.allow_faults:
+            log.warning("fault.refused", fault=fault, cause="no model is loaded, or debug.allow_faults is off")
+            return
+
+        def make() -> None:
+            log.warning("fault.injected", fault=fault)
+            try:
+                runtime.make_fault(fault)
+            except TrtdError as error:
+                log.warning("fault.survived", fault=fault, cause=error.message)
+
+        self._start_thread("fault", make)
 
     def _load_and_serve(self) -> None:
         """Become ready, then be the first slot, and the last one to leave."""
         settings = self._settings
         loaded = load(settings)
-        self._device_memory = loaded.device_memory
+        self._runtime = loaded.runtime
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_address, attach)
@@ -117,7 +135,7 @@ class WorkerProcess:
         others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
         loop.wait_until_open(len(others))
         load_s = time.monotonic() - self._started_at
-        runtime = f"{loaded.runtime.name} {loaded.runtime.version}"
+        runtime = f"{loaded.runtime.info.name} {loaded.runtime.info.version}"
         self._tell(WorkerReady(settings.generation, models, runtime, load_s))
         loop.serve(loaded.slots)
         for other in others:
@@ -161,10 +179,6 @@ class WorkerProcess:
         fault = dataclasses.replace(fault, message=one_line(fault.message))
         self._tell(FaultReport(self._settings.generation, fault))
         leave(exit_code(fault))
-
-
-def nothing_to_report() -> None:
-    """Before a runtime is open."""
 
 
 def exit_code(fault: Fault) -> ExitCode:

@@ -48,6 +48,7 @@ def test_what_may_run_is_not_refused(installed, plan):
         ({"version": "10.6.0.27"}, {}, ["build 26", "10.6.0.27"]),
         ({"flavour": Flavour.LEAN, "version": "10.16.1"}, {}, ["10.6.0", "tensorrt_lean 10.16.1"]),
         ({}, {"platform": b"else"}, ["b'else'", "b'rtrt'"]),
+        ({}, {"serialization": 1}, ["layout has version 1", "version 0"]),
         ({}, {"parts": LEAN_INSIDE}, ["code that would run on this host", "allow_host_code"]),
         ({"flavour": Flavour.DISPATCH, "version": "11.4.0"}, {}, ["lean runtime 10.6.0", "tensorrt.lean_library"]),
     ],

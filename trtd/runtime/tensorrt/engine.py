@@ -82,6 +82,11 @@ class Engine:
             sizes = [self.raw.get_device_memory_size_for_profile_v2(one.index) for one in self.profiles]
         else:
             sizes = [self.raw.device_memory_size_v2]
+        scratch_bytes = max(sizes)
+        if self.is_streaming:
+            # Not part of what a profile is said to need.
+            scratch_bytes += int(self.raw.weight_streaming_scratch_memory_size)
+            scratch_bytes = max(scratch_bytes, int(self.raw.device_memory_size_v2))
         largest: dict[str, int] = {}
         context = self.make_context()
         for profile in self.profiles:
@@ -91,7 +96,7 @@ class Engine:
                 shape = shapes[tensor.name] if tensor.is_input else outputs[tensor.name]
                 size_bytes = 0 if -1 in shape else tensor.size_bytes(shape)
                 largest[tensor.name] = max(largest.get(tensor.name, 0), size_bytes)
-        return Needs(max(sizes), largest)
+        return Needs(scratch_bytes, largest)
 
     def plan(self, needs: Needs, slots: int, overhead_bytes: int) -> MemoryPlan:
         """The sum for admission once the weights are loaded."""

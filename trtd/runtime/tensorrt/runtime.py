@@ -14,8 +14,10 @@ from trtd.engine.compatibility import LINUX_X86_64, Flavour, Installed
 from trtd.errors import InvalidConfig
 from trtd.observe import get_logger
 from trtd.runtime import cuda
+from trtd.runtime.injection import Injector
 from trtd.runtime.protocol import RuntimeInfo
 from trtd.runtime.tensorrt.allocator import DeviceMemory, make_allocator
+from trtd.runtime.tensorrt.judge import judge
 from trtd.runtime.tensorrt.loading import find_package
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
 from trtd.runtime.tensorrt.reconcile import Reconciler
@@ -56,6 +58,7 @@ class TensorRTRuntime:
         self._recorder = make_recorder(module, self._book, tell)
         self._allocator = make_allocator(module, self.memory, tell_defect)
         self._runtime: Any = self._open(settings)
+        self._injector: Injector | None = None
         self._reconciler = Reconciler(self.memory, settings, self.device.ordinal, tell)
         self._installed = Installed(
             flavour=flavour,
@@ -101,6 +104,16 @@ class TensorRTRuntime:
     def device_memory(self) -> DeviceReport:
         """The ledger's figures and the driver's; see `trtd.runtime.protocol.Runtime.device_memory`."""
         return self._reconciler.report()
+
+    def make_fault(self, fault: str) -> None:
+        """Make a fault in this process's context; see `trtd.runtime.protocol.Runtime.make_fault`."""
+        try:
+            cuda.use_device(self.device.ordinal)
+            if self._injector is None:
+                self._injector = Injector()
+            self._injector.inject(fault)
+        except cuda.CudaError as error:
+            raise judge(error, [], f"injected fault {fault!r}") from error
 
     def close(self) -> None:
         """Release everything; what a model still holds goes with that model. Repeatable."""

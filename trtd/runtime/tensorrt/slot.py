@@ -80,7 +80,8 @@ class TensorRTSlot:
             cuda.use_device(session.device.ordinal)
             self._open(needs)
         except (cuda.CudaError, CallRefused) as error:
-            texts = self._book.take()
+            # Until a context has our recorder, what it says goes to that of the engine.
+            texts = self._book.take() + session.book.take()
             with contextlib.suppress(cuda.CudaError):
                 self.close()
             raise judge(error, texts, f"{what}: opening a slot") from error
@@ -165,6 +166,8 @@ class TensorRTSlot:
             if settings.persistent_l2_bytes:
                 context.persistent_cache_limit = settings.persistent_l2_bytes // len(engine.profiles)
             context.set_device_memory(scratch, needs.enqueue_bytes)
+            if len(self._book):
+                raise CallRefused("set_device_memory")
             if auxiliary:
                 context.set_aux_streams([stream.number for stream in auxiliary])
             if not context.set_optimization_profile_async(profile.index, self._stream.number):
