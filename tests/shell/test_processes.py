@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support.daemon import is_running, wait_until
 from tests.support.supervisor import Recorder, make_order, make_processes, run_instead
+from trtd import observe
 from trtd.core.faults import ExitStatus
 from trtd.supervisor.processes import OUTBOX_MESSAGES, own_children
 from trtd.wire.control import MAX_PACKET_BYTES, Stop, WorkerRevoked
@@ -182,7 +184,7 @@ os._exit(0)
     assert False in told
 
 
-def test_a_message_that_cannot_be_written_holds_up_no_other(monkeypatch, capfd):
+def test_a_message_that_cannot_be_written_holds_up_no_other(monkeypatch):
     """A message longer than a packet is dropped with a word in the log; those after it arrive."""
 
     async def scenario(recorder, processes, process):
@@ -191,10 +193,13 @@ def test_a_message_that_cannot_be_written_holds_up_no_other(monkeypatch, capfd):
         assert processes.tell("a/0", 1, Stop()) is True
         await recorder.until(lambda: recorder.exited)
 
+    written = io.StringIO()
+    observe.configure("json", stream=written)
     program = "beat(); assert isinstance(channel.receive(), control.Stop); os._exit(0)"
     recorder = serve(monkeypatch, program, scenario)
+    observe.configure()
     assert recorder.exited == [ExitStatus(code=0)]
-    assert "channel.message_dropped" in capfd.readouterr().err
+    assert "channel.message_dropped" in written.getvalue()
 
 
 def test_a_child_that_is_gone_hears_nothing(monkeypatch):
