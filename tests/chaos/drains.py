@@ -14,7 +14,7 @@ import numpy as np
 from tests.chaos.figures import Report, spread_ms
 from tests.chaos.history import RIGHT
 from tests.chaos.load import PAUSE_S, Load
-from tests.chaos.stage import MODELS, RESTART_AT_ONCE, Stage, stage
+from tests.chaos.stage import MODELS, PATIENT, RESTART_AT_ONCE, Stage, stage
 from tests.support import daemon as harness
 from tests.support.daemon import wait_until
 from trtd.errors import ErrorCode, ExitCode
@@ -39,7 +39,7 @@ def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S
     drained_s: list[float] = []
     latest_s: list[float] = []
     slow = harness.tenant(
-        harness.script("sleep", when=1.0, seconds=SLOW_S), restart=RESTART_AT_ONCE, health={"progress_s": 60}
+        harness.script("sleep", when=1.0, seconds=SLOW_S), restart=RESTART_AT_ONCE, health={"progress_s": 60, **PATIENT}
     )
     with stage({SLOW: slow}) as daemon:
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:

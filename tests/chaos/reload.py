@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.chaos.figures import Report, spread_ms
 from tests.chaos.load import PAUSE_S, Load
-from tests.chaos.stage import RESTART_AT_ONCE, Stage, instant_of, stage, tenant_tables
+from tests.chaos.stage import PATIENT, RESTART_AT_ONCE, Stage, instant_of, stage, tenant_tables
 from tests.support import daemon as harness
 
 GUESTS = ("guest-1", "guest-2", "guest-3")
@@ -64,6 +64,7 @@ def _guest(rng: random.Random) -> dict[str, Any]:
     """A tenant's table, one of very many."""
     return harness.tenant(
         restart=RESTART_AT_ONCE,
+        health=PATIENT,
         replicas=rng.choice((1, 1, 2)),
         weight=rng.randrange(1, 10),
         slots=rng.choice((1, 2)),

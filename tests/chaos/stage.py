@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,10 @@ from trtd.demo import models
 QUESTIONS_PER_TENANT = 64
 RESTART_AT_ONCE = {"base_s": 0.001, "cap_s": 0.01, "healthy_after_s": 0.001, "budget": 1_000_000}
 """Restart settings under which any number of kills is followed by a restart without delay."""
+
+PATIENT = {"beat_s": 5.0}
+"""Health settings of whoever is not meant to hang: on a machine with far more to do than processors, Python may be
+silent for the default second, and be replaced for it; that would be noise in a proof about something else."""
 
 MODELS: dict[str, tuple[str, tuple[int, ...], Callable[[], bytes]]] = {
     "vision": ("image", (1, 3, 32, 32), lambda: models.cnn(seed=1)),
@@ -57,6 +62,7 @@ def tenant_tables(directory: Path, **settings: Any) -> dict[str, Any]:
         tenant: {
             "models": {"model": {"path": str(directory / f"{tenant}.onnx")}},
             "restart": RESTART_AT_ONCE,
+            "health": PATIENT,
             **settings,
         }
         for tenant in MODELS
@@ -126,6 +132,10 @@ class Stage(Daemon):
         self.log_file.touch()
         self.log = Log(self.log_file)
 
+    def configure(self, tenants: Mapping[str, Any], **sections: Any) -> None:
+        """As the daemon's own, with patience for the router."""
+        super().configure(tenants, **{"router": {"health": PATIENT}, **sections})
+
     def generations(self) -> dict[str, int]:
         """Of each tenant's worker."""
         return {entry["name"]: entry["workers"][0]["generation"] for entry in self.status()["tenants"]}
@@ -145,6 +155,10 @@ class Stage(Daemon):
         return problems
 
 
+keep_logs_in: Path | None = None
+"""Where the daemon's log of each proof is copied to, for whoever has to find out why a promise was broken."""
+
+
 @contextmanager
 def stage(others: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Stage]:
     """A daemon that is ready, with the three tenants and others; `settings` are those of each of the three."""
@@ -152,6 +166,10 @@ def stage(others: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[
         tempfile.TemporaryDirectory(prefix="trtd-models-") as directory,
         Stage(Path(directory), others or {}, **settings) as daemon,
     ):
-        daemon.start()
-        daemon.wait_ready(60.0)
-        yield daemon
+        try:
+            daemon.start()
+            daemon.wait_ready(60.0)
+            yield daemon
+        finally:
+            if keep_logs_in is not None:
+                shutil.copy(daemon.log_file, keep_logs_in / f"{daemon.directory.name}.log")
