@@ -94,6 +94,10 @@ def bench(args: argparse.Namespace) -> Report:
     """Warm up, then measure."""
     if args.seconds is not None and args.requests is not None:
         raise Usage("trtd bench: give --seconds or --requests, not both")
+    if args.bare:
+        from trtd.cli.bare import bench_bare
+
+        return bench_bare(args)
     runtime_dir = find_runtime_dir(args.runtime_dir)
     with tensors.open_client(args.tenant, runtime_dir, args.timeout) as client:
         description = tensors.describe(client, args.model, args.version)

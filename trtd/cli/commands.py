@@ -202,6 +202,12 @@ COMMANDS: tuple[Command, ...] = (
             _MODEL,
             *_INPUTS,
             _VERSION,
+            _argument(
+                "--bare",
+                action="store_true",
+                help="without the daemon: the model in this process, one caller for each slot of the tenant",
+            ),
+            _CONFIG,
             _argument("--concurrency", metavar="N", type=_count, default=8, help="requests under way (default: 8)"),
             _argument("--seconds", metavar="S", type=_seconds, help="how long to measure (default: 5)"),
             _argument("--requests", metavar="N", type=_count, help="measure so many requests instead"),

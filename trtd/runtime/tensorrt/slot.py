@@ -32,6 +32,9 @@ from trtd.runtime.tensorrt.tensors import EngineTensor
 RUNS_BEFORE_CAPTURE = 2
 """TensorRT settles its lazy state in the first run of a shape; and a shape that comes once is not worth a graph."""
 
+CHUNK_BYTES = 1024 * 1024
+"""Large inputs go to the device in such parts, each while the next one is written into the staging."""
+
 Key = tuple[Shape, ...]
 
 
@@ -229,20 +232,27 @@ class TensorRTSlot:
                 values = requests[0][tensor.name]
                 self._hosts[tensor.name][: values.size] = values.reshape(-1)
                 continue
-            offset = self._offsets[tensor.name]
-            address = self._addresses[tensor.name]
-            end = offset
+            end = sent = offset = self._offsets[tensor.name]
             for request in requests:
                 array = request[tensor.name]
-                if array.nbytes:
-                    self._staging.view(end, array.shape, tensor.numpy)[...] = array
-                    end += array.nbytes
+                flat = array.reshape(-1).view(np.uint8)
+                for start in range(0, array.nbytes, CHUNK_BYTES):
+                    part = flat[start : start + CHUNK_BYTES]
+                    self._staging.bytes[end : end + part.nbytes] = part
+                    end += part.nbytes
+                    if end - sent >= CHUNK_BYTES:
+                        self._send(tensor, sent, end)
+                        sent = end
             padded_end = offset + tensor.size_bytes(choice.shapes[tensor.name])
             if padded_end > end:
                 self._staging.bytes[end:padded_end] = 0
-            if padded_end > offset:
-                size_bytes = padded_end - offset
-                cuda.copy_to_device(address, self._staging.address + offset, size_bytes, self._stream)
+            if padded_end > sent:
+                self._send(tensor, sent, padded_end)
+
+    def _send(self, tensor: EngineTensor, start: int, end: int) -> None:
+        """Start the copy of a part of the staging to where it belongs on the device."""
+        address = self._addresses[tensor.name] + start - self._offsets[tensor.name]
+        cuda.copy_to_device(address, self._staging.address + start, end - start, self._stream)
 
     def _set_shapes(self, lane: Lane, key: Key, choice: Choice) -> None:
         if lane.key == key and not self._hosts:

@@ -65,7 +65,7 @@ def read_tensors(module: ModuleType, engine: Any) -> tuple[EngineTensor, ...]:
         dtype = DTYPES.get(type_name)
         if dtype is None:
             raise InvalidConfig(f"its tensor {name!r} is of type {type_name}, which does not travel")
-        if engine.get_tensor_vectorized_dim(name) != -1:
+        if engine.get_tensor_vectorized_dim(name, 0) != -1:
             raise InvalidConfig(f"its tensor {name!r} has a vectorized layout; build it with linear inputs and outputs")
         found.append(
             EngineTensor(
