@@ -203,6 +203,20 @@ def test_stop_lets_the_last_answers_out(bench):
     assert client.receive()[0].id == accepted
 
 
+def test_answers_on_their_way_survive_the_end(bench):
+    """Answers that were sent but not read when the router is stopped still reach their client."""
+    count = 20
+    worker = bench.worker()
+    client = bench.client(rcvhwm=1, rcvbuf=4096)
+    asked = {client.ask(bytes(256 * 1024)) for _ in range(count)}
+    worker.serve(count)
+    bench.router.tell(control.GateSet("a", False, 2))
+    bench.router.expect(control.TenantIsEmpty)
+    bench.router.tell(control.Stop())
+    assert {client.receive()[0].id for _ in range(count)} == asked
+    assert bench.router.wait_exit() == ExitCode.OK
+
+
 def test_a_closed_channel_ends_the_router(bench):
     """A router whose supervisor is gone does not live on."""
     bench.router.channel.close()

@@ -29,7 +29,7 @@ MAX_PARKED = 16_384
 """Most answers of one tenant that wait for slow readers; their bytes are bounded by those of its queue."""
 MAX_RETRIED = 64
 """Slow readers that are tried in one go."""
-LINGER_S = 1.0
+LINGER_S = 2.0
 """How long answers that libzmq holds may take to leave after an endpoint was closed."""
 
 

@@ -41,8 +41,8 @@ RESEND_GRACE_S = 1.0
 MAX_RESULT_MESSAGES = 8
 MAX_ANSWERS = 16
 """How much of workers' results is taken in one turn of the loop: a turn is what a request of a quiet tenant waits."""
-STOP_PATIENCE_S = 3.0
-"""How long the last answers may take after Stop; the supervisor's own patience is longer."""
+STOP_PATIENCE_S = 2.5
+"""How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
 
 
 class RouterLoop:
