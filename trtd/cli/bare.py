@@ -97,7 +97,8 @@ def _share(args: argparse.Namespace, index: int, slots: int) -> Loop:
 
 
 def _settings(args: argparse.Namespace) -> WorkerSettings:
-    config = loading.load(sources(args)).config
+    # `args.model` is the model to measure, not a flag of `serve`.
+    config = loading.load(sources(argparse.Namespace(config=args.config))).config
     if args.tenant not in config.tenants:
         raise Usage(f"no tenant {args.tenant!r} is configured; there are: {', '.join(config.tenants) or 'none'}")
     return worker_settings(config, args.tenant, replica=0, generation=0, log_format="console")

@@ -232,6 +232,13 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "doctor",
+        "look at GPU, driver, TensorRT and configured plans, and say what to do",
+        handler="doctor:doctor",
+        renderer="doctor:show",
+        arguments=(_CONFIG, _JSON),
+    ),
+    Command(
         "demo",
         "show the daemon at work: three tenants, a killed worker, no lost request",
         handler="demo:demo",

@@ -115,6 +115,16 @@ class Injector:
             self._launch(fault, 1, 1)
             self._stream.synchronize()
 
+    def run_nothing(self) -> None:
+        """A kernel that ends at once: whether kernels run at all.
+
+        Raises:
+            trtd.runtime.cuda.CudaError: they do not.
+        """
+        self._flag.bytes.view(np.uint32)[0] = 1
+        self._launch("endless_kernel", 1, 1)
+        self._stream.synchronize()
+
     def _launch(self, name: str, blocks: int, threads: int) -> None:
         function = cuda.call(driver.cuModuleGetFunction, self._module, name.encode())
         value = ctypes.c_uint64(self._flag.address)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from trtd.engine.compatibility import Flavour
+from trtd.engine.compatibility import LINUX_X86_64, Flavour
 from trtd.errors import InvalidConfig
 from trtd.wire.tensorrt import TensorRTSettings
 
@@ -95,3 +96,9 @@ def preload(flavour: Flavour, directory: Path) -> None:
             ctypes.CDLL(str(found[0]), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise InvalidConfig(f"{found[0]} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def platform_tag(flavour: Flavour) -> bytes | None:
+    """The tag that plans for this host have; None where that is not known."""
+    is_known = flavour is not Flavour.RTX and (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    return LINUX_X86_64 if is_known else None

@@ -13,7 +13,7 @@ import numpy as np
 from trtd.core.memory_plan import MemoryPlan, refuse
 from trtd.engine.compatibility import Installed, incompatibility
 from trtd.engine.header import PlanHeader, read_header
-from trtd.errors import InvalidConfig, OutOfMemory
+from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
 from trtd.runtime import cuda
 from trtd.runtime.protocol import Arrays
 from trtd.runtime.tensorrt.engine import Engine, Needs
@@ -44,7 +44,11 @@ class TensorRTModel:
         """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
         what = f"model {self._settings.name!r} {self._settings.version}"
         slot = TensorRTSlot(self._session, self._engine, self._needs, what)
-        slot.warm_up(self.warm_up_inputs())
+        try:
+            slot.warm_up(self.warm_up_inputs())
+        except TrtdError:
+            slot.close()
+            raise
         return slot
 
     def warm_up_inputs(self) -> Sequence[Arrays]:

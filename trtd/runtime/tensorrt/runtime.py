@@ -6,11 +6,10 @@ and allocator are set once, before anything is deserialized.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from trtd.core.watermark import LedgerState, Watermarks
-from trtd.engine.compatibility import LINUX_X86_64, Flavour, Installed
+from trtd.engine.compatibility import Flavour, Installed
 from trtd.errors import InvalidConfig
 from trtd.observe import get_logger
 from trtd.runtime import cuda
@@ -18,7 +17,7 @@ from trtd.runtime.injection import Injector
 from trtd.runtime.protocol import RuntimeInfo
 from trtd.runtime.tensorrt.allocator import DeviceMemory, make_allocator
 from trtd.runtime.tensorrt.judge import judge
-from trtd.runtime.tensorrt.loading import find_package
+from trtd.runtime.tensorrt.loading import find_package, platform_tag
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
@@ -146,9 +145,3 @@ class TensorRTRuntime:
 def tell_defect(error: BaseException) -> None:
     """Something went wrong inside a callback, where nothing may be raised."""
     log.error("tensorrt.callback_failed", error=f"{type(error).__name__}: {error}")
-
-
-def platform_tag(flavour: Flavour) -> bytes | None:
-    """The tag that plans for this host have; None where that is not known."""
-    is_known = flavour is not Flavour.RTX and (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    return LINUX_X86_64 if is_known else None
