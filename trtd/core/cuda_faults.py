@@ -229,6 +229,7 @@ _LIBRARIES = re.compile(r"expecting library version (\S+) got (\S+?),? ")
 _PLAN_TEXTS: tuple[tuple[str, TextKind, str], ...] = (
     ("Requested size was", TextKind.MEMORY, ""),
     ("Error Code 2: OutOfMemory", TextKind.MEMORY, ""),
+    ("IOutputAllocator returned nullptr", TextKind.MEMORY, ""),
     ("header.magicTag", TextKind.DAMAGED, "it is no plan of this flavour of TensorRT"),
     ("header.size == blobSize", TextKind.DAMAGED, "it is truncated, or has bytes behind its end"),
     ("header.pad == expectedPlatformTag", TextKind.PLATFORM, "it was built for another platform"),

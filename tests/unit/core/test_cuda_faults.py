@@ -50,6 +50,10 @@ def test_out_of_memory_and_absence_are_not_sticky():
 
 ILLEGAL = "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
 NO_MEMORY = "IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory (Requested size was 3152128 bytes.)"
+NO_OUTPUT = (
+    "IExecutionContext::enqueueV3: Error Code 5: API Usage Error (IOutputAllocator returned nullptr for allocation "
+    "request of 512 bytes.)"
+)
 WRONG_SHAPE = (
     "IExecutionContext::setInputShape: Error Code 3: API Usage Error (Parameter check failed, condition: "
     "engineDims.d[i] == dims.d[i]. Static dimension mismatch while setting input shape.)"
@@ -79,6 +83,7 @@ RECORDED = [
     ("Error Code 1: Myelin ([myelin_graph.h:1134] Platform (Cuda) error)", TextKind.CUDA, 0),
     (NO_MEMORY, TextKind.MEMORY, 2),
     (WRONG_SHAPE, TextKind.USAGE, 0),
+    (NO_OUTPUT, TextKind.MEMORY, 2),
     ("Error Code 1: Serialization (Serialization assertion header.size == blobSize failed.)", TextKind.DAMAGED, 0),
     ("Error Code 1: Serialization (assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.)", TextKind.DAMAGED, 0),
     ("Error Code 1: Serialization (assertion header.pad == expectedPlatformTag failed.)", TextKind.PLATFORM, 0),
