@@ -155,3 +155,24 @@ def test_a_worker_over_its_memory_limit_leaves_and_is_replaced(make_daemon):
         daemon.wait_event("worker.exited", tenant="a", generation=worker["generation"], cause="out_of_memory")
         client.infer("echo", {"x": row()}, timeout=20)
     assert daemon.worker("b")["restarts"] == 0
+
+
+def test_the_router_is_restarted_as_its_own_section_says(make_daemon):
+    """The delay before a router that dies again and again is restarted is that of [router.restart]."""
+    daemon = make_daemon(router={"restart": {"base_s": 0.001, "cap_s": 0.001, "healthy_after_s": 60.0}}).start()
+    daemon.wait_ready()
+    for count in range(1, 4):
+        daemon.kill_router()
+        daemon.wait_event("router.became_ready", count=count + 1)
+    assert daemon.events("router.exited")[-1]["restart_in_s"] <= 0.002
+
+
+def test_a_stopped_router_is_replaced_after_the_patience_of_its_own_section(make_daemon):
+    """SIGSTOP of the router is noticed after [router.health] beat_s, and the next one serves."""
+    daemon = make_daemon(router={"health": {"beat_s": 0.5}}).start()
+    daemon.wait_ready()
+    daemon.kill_router(signal.SIGSTOP)
+    exited = daemon.wait_event("router.exited", cause="beat_missed")
+    assert exited["message"] == "gave no life sign for 0.5 s"
+    with daemon.client() as client:
+        client.infer("echo", {"x": row()}, timeout=20)

@@ -130,14 +130,19 @@ class Restart(_Section):
 
 
 class RouterRestart(Restart):
-    """When a dead router is started again. It holds no model and every tenant waits for it: little patience."""
+    """When a dead router is started again.
+
+    It holds no model and every tenant waits for it: sooner than a worker, and for ever. One that dies at each start
+    uses the budget up within the window, and then drains no longer wait for it.
+    """
 
     reload: ClassVar[Reload] = Reload.DAEMON
 
     base_s: Seconds = Field(0.02, description="delay before the second restart; it doubles from there")
-    cap_s: Seconds = Field(1.0, description="longest delay")
+    cap_s: Seconds = Field(0.25, description="longest delay")
+    healthy_after_s: Seconds = Field(5.0, description="a process ready for so long counts as sound again")
     budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        1000, description="deaths in a window that are still restarted; one more is quarantine"
+        120, description="deaths in a window that are still restarted; one more is quarantine"
     )
     probe_after_s: SecondsOrZero = Field(5.0, description="quarantine ends with a trial after so long; 0: never")
 
@@ -160,6 +165,10 @@ class RouterHealth(Health):
     """Patience with the router."""
 
     reload: ClassVar[Reload] = Reload.DAEMON
+
+    warmup_s: Seconds = Field(20.0, description="from the first word to ready; opening the sockets is part of it")
+    beat_s: Seconds = Field(2.0, description="longest silence")
+    drain_s: Seconds = Field(5.0, description="for one that is replaced: until its last answer")
 
 
 class Router(_Section):

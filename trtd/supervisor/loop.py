@@ -29,8 +29,7 @@ from trtd.core.fleet import (
     TimePassed,
 )
 from trtd.core.ids import TenantName, WorkerKey
-from trtd.core.lifecycle import Child, Timeouts
-from trtd.core.restarts import RestartPolicy
+from trtd.core.lifecycle import Child
 from trtd.errors import Blame
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation
@@ -43,14 +42,6 @@ from trtd.supervisor.spawn import ChildOrder
 from trtd.supervisor.status import About, make_status
 from trtd.wire.settings import TenantEndpoint
 from trtd.wire.status import Status
-
-ROUTER_TIMEOUTS = Timeouts(warmup_s=20.0, beat_s=2.0, drain_s=5.0)
-ROUTER_RESTARTS = RestartPolicy(
-    base_s=0.02, cap_s=0.25, healthy_after_s=5.0, budget=120, window_s=60.0, probe_after_s=5.0
-)
-"""Every tenant needs the router, so it is started again sooner than a worker, and tried again for ever.
-
-One that dies at each start uses its budget up within a minute, and drains no longer wait for it."""
 
 log = observe.get_logger()
 
@@ -76,7 +67,7 @@ class Supervisor:
         memory_limits: str = "",
     ) -> None:
         self.plan = plan
-        self.fleet = Fleet(ROUTER_TIMEOUTS, ROUTER_RESTARTS)
+        self.fleet = Fleet(plan.router_timeouts, plan.router_restarts)
         self.facts = Facts()
         self.stopped = asyncio.Event()
         self._loop = loop

@@ -8,6 +8,8 @@ from trtd.config.load import Loaded
 from trtd.config.model import Config
 from trtd.core.fleet import ROUTER, TenantSpec
 from trtd.core.ids import WorkerKey
+from trtd.core.lifecycle import Timeouts
+from trtd.core.restarts import RestartPolicy
 from trtd.supervisor import settings
 from trtd.supervisor.peers import Roles
 from trtd.supervisor.spawn import ChildOrder
@@ -37,6 +39,16 @@ class Plan:
     def config(self) -> Config:
         """The configuration itself."""
         return self.loaded.config
+
+    @property
+    def router_timeouts(self) -> Timeouts:
+        """Patience with the router."""
+        return settings.timeouts(self.config.router.health)
+
+    @property
+    def router_restarts(self) -> RestartPolicy:
+        """When a dead router is started again."""
+        return settings.restart_policy(self.config.router.restart)
 
     def router_order(self, generation: int) -> ChildOrder:
         """How one life of the router is started."""

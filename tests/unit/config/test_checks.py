@@ -34,7 +34,7 @@ def tcp(tenant: str, listen: str) -> str:
             MODEL + "[tenants.a.restart]\nbase_s = 60",
             "4: tenants.a.restart.base_s: must be at most restart.cap_s (30.0), not 60.0",
         ),
-        ("router.restart.base_s = 2", "1: router.restart.base_s: must be at most restart.cap_s (1.0), not 2.0"),
+        ("router.restart.base_s = 2", "1: router.restart.base_s: must be at most restart.cap_s (0.25), not 2.0"),
         (
             MODEL + "[tenants.a.health]\nbeat_s = 0.1",
             "4: tenants.a.health.beat_s: must be at least twice daemon.beat_every_s (0.2), not 0.1",
