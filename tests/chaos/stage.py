@@ -133,8 +133,8 @@ class Stage(Daemon):
         self.log = Log(self.log_file)
 
     def configure(self, tenants: Mapping[str, Any], **sections: Any) -> None:
-        """As the daemon's own, with patience for the router."""
-        super().configure(tenants, **{"router": {"health": PATIENT}, **sections})
+        """As the daemon's own; the router is given the same patience and the same restarts as the tenants."""
+        super().configure(tenants, **{"router": {"health": PATIENT, "restart": RESTART_AT_ONCE}, **sections})
 
     def generations(self) -> dict[str, int]:
         """Of each tenant's worker."""
