@@ -23,7 +23,7 @@ HANDSHAKE_TIMEOUT_MS = 2000
 ZERO_COPY_BYTES = 256 * 1024
 """Frames from this size on are sent from their own memory; below it, a copy is cheaper than pyzmq's bookkeeping."""
 RECONNECT_MS = 1
-RECONNECT_MAX_MS = 100
+RECONNECT_MAX_MS = 20
 
 OPTIONS = {
     zmq.LINGER: 0,
