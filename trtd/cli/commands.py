@@ -16,9 +16,6 @@ from trtd.errors import ErrorCode, StatusExitCode
 from trtd.wire.operator import OPERATOR_COMMANDS, Role
 from trtd.wire.tensorrt import FAULTS
 
-Handler = Callable[[argparse.Namespace], Any]
-Renderer = Callable[[Any, argparse.Namespace], int]
-
 
 @dataclass(frozen=True, slots=True)
 class Argument:

@@ -155,10 +155,6 @@ class DeviceLedger:
         self._update()
         return size_bytes
 
-    def size_of(self, address: int) -> int | None:
-        """Size in bytes of a held block; None for an address that is not held."""
-        return self._blocks.get(address)
-
     def state(self) -> LedgerState:
         """The figures at this instant."""
         return LedgerState(
