@@ -196,6 +196,7 @@ class Supervisor:
             runtime_dir=self.plan.config.daemon.runtime_dir,
             memory_limits=self._memory_limits,
             endpoints=self.endpoints,
+            tables={name: plan.config.tenants[name] for name, plan in self._plan_of.items()},
         )
         return make_status(self.fleet, self.facts, about, now=self._loop.time(), wall=datetime.now(UTC), only=only)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from trtd.config.model import Tenant as TenantTable
 from trtd.core.faults import Fault
 from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant
 from trtd.core.lifecycle import IN_SERVICE, Child, State
@@ -19,6 +20,7 @@ from trtd.wire.status import (
     CounterStatus,
     DaemonStatus,
     DeviceStatus,
+    EngineStatus,
     FaultStatus,
     ModelStatus,
     RecentStatus,
@@ -29,6 +31,8 @@ from trtd.wire.tensorrt import DeviceReport
 
 ISOLATION = "process"
 """The only tier without a GPU: a worker process of its own for each tenant and replica."""
+UNSIGNED = "unsigned"
+"""The only word about an engine's signature so far: none is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class About:
         runtime_dir: of all sockets.
         memory_limits: how limits are enforced, or why not by cgroup.
         endpoints: by tenant.
+        tables: the configuration of each tenant.
     """
 
     pid: int
@@ -52,6 +57,7 @@ class About:
     runtime_dir: str
     memory_limits: str
     endpoints: dict[str, TenantEndpoint]
+    tables: dict[str, TenantTable]
 
 
 def make_status(
@@ -98,6 +104,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
     seen = facts.tenant(name, now)
     children = [fleet.children[worker] for _, worker in sorted(tenant.workers.items())]
     endpoint = about.endpoints.get(name)
+    table = about.tables.get(name)
     newest = _newest_described(children, facts)
     health = _health(tenant, children, seen)
     return TenantStatus(
@@ -122,7 +129,21 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         address=endpoint.address if endpoint else "",
         tcp_address=endpoint.tcp_address if endpoint else None,
         isolation=ISOLATION,
+        placement=_placement(table) if table else "",
+        queue_limit=endpoint.limits.max_requests if endpoint else 0,
+        engines=_engines(table) if table else [],
     )
+
+
+def _placement(table: TenantTable) -> str:
+    return f"gpu {table.tensorrt.device}" if table.runtime.startswith("tensorrt") else "cpu"
+
+
+def _engines(table: TenantTable) -> list[EngineStatus]:
+    return [
+        EngineStatus(model=model.name or name, version=model.version, file=model.path, signature=UNSIGNED)
+        for name, model in table.models.items()
+    ]
 
 
 def _health(tenant: Tenant, children: list[Child], seen: TenantFacts) -> str:

@@ -39,6 +39,22 @@ class ModelStatus(TypedDict):
     is_batched: bool
 
 
+class EngineStatus(TypedDict):
+    """A file that the tenant's workers load and run.
+
+    Attributes:
+        model: name under which it is served.
+        version: likewise.
+        file: its path.
+        signature: `unsigned`: nobody vouches for the file, and whoever can write it decides what runs.
+    """
+
+    model: str
+    version: str
+    file: str
+    signature: str
+
+
 class DeviceStatus(TypedDict):
     """Device memory of one worker; see `trtd.wire.tensorrt.DeviceReport`, which has the same names."""
 
@@ -151,6 +167,9 @@ class TenantStatus(TypedDict):
         address: where clients of this host connect.
         tcp_address: where others do.
         isolation: what keeps the tenant apart: `process`.
+        placement: what its models run on: `cpu`, or `gpu N` for a device as the worker numbers them.
+        queue_limit: most requests that may wait or run.
+        engines: the configured files, also while no worker has loaded them.
     """
 
     name: str
@@ -171,6 +190,9 @@ class TenantStatus(TypedDict):
     address: str
     tcp_address: str | None
     isolation: str
+    placement: str
+    queue_limit: int
+    engines: list[EngineStatus]
 
 
 class DaemonStatus(TypedDict):
@@ -195,3 +217,17 @@ class Status(TypedDict):
     daemon: DaemonStatus
     router: ChildStatus
     tenants: list[TenantStatus]
+
+
+def summary(status: Status) -> str:
+    """The state of everything in one short line: for the last lines of `trtd status` and for the host's own tools."""
+    tenants, router = status["tenants"], status["router"]
+    ready = sum(tenant["health"] == "ready" for tenant in tenants)
+    rate = sum(tenant["recent"]["per_s"] for tenant in tenants)
+    parts = [f"{ready} of {len(tenants)} tenants ready, {rate:.4g} requests/s"]
+    parts += [f"{tenant['name']} {tenant['health']}" for tenant in tenants if tenant["health"] != "ready"]
+    if router["state"] != "ready":
+        parts.append(f"router {router['state']}")
+    if status["daemon"]["is_stopping"]:
+        parts.append("stopping")
+    return "; ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ import pytest
 
 from tests.support.supervision import NOW, make_child, make_fault
 from tests.unit.supervisor.test_totals import make_stats
+from trtd.config.model import Config
+from trtd.config.model import Tenant as TenantTable
 from trtd.core.faults import FaultKind
 from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant, TenantSpec
 from trtd.core.ids import TenantName
@@ -18,12 +21,13 @@ from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
 from trtd.supervisor.exposition import exposition, families
 from trtd.supervisor.facts import Facts
+from trtd.supervisor.settings import tenant_endpoint
 from trtd.supervisor.status import About, make_status
 from trtd.supervisor.totals import COUNTERS
 from trtd.wire import status as schema
 from trtd.wire.messages import ModelDescription
 
-ABOUT = About(1, "1.2.3", NOW - 60, ("/etc/trtd/trtd.toml",), "/run/trtd", "cgroup /x", {})
+ABOUT = About(1, "1.2.3", NOW - 60, ("/etc/trtd/trtd.toml",), "/run/trtd", "cgroup /x", {}, {})
 WALL = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -165,3 +169,14 @@ def test_metrics_have_their_names_and_labels():
         "trtd_router_restarts_total",
     ):
         assert line in text
+
+
+def test_what_runs_where_is_known_before_a_worker_is():
+    """Placement, queue limit and the configured files are told from the configuration, and that nothing is signed."""
+    table = TenantTable(models={"m": {"path": "/srv/m.plan"}}, runtime="tensorrt", tensorrt={"device": 1})
+    config = Config(tenants={"a": table.model_dump()})
+    about = dataclasses.replace(ABOUT, tables=config.tenants, endpoints={"a": tenant_endpoint(config, "a")})
+    record = make_status(make_fleet(State.STARTING), make_facts(), about, now=NOW, wall=WALL)
+    (tenant,) = record["tenants"]
+    assert (tenant["placement"], tenant["isolation"], tenant["queue_limit"]) == ("gpu 1", "process", 1024)
+    assert tenant["engines"] == [{"model": "m", "version": "1", "file": "/srv/m.plan", "signature": "unsigned"}]
