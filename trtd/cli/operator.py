@@ -64,8 +64,7 @@ def call(
         CommandFailed: the daemon refused, or failed; its `cause` is the typed error.
     """
     path = addresses.operator_path(runtime_dir)
-    told = {name: value for name, value in args.items() if value is not None}
-    line = json.dumps({"v": OPERATOR_VERSION, "command": command, "args": told}).encode() + b"\n"
+    line = command_line(command, args)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(ANSWER_TIMEOUT_S)
         _connect(sock, path)
@@ -73,9 +72,9 @@ def call(
             sock.sendall(line)
             with sock.makefile("rb") as lines:
                 while True:
-                    answer = _parse(lines.readline(MAX_ANSWER_BYTES), path)
+                    answer = parse_answer(lines.readline(MAX_ANSWER_BYTES), path)
                     if "progress" not in answer:
-                        return _result(answer)
+                        return result_of(answer)
                     if on_progress is not None:
                         on_progress(answer["progress"])
         except TimeoutError:
@@ -99,7 +98,19 @@ def _connect(sock: socket.socket, path: str) -> None:
         raise Usage(f"{path} cannot be connected to: {error.strerror or error}") from None
 
 
-def _parse(line: bytes, path: str) -> dict[str, Any]:
+def command_line(command: str, args: dict[str, Any]) -> bytes:
+    """The line that gives a command; arguments that are None are left out."""
+    told = {name: value for name, value in args.items() if value is not None}
+    return json.dumps({"v": OPERATOR_VERSION, "command": command, "args": told}).encode() + b"\n"
+
+
+def parse_answer(line: bytes, path: str) -> dict[str, Any]:
+    """One line of the daemon at `path`: progress or the last one.
+
+    Raises:
+        trtd.errors.Unreachable: there is no line any more.
+        trtd.errors.Malformed: the line is none of the protocol.
+    """
     if not line:
         raise Unreachable(f"the daemon at {path} went away before it answered")
     try:
@@ -111,7 +122,12 @@ def _parse(line: bytes, path: str) -> dict[str, Any]:
     return answer
 
 
-def _result(answer: dict[str, Any]) -> dict[str, Any]:
+def result_of(answer: dict[str, Any]) -> dict[str, Any]:
+    """What the last line holds.
+
+    Raises:
+        CommandFailed: it is an error.
+    """
     if "ok" in answer:
         result: dict[str, Any] = answer["ok"]
         return result
