@@ -20,7 +20,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def daemon():
-    with Daemon({"a": tenant()}, metrics={"listen": f"127.0.0.1:{free_port()}"}) as daemon:
+    with Daemon({"a": tenant()}, health={"listen": f"127.0.0.1:{free_port()}"}) as daemon:
         daemon.start()
         daemon.wait_ready()
         yield daemon

@@ -20,7 +20,8 @@ def make_child(name: str = "a/0", **changes: Any) -> ChildStatus:
 
 def make_tenant(name: str = "a", **changes: Any) -> TenantStatus:
     tenant: dict[str, Any] = {
-        "name": name, "phase": "serving", "health": "ready", "is_ready": True, "gate": "open", "is_available": True,
+        "name": name, "phase": "serving", "health": "ready", "is_ready": True, "is_required": True, "gate": "open",
+        "is_available": True,
         "reason": "", "runtime": "onnxruntime 1", "models": [], "workers": [make_child(f"{name}/0")], "queued": 4,
         "leased": 5, "held_bytes": 6, "counters": CounterStatus(
             accepted=0, answered=0, failed=0, refused=0, resent=0, replayed=0, expired=0, stale=0, abandoned=0
@@ -37,6 +38,7 @@ def make_status(*tenants: TenantStatus, health: str | None = None) -> Status:
         v=1,
         at="2026-01-01T00:00:00.000Z",
         health=health or ("ready" if is_ready else "degraded"),
+        is_ready=is_ready,
         daemon={
             "pid": 7, "version": "0.1.0", "started_at": "2026-01-01T00:00:00.000Z", "uptime_s": 90.0,
             "is_stopping": False, "config_files": [], "runtime_dir": "/run/trtd", "memory_limits": "",

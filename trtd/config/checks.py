@@ -29,7 +29,7 @@ IPC = "ipc://"
 
 def cross_problems(config: Config) -> list[Problem]:
     """Everything in the configuration that does not fit together."""
-    problems = [*_metrics(config), *_socket_paths(config), *_tcp_addresses(config)]
+    problems = [*_health(config), *_socket_paths(config), *_tcp_addresses(config)]
     problems.extend(_restart(("router", "restart"), config.router.restart.base_s, config.router.restart.cap_s))
     problems.extend(_beat(("router", "health"), config.router.health.beat_s, config))
     for name, tenant in config.tenants.items():
@@ -81,14 +81,14 @@ def _beat(path: KeyPath, beat_s: float, config: Config) -> Iterator[Problem]:
         yield Problem((*path, "beat_s"), f"must be at least twice daemon.beat_every_s ({least}), not {beat_s}")
 
 
-def _metrics(config: Config) -> Iterator[Problem]:
-    listen = config.metrics.listen
+def _health(config: Config) -> Iterator[Problem]:
+    listen = config.health.listen
     if listen.startswith("unix:"):
         length = len(os.fsencode(listen.removeprefix("unix:")))
         if length > MAX_SOCKET_PATH_BYTES:
-            yield Problem(("metrics", "listen"), f"its path has {length} bytes and may have {MAX_SOCKET_PATH_BYTES}")
+            yield Problem(("health", "listen"), f"its path has {length} bytes and may have {MAX_SOCKET_PATH_BYTES}")
     elif listen and not _is_port(listen):
-        yield Problem(("metrics", "listen"), f"the port must be from 1 to 65535, not {listen.rpartition(':')[2]}")
+        yield Problem(("health", "listen"), f"the port must be from 1 to 65535, not {listen.rpartition(':')[2]}")
 
 
 def _socket_paths(config: Config) -> Iterator[Problem]:

@@ -187,14 +187,22 @@ class Router(_Section):
     restart: RouterRestart = Field(default_factory=RouterRestart)
 
 
-class Metrics(_Section):
-    """The Prometheus endpoint."""
+class DaemonHealth(_Section):
+    """Where probes and Prometheus ask, and when the daemon itself counts as failed."""
 
     listen: Annotated[
         str,
         StringConstraints(pattern=r"^(|127\.0\.0\.1:[0-9]{1,5}|\[::1\]:[0-9]{1,5}|unix:/[^\x00]+)$"),
         Expect('"" for none, "127.0.0.1:PORT", "[::1]:PORT" or "unix:/PATH" (loopback and unix sockets only)'),
-    ] = Field("", description="where it listens; empty: off")
+    ] = Field("", description="where HTTP answers /live, /ready, /ready/TENANT and /metrics; empty: off")
+    give_up_after_s: SecondsOrZero = Field(
+        60.0,
+        description="a router that cannot be kept up for so long ends the daemon (exit code 69), so that its host"
+        " starts it anew; 0: never",
+    )
+    give_up_without_tenants: bool = Field(
+        default=False, description="whether the same goes when no required tenant can serve for so long"
+    )
 
 
 class Probe(_Section):
@@ -329,6 +337,9 @@ class Tenant(_Section):
     runtime: Literal["onnxruntime", "tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx", "scripted"] = (
         Field("onnxruntime", description="what runs the models; scripted is for tests")
     )
+    required: Annotated[bool, Reload.LIVE] = Field(
+        default=True, description="whether the daemon counts as ready only while this tenant is"
+    )
     replicas: Annotated[int, Field(ge=1, le=64), Reload.LIVE] = Field(1, description="worker processes")
     slots: Annotated[int, Field(ge=1, le=64)] = Field(1, description="batches run at a time in one worker")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="threads of the runtime inside one run")
@@ -359,5 +370,5 @@ class Config(_Section):
     daemon: Daemon = Field(default_factory=Daemon)
     operators: Operators = Field(default_factory=Operators)
     router: Router = Field(default_factory=Router)
-    metrics: Metrics = Field(default_factory=Metrics)
+    health: DaemonHealth = Field(default_factory=DaemonHealth)
     tenants: dict[Name, Tenant] = Field(default_factory=dict, description="the tenants, by name")

@@ -86,7 +86,7 @@ class _Daemon:
             Commands(supervisor, self.reload).handlers(),
             lambda: supervisor.plan.roles,
         )
-        metrics = MetricsServer(config.metrics.listen, supervisor)
+        metrics = MetricsServer(config.health.listen, supervisor)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, shutdown.request, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)

@@ -84,6 +84,7 @@ def make_status(
         v=STATUS_VERSION,
         at=_iso(wall),
         health="ready" if is_healthy else "degraded",
+        is_ready=router.state is State.READY and all(t["is_ready"] for t in tenants if t["is_required"]),
         daemon=DaemonStatus(
             pid=about.pid,
             version=about.version,
@@ -112,6 +113,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         phase=str(tenant.phase),
         health=health,
         is_ready=health in {"ready", "degraded"} and fleet.children[ROUTER].state is State.READY,
+        is_required=table.required if table else False,
         gate="open" if seen.is_open else "closed",
         is_available=seen.is_available,
         reason=seen.reason,

@@ -153,6 +153,7 @@ class TenantStatus(TypedDict):
         `degraded` (some), `waiting` (none now, one is expected), `unavailable`, or the phase
             where it is not `serving`.
         is_ready: whether a request would be taken and run now.
+        is_required: whether the daemon counts as ready only while this tenant is.
         gate: `open` or `closed`.
         is_available: whether a worker can be expected.
         reason: why not.
@@ -176,6 +177,7 @@ class TenantStatus(TypedDict):
     phase: str
     health: str
     is_ready: bool
+    is_required: bool
     gate: str
     is_available: bool
     reason: str
@@ -209,11 +211,22 @@ class DaemonStatus(TypedDict):
 
 
 class Status(TypedDict):
-    """The whole record. `health` is `ready` when all tenants are, else `degraded`."""
+    """The whole record.
+
+    Attributes:
+        v: `STATUS_VERSION`.
+        at: when it was made.
+        health: `ready` when the router and all tenants are, else `degraded`.
+        is_ready: whether every required tenant would take and run a request now.
+        daemon: the supervisor.
+        router: its child in front.
+        tenants: by name.
+    """
 
     v: int
     at: str
     health: str
+    is_ready: bool
     daemon: DaemonStatus
     router: ChildStatus
     tenants: list[TenantStatus]

@@ -59,10 +59,10 @@ def tcp(tenant: str, listen: str) -> str:
         (CURVE + tcp("a", "*:0"), "5: tenants.a.tcp.listen: the port must be from 1 to 65535, not 0"),
         (CURVE + tcp("a", "10.0.0.256:9"), "5: tenants.a.tcp.listen: 10.0.0.256 is no address"),
         (CURVE + tcp("a", "[:::]:9"), "5: tenants.a.tcp.listen: [:::] is no address"),
-        ('metrics.listen = "[::1]:65536"', "1: metrics.listen: the port must be from 1 to 65535, not 65536"),
+        ('health.listen = "[::1]:65536"', "1: health.listen: the port must be from 1 to 65535, not 65536"),
         (
-            f'metrics.listen = "unix:/{"x" * 107}"',
-            "1: metrics.listen: its path has 108 bytes and may have 107",
+            f'health.listen = "unix:/{"x" * 107}"',
+            "1: health.listen: its path has 108 bytes and may have 107",
         ),
         (
             MODEL + '[tenants.a]\nallow_users = ["alice", "1234", "*", "eve"]',
@@ -89,7 +89,7 @@ def test_what_does_not_fit_together_is_told(config_dir, toml, problem):
         MODEL + '[tenants.b]\nmodels.m.path = "m"',
         MODEL + "[tenants.a.health]\nbeat_s = 0.2",
         CURVE + tcp("a", "10.0.0.1:5000") + tcp("b", "10.0.0.2:5000") + tcp("c", "*:5001"),
-        f'metrics.listen = "unix:/{"x" * 106}"',
+        f'health.listen = "unix:/{"x" * 106}"',
         'operators.viewer_users = ["4294967294", "0"]',
     ],
 )

@@ -18,7 +18,7 @@ from trtd.config.environment import parse_value, variable
         ("TRTD_OPERATORS__VIEWER_USERS", '["alice", "1001"]', ("operators", "viewer_users"), ("alice", "1001")),
         ("TRTD_TENANTS__A__MODELS__M__VERSION", "2", ("tenants", "a", "models", "m", "version"), "2"),
         ("TRTD_ROUTER__SOCKET_MODE", "660", ("router", "socket_mode"), "660"),
-        ("TRTD_METRICS__LISTEN", "", ("metrics", "listen"), ""),
+        ("TRTD_HEALTH__LISTEN", "", ("health", "listen"), ""),
     ],
 )
 def test_a_variable_sets_a_key(config_dir, name, text, path, expected):

@@ -14,7 +14,7 @@ MODE = 'must be permission bits as an octal string, such as "0660"'
 ACCOUNTS = 'must be an array of strings that are not empty, such as ["alice", "1000"]'
 LISTEN = 'must be "" for none, "127.0.0.1:PORT", "[::1]:PORT" or "unix:/PATH" (loopback and unix sockets only)'
 LEVEL = 'must be one of "debug", "info", "warning", "error"'
-TABLES = "version, log, daemon, operators, router, metrics, tenants"
+TABLES = "version, log, daemon, operators, router, health, tenants"
 HUGE_BUDGET = "router.restart.budget = 0x" + "f" * 5000
 HUGE_JITTER = "router.restart.jitter = 0x" + "f" * 5000
 VERSION = "this trtd reads version 1 of the configuration"
@@ -53,7 +53,7 @@ VERSION = "this trtd reads version 1 of the configuration"
         (HUGE_JITTER, "1: router.restart.jitter", f"{JITTER}, not a number of 20000 bits"),
         # Patterns and choices.
         ("router.socket_mode = '999'", "1: router.socket_mode", f'{MODE}, not "999"'),
-        ("metrics.listen = '0.0.0.0:9'", "1: metrics.listen", f'{LISTEN}, not "0.0.0.0:9"'),
+        ("health.listen = '0.0.0.0:9'", "1: health.listen", f'{LISTEN}, not "0.0.0.0:9"'),
         ("log.level = 'warn'", "1: log.level", f'{LEVEL}, not "warn", did you mean "warning"?'),
         ("log.format = 'xml'", "1: log.format", 'must be one of "auto", "console", "json", not "xml"'),
         ("log.format = 5", "1: log.format", 'must be one of "auto", "console", "json", not 5'),

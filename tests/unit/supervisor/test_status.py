@@ -180,3 +180,18 @@ def test_what_runs_where_is_known_before_a_worker_is():
     (tenant,) = record["tenants"]
     assert (tenant["placement"], tenant["isolation"], tenant["queue_limit"]) == ("gpu 1", "process", 1024)
     assert tenant["engines"] == [{"model": "m", "version": "1", "file": "/srv/m.plan", "signature": "unsigned"}]
+
+
+@pytest.mark.parametrize(
+    ("required", "router", "is_ready"),
+    [(True, State.READY, False), (False, State.READY, True), (False, State.BACKOFF, False)],
+)
+def test_the_daemon_is_ready_when_what_is_required_is(required, router, is_ready):
+    """A tenant that cannot serve takes the daemon's readiness away where it is required; without a router all goes."""
+    fleet = make_fleet(State.BACKOFF)
+    fleet.children[ROUTER] = make_child(router, name=ROUTER)
+    table = TenantTable(models={"m": {"path": "/srv/m.onnx"}}, required=required)
+    about = dataclasses.replace(ABOUT, tables={"a": table})
+    record = make_status(fleet, make_facts(is_available=False), about, now=NOW, wall=WALL)
+    assert (record["health"], record["is_ready"]) == ("degraded", is_ready)
+    assert record["tenants"][0]["is_required"] is required
