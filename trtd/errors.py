@@ -39,6 +39,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     MODEL_FAILED = "model_failed"
     WORKER_LOST = "worker_lost"
+    ARENA_UNKNOWN = "arena_unknown"
     UNREACHABLE = "unreachable"
     INVALID_CONFIG = "invalid_config"
     USAGE = "usage"
@@ -99,6 +100,9 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
     ),
     ErrorCode.WORKER_LOST: ErrorTraits(
         Blame.TENANT, True, "The workers that held this request died; send again, and look at `trtd status`."
+    ),
+    ErrorCode.ARENA_UNKNOWN: ErrorTraits(
+        Blame.CLIENT, True, "Offer the shared memory again, or send the tensors in frames."
     ),
     ErrorCode.UNREACHABLE: ErrorTraits(Blame.DAEMON, True, "Start the daemon, or check the address of its socket."),
     ErrorCode.INVALID_CONFIG: ErrorTraits(Blame.TENANT, False, "Correct the configuration as the message says."),
@@ -227,6 +231,12 @@ class WorkerLost(TrtdError):
     code = ErrorCode.WORKER_LOST
 
 
+class ArenaUnknown(TrtdError):
+    """A request names shared memory that the daemon does not have, or not from this client."""
+
+    code = ErrorCode.ARENA_UNKNOWN
+
+
 class Unreachable(TrtdError):
     """No daemon answers at the address."""
 
@@ -265,8 +275,8 @@ BY_CODE: dict[ErrorCode, type[TrtdError]] = {
     kind.code: kind
     for kind in (
         Malformed, UnsupportedVersion, NotAllowed, UnknownModel, InvalidInput, UnsupportedDtype, TooLarge, Poisonous,
-        DeadlineExceeded, Overloaded, Draining, Unavailable, OutOfMemory, ModelFailed, WorkerLost, Unreachable,
-        InvalidConfig, Usage, Internal,
+        DeadlineExceeded, Overloaded, Draining, Unavailable, OutOfMemory, ModelFailed, WorkerLost, ArenaUnknown,
+        Unreachable, InvalidConfig, Usage, Internal,
     )
 }  # fmt: skip
 

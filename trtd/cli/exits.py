@@ -25,6 +25,7 @@ EXIT_CODES: dict[ErrorCode, int] = {
     ErrorCode.OUT_OF_MEMORY: ExitCode.TEMPORARY,
     ErrorCode.MODEL_FAILED: ExitCode.BAD_DATA,
     ErrorCode.WORKER_LOST: ExitCode.TEMPORARY,
+    ErrorCode.ARENA_UNKNOWN: ExitCode.TEMPORARY,
     ErrorCode.UNREACHABLE: ExitCode.UNAVAILABLE,
     ErrorCode.INVALID_CONFIG: ExitCode.BAD_CONFIG,
     ErrorCode.USAGE: ExitCode.USAGE,

@@ -127,6 +127,7 @@ class Ledger:
             tenant.poison.note(self._digest_of(request), request.lone_deaths, now, seconds)
         tenant.held_bytes -= request.payload_bytes
         request.payload = ()
+        request.memory = None
 
     def is_poisonous(self, tenant: Tenant, request: Request, now: float) -> bool:
         """Whether a waiting request is like one that was convicted after this one arrived."""

@@ -64,6 +64,7 @@ class Request:
         is_suspect: a worker died while it held this one; it runs apart from the others until it is answered.
         digest: fingerprint of its payload, empty until one is needed.
         is_answered: its client got the one answer. A lease may outlive that (a ghost): its worker is still at it.
+        memory: opaque: what has to live as long as the payload is needed, and is let go with it.
     """
 
     id: RequestId
@@ -84,6 +85,7 @@ class Request:
     is_suspect: bool = False
     digest: bytes = b""
     is_answered: bool = False
+    memory: Any = None
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from trtd.core.admission import deadline_of
 from trtd.core.dispatch import Dispatcher, Request
 from trtd.core.ids import RequestId, TenantName
 from trtd.core.tenancy import Gate, Tenant
-from trtd.errors import ErrorCode, Malformed, NotAllowed, TrtdError, Unavailable, UnknownModel
+from trtd.errors import ArenaUnknown, ErrorCode, Malformed, NotAllowed, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
 from trtd.router.endpoints import Endpoint, Received
 from trtd.wire.codec import (
@@ -74,7 +74,9 @@ class Intake:
                 raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
             if not self._access.is_admitted(endpoint.tenant, owner):
                 raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
-            request_id, (message, frame_sizes) = self._memo.decode(header)
+            request_id, (message, frame_sizes, has_refs) = self._memo.decode(header)
+            if has_refs:
+                raise ArenaUnknown("this endpoint has no shared memory of this client")
             if isinstance(message, InferRequest):
                 if frame_sizes != [len(frame) for frame in frames]:
                     check_frames(message.inputs, frames)

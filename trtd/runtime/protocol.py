@@ -88,6 +88,17 @@ class Runtime(Protocol):
         """Figures of its device, None without one. Safe in any thread; never waits for the device."""
         ...
 
+    def pin(self, memory: np.ndarray) -> None:
+        """Shared memory of a client, as bytes, from which inputs will come: make it fit for copies to the device.
+
+        It stays as it is until `unpin`. A runtime without a device, or a refusal, changes nothing but the speed.
+        """
+        ...
+
+    def unpin(self, memory: np.ndarray) -> None:
+        """The opposite of `pin`, with the same array, once nothing that came from it is in use."""
+        ...
+
     def make_fault(self, fault: str) -> None:
         """Make a real fault in this process, one of `trtd.wire.tensorrt.FAULTS`; for drills.
 

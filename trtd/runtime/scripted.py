@@ -154,6 +154,12 @@ class ScriptedRuntime:
     def device_memory(self) -> None:
         """There is no device."""
 
+    def pin(self, memory: np.ndarray) -> None:
+        """Copies on the CPU need no pinning."""
+
+    def unpin(self, memory: np.ndarray) -> None:
+        """The opposite of `pin`."""
+
     def make_fault(self, fault: str) -> None:
         """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""
         raise Usage(f"this runtime has no device to make {fault!r} on")

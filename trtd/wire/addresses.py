@@ -30,6 +30,17 @@ def tenant_address(runtime_dir: str, tenant: str) -> str:
     return f"ipc://{runtime_dir}/{tenant}.sock"
 
 
+def arenas_path(runtime_dir: str, tenant: str) -> str:
+    """The path of the unix socket at which clients of a tenant offer shared memory."""
+    return f"{runtime_dir}/{tenant}.arenas"
+
+
+def arenas_path_beside(address: str) -> str | None:
+    """The path of the arenas' socket that belongs to a tenant's `ipc://` address; None for any other address."""
+    path = address.removeprefix("ipc://")
+    return None if path == address or not path.endswith(".sock") else f"{path.removesuffix('.sock')}.arenas"
+
+
 def workers_address(runtime_dir: str) -> str:
     """The ZeroMQ address at which the router waits for workers."""
     return f"ipc://{runtime_dir}/router/workers.sock"

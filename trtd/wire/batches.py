@@ -2,7 +2,8 @@
 
 A batch is `[v, "batch", generation, sent_at_us, (lease, frame_count, queue_us, remaining_us, must_run_alone)...]`,
 results are `[v, "results", generation, (lease, frame_count, code or nil)...]`, with no array around an entry. An attach
-is `[v, "attach", tenant, replica, generation, models]`.
+is `[v, "attach", tenant, replica, generation, models]`. What a worker is told of an arena is `[v, "arena", key, size]`
+and `[v, "arena_closed", key]`.
 
 Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line, and nothing else: a worker runs
 code that came with a model, so the router trusts it no more than a client. Whether a generation or a lease counts is
@@ -23,6 +24,8 @@ from trtd.wire.messages import (
     MAX_HEADER_BYTES,
     MAX_TENSORS,
     WIRE_VERSION,
+    ArenaClosed,
+    ArenaOpened,
     Attach,
     Batch,
     BatchEntry,
@@ -41,6 +44,7 @@ _RESULT_ITEMS = 3
 _ATTACH_ITEMS = 6
 _MAX_BATCH_ITEMS = _BATCH_HEAD_ITEMS + MAX_ENTRIES * _BATCH_ITEMS
 _MAX_RESULT_ITEMS = _HEAD_ITEMS + MAX_ENTRIES * _RESULT_ITEMS
+_MAX_ARENA_HEADER_BYTES = 64
 _CODES = frozenset(code.value for code in ErrorCode)
 
 
@@ -95,6 +99,36 @@ def decode_batch(header: bytes | memoryview) -> Batch:
             )
         entries.append(BatchEntry(lease, count, queue_us, remaining_us, is_alone))  # type: ignore[arg-type]  # NewType
     return Batch(generation, tuple(entries), sent_at_us)
+
+
+def encode_arena_message(message: ArenaOpened | ArenaClosed) -> bytes:
+    """The header frame, and only one, of what a worker is told about an arena."""
+    if isinstance(message, ArenaOpened):
+        return headers.pack_header([WIRE_VERSION, "arena", message.key, message.size_bytes])
+    return headers.pack_header([WIRE_VERSION, "arena_closed", message.key])
+
+
+def decode_arena_message(header: bytes | memoryview) -> ArenaOpened | ArenaClosed | None:
+    """What a worker is told about an arena; None where the header is that of a batch.
+
+    Raises:
+        Malformed, UnsupportedVersion: see above.
+    """
+    if len(header) > _MAX_ARENA_HEADER_BYTES:
+        return None
+    flat = headers.unpack(header, "the router's message", _MAX_ARENA_HEADER_BYTES)
+    if type(flat) is not tuple or len(flat) < _HEAD_ITEMS or flat[1] not in {"arena", "arena_closed"}:
+        return None
+    version, kind, *numbers = flat
+    if type(version) is not int or version != WIRE_VERSION:
+        raise headers.wrong_version(version)
+    for number in numbers:
+        _check_uint(number, kind)
+    if kind == "arena" and len(numbers) == len(ArenaOpened.__slots__):
+        return ArenaOpened(*numbers)
+    if kind == "arena_closed" and len(numbers) == len(ArenaClosed.__slots__):
+        return ArenaClosed(*numbers)
+    raise _wrong_head(flat, kind)
 
 
 def encode_worker_message(message: WorkerMessage) -> bytes:

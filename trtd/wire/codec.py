@@ -43,7 +43,9 @@ from trtd.wire.specs import decode_specs, encode_specs
 MIN_PRIORITY = -8
 MAX_PRIORITY = 7
 
-_INFER_KEYS = frozenset({"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority", "is_resent"})
+_INFER_KEYS = frozenset(
+    {"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority", "is_resent", "has_area"}
+)
 _DESCRIBE_KEYS = frozenset({"v", "type", "id", "model"})
 _HEALTH_KEYS = frozenset({"v", "type", "id"})
 _TIMING_ITEMS = 3
@@ -70,6 +72,8 @@ def encode_client_message(message: ClientMessage) -> bytes:
             fields["priority"] = message.priority
         if message.is_resent:
             fields["is_resent"] = True
+        if message.has_area:
+            fields["has_area"] = True
     elif isinstance(message, DescribeRequest):
         fields = {"v": WIRE_VERSION, "type": "describe", "id": message.id}
         if message.model is not None:
@@ -112,6 +116,7 @@ def _decode_infer_request(fields: headers.Fields) -> InferRequest:
         headers.timeout(fields, "timeout_s") if "timeout_s" in fields else None,
         priority,
         headers.boolean(fields, "is_resent") if "is_resent" in fields else False,
+        headers.boolean(fields, "has_area") if "has_area" in fields else False,
     )
 
 

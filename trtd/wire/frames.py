@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtd.errors import Malformed
-from trtd.wire.messages import ITEM_BYTES, TensorSpec
+from trtd.wire.arenas import REF_BYTES
+from trtd.wire.messages import ITEM_BYTES, Place, TensorSpec
 
 
 def payload_bytes(spec: TensorSpec) -> int:
     """Bytes of the tensor's elements."""
     return math.prod(spec.shape) * ITEM_BYTES[spec.dtype]
+
+
+def travelling_bytes(spec: TensorSpec) -> int:
+    """Bytes of the tensor's frame: its elements, or the reference to where they are."""
+    return payload_bytes(spec) if spec.place is Place.FRAME else REF_BYTES
 
 
 def frame_bytes(frame: Any) -> int:
@@ -39,10 +45,9 @@ def check_frames(specs: Sequence[TensorSpec], frames: Sequence[Any]) -> int:
     total = 0
     for spec, frame in zip(specs, frames, strict=True):
         size = frame_bytes(frame)
-        if size != math.prod(spec.shape) * ITEM_BYTES[spec.dtype]:
-            raise Malformed(
-                f"tensor {spec.name!a}: its frame has {size} bytes, "
-                f"{spec.dtype} of shape {list(spec.shape)} needs {payload_bytes(spec)}"
-            )
+        needed = travelling_bytes(spec)
+        if size != needed:
+            what = f"{spec.dtype} of shape {list(spec.shape)}" if spec.place is Place.FRAME else "a place in an arena"
+            raise Malformed(f"tensor {spec.name!a}: its frame has {size} bytes, {what} needs {needed}")
         total += size
     return total

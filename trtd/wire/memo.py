@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
+from trtd.wire.arenas import REF_BYTES
 from trtd.wire.codec import decode_client_message
-from trtd.wire.frames import payload_bytes
-from trtd.wire.messages import WIRE_VERSION, ClientMessage, InferRequest
+from trtd.wire.frames import travelling_bytes
+from trtd.wire.messages import WIRE_VERSION, ClientMessage, InferRequest, Place
 
 MAX_ENTRIES = 512
 
@@ -29,11 +30,14 @@ class Known(NamedTuple):
 
     Attributes:
         message: as decoded; its `id` may be another request's.
-        frame_sizes: bytes of each tensor frame that has to follow; None where the message is no request.
+        frame_sizes: bytes of each frame that has to follow, that of the area included; None where the message is no
+            request.
+        has_refs: whether a frame names a place in an arena.
     """
 
     message: ClientMessage
     frame_sizes: list[int] | None
+    has_refs: bool = False
 
 
 class HeaderMemo:
@@ -76,6 +80,10 @@ def split_header(header: bytes) -> tuple[RequestId, HeaderKey] | None:
 
 
 def _know(message: ClientMessage) -> Known:
-    if isinstance(message, InferRequest):
-        return Known(message, [payload_bytes(spec) for spec in message.inputs])
-    return Known(message, None)
+    if not isinstance(message, InferRequest):
+        return Known(message, None)
+    sizes = [travelling_bytes(spec) for spec in message.inputs]
+    if message.has_area:
+        sizes.append(REF_BYTES)
+    has_refs = message.has_area or any(spec.place is Place.ARENA for spec in message.inputs)
+    return Known(message, sizes, has_refs)

@@ -53,9 +53,14 @@ ITEM_BYTES: dict[Dtype, int] = {
 
 
 class Place(StrEnum):
-    """Where a tensor's bytes are. `frame`: in the next tensor frame of this message. Shared memory joins later."""
+    """Where a tensor's bytes are.
+
+    `frame`: in its tensor frame. `arena`: in shared memory of the client; its tensor frame is an `ArenaRef`
+    (`trtd.wire.arenas`) that says where.
+    """
 
     FRAME = "frame"
+    ARENA = "arena"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class InferRequest:
         priority: 0 is normal, higher goes first, from -8 to 7.
         is_resent: it was sent before, on a connection that broke; a tenant that drains still answers what it accepted
             then.
+        has_area: one more frame follows those of the inputs: an `ArenaRef` to the area of the client's shared memory
+            into which the outputs may be written. Outputs that do not fit there come in frames.
     """
 
     id: RequestId
@@ -97,6 +104,7 @@ class InferRequest:
     timeout_s: float | None = None
     priority: int = 0
     is_resent: bool = False
+    has_area: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,5 +305,26 @@ class Results:
 
 
 WorkerMessage = Attach | Results
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaOpened:
+    """Router to worker: from now on requests may name this arena; its memfd travels beside the message.
+
+    Attributes:
+        key: by which `ArenaRef`s name it.
+        size_bytes: of the whole; the router has checked it, and the seals.
+    """
+
+    key: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaClosed:
+    """Router to worker: no request will name this arena any more, and none that the worker holds does."""
+
+    key: int
+
 
 UNKNOWN_REQUEST_ID = RequestId(bytes(16))

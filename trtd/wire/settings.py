@@ -110,6 +110,8 @@ class TenantEndpoint:
         max_request_bytes: most payload bytes of one request.
         allow_everyone: whether every local user may connect (`*` in the configuration); the two lists do not matter
             then.
+        arenas_path: where its clients offer shared memory.
+        max_arena_bytes: most bytes of shared memory of all its clients together; 0 takes none.
     """
 
     tenant: str
@@ -121,6 +123,8 @@ class TenantEndpoint:
     curve_clients: tuple[CurveClient, ...]
     max_request_bytes: int
     allow_everyone: bool = False
+    arenas_path: str = ""
+    max_arena_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

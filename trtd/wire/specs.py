@@ -14,7 +14,7 @@ MAX_TENSOR_BYTES = 2**40
 DTYPES: dict[str, Dtype] = {dtype.value: dtype for dtype in Dtype}
 
 _STRING_DTYPES = frozenset({"string", "str", "object"})
-_FRAME = Place.FRAME.value
+_PLACES: dict[str, Place] = {place.value: place for place in Place}
 _SPEC_ITEMS = 4
 
 
@@ -51,9 +51,10 @@ def decode_specs(fields: headers.Fields, key: str) -> tuple[TensorSpec, ...]:
             size *= dim or 1
         if size > MAX_TENSOR_BYTES:
             raise _wrong_shape(shape, f"{key} {headers.show(name)}")
-        if place != _FRAME:
+        known_place = _PLACES.get(place) if type(place) is str else None
+        if known_place is None:
             raise _wrong_place(place, f"{key} {headers.show(name)}")
-        specs.append(TensorSpec(name, dtype, shape))
+        specs.append(TensorSpec(name, dtype, shape, known_place))
     if len(specs) > 1 and len({spec.name for spec in specs}) != len(specs):
         raise Malformed(f"{key}: two tensors have the same name")
     return tuple(specs)
@@ -88,4 +89,4 @@ def _wrong_shape(shape: object, where: str) -> Malformed:
 
 def _wrong_place(place: object, where: str) -> Malformed:
     got = headers.show(place) if isinstance(place, str) else headers.type_name(place)
-    return Malformed(f"{where} place: expected 'frame', the only place in wire version 1, got {got}")
+    return Malformed(f"{where} place: expected 'frame' or 'arena', got {got}")

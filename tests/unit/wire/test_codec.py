@@ -197,11 +197,11 @@ def test_a_bad_header_is_refused_by_its_key(fields: dict[Any, Any], line: str) -
         (["x", "float32", [2**64 - 1] * 16, "frame"], "stands for more than"),
         (
             ["x", "float32", [1], "shm"],
-            "inputs 'x' place: expected 'frame', the only place in wire version 1, got 'shm'",
+            "inputs 'x' place: expected 'frame' or 'arena', got 'shm'",
         ),
         (
             ["x", "float32", [1], ["shm", 0, 0, 4]],
-            "place: expected 'frame', the only place in wire version 1, got an array",
+            "place: expected 'frame' or 'arena', got an array",
         ),
         (["x", "float32", [1], None], "got nil"),
     ],

@@ -59,7 +59,7 @@ def test_a_question_has_no_frames() -> None:
     """What is no request is passed through."""
     request_id, known = HeaderMemo().decode(codec.encode_client_message(HealthRequest(OTHER_ID)))
     assert request_id == OTHER_ID
-    assert known == (HealthRequest(OTHER_ID), None)
+    assert known == (HealthRequest(OTHER_ID), None, False)
 
 
 def test_a_refused_header_is_refused_again() -> None:

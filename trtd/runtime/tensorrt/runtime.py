@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from trtd.core.watermark import LedgerState, Watermarks
 from trtd.engine.compatibility import Flavour, Installed
 from trtd.errors import InvalidConfig
@@ -103,6 +105,12 @@ class TensorRTRuntime:
     def device_memory(self) -> DeviceReport:
         """The ledger's figures and the driver's; see `trtd.runtime.protocol.Runtime.device_memory`."""
         return self._reconciler.report()
+
+    def pin(self, memory: np.ndarray) -> None:
+        """Inputs are staged, wherever they come from."""
+
+    def unpin(self, memory: np.ndarray) -> None:
+        """The opposite of `pin`."""
 
     def make_fault(self, fault: str) -> None:
         """Make a fault in this process's context; see `trtd.runtime.protocol.Runtime.make_fault`."""
