@@ -259,7 +259,7 @@ def _endless(path: str, part: bytes, count: int) -> int:
 def _storm(daemon: Stage, path: str, count: int, seed: int) -> Counter[str]:
     """The raw connections, from a process of their own: nine of ten at a tenant, the rest at the inner sockets."""
     inner = [
-        addresses.workers_address(str(daemon.runtime_dir)).removeprefix("ipc://"),
+        addresses.workers_path(str(daemon.runtime_dir)),
         addresses.operator_path(str(daemon.runtime_dir)),
     ]
     paths = [*[path] * 18, *inner]

@@ -56,7 +56,7 @@ class RouterBench:
 
     def stranger(self, tenant: str = "a", **fields: Any) -> StandInWorker:
         """A worker of which nobody has said anything yet."""
-        return self._keep(StandInWorker(self.context, self.settings, tenant, **fields))
+        return self._keep(StandInWorker(self.settings, tenant, **fields))
 
     def _keep(self, thing: Any) -> Any:
         self._open.append(thing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import zmq
 
 from tests.support.router import PATIENCE_S, RouterClient, make_endpoint
+from tests.support.streams import StreamEnd
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.messages import ErrorAnswer, InferAnswer
@@ -47,6 +49,38 @@ def handshake(address: str, uid: int) -> str:
     ).stdout.strip()
 
 
+HANG_UP = """
+import os, socket, sys
+path, uid = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+with socket.socket(socket.AF_UNIX) as end:
+    end.connect(path)
+    end.settimeout(10)
+    print(end.recv(1) == b"")
+"""
+
+
+def hang_up(path: Path, uid: int) -> bool:
+    """Whether the workers' socket closes the connection of another user."""
+    told = subprocess.run(
+        [sys.executable, "-c", HANG_UP, str(path), str(uid)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=True,
+    )
+    return told.stdout.strip() == "True"
+
+
+def is_hung_up(end: StreamEnd) -> bool:
+    """Whether the far side has closed the connection by the time it would have."""
+    poll = select.poll()
+    poll.register(end.stream, select.POLLRDHUP)
+    return bool(poll.poll(200))
+
+
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
     """A directory that every user may enter."""
@@ -72,16 +106,20 @@ def test_a_user_who_is_not_on_the_list_is_refused(bench, public_directory):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_only_the_daemons_user_may_be_a_worker(bench, public_directory):
-    """The workers' endpoint refuses other users even where its file would let them in."""
-    router = bench.start(workers_address=f"ipc://{public_directory}/workers.sock")
-    (public_directory / "workers.sock").chmod(0o666)
-    assert handshake(router.settings.workers_address, NOBODY) == "HANDSHAKE_FAILED_AUTH"
+    """The workers' socket hangs up on other users even where its file would let them in."""
+    path = public_directory / "workers.sock"
+    bench.start(workers_path=str(path))
+    path.chmod(0o666)
+    assert hang_up(path, NOBODY)
+    ours = StreamEnd.connect(str(path))
+    assert not is_hung_up(ours)
+    ours.close()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
 def test_the_socket_has_its_mode(bench, mode):
     """A tenant's socket file has the configured permission bits, the workers' is for the daemon alone."""
-    bench.start(socket_mode=mode, workers_address=f"ipc://{bench.directory}/r2/workers.sock")
+    bench.start(socket_mode=mode, workers_path=f"{bench.directory}/r2/workers.sock")
     bench.tenant("moded")
     path = bench.directory / "moded.sock"
     bench.router.wait_until(path.exists)

@@ -265,6 +265,7 @@ def test_a_successor_takes_over(bench):
     bench.start(generation=2)
     bench.tenant()
     bench.router.tell(worker.admitted)
+    worker.reconnect()
     worker.attach()
     client.ask(id=request_id, is_resent=True)
     again, requests_again = worker.receive()

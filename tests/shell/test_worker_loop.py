@@ -43,8 +43,8 @@ class WorkerEnd:
 
     def _keep_attached(self) -> None:
         while not self._is_over:
-            select.select([self.link.connection_fd], (), (), 0.02)
-            self.loop.attach()
+            retry_s = self.loop.connect()
+            select.select([] if retry_s else [self.link.loss_fd], (), (), retry_s or 0.02)
 
     def stop(self) -> None:
         """Finish what was received, and let the last answers leave."""
@@ -60,11 +60,11 @@ class WorkerEnd:
 @pytest.fixture
 def start(tmp_path):
     """Start a router's end and a worker's end with the given models; both are gone afterwards."""
-    address = f"ipc://{tmp_path}/workers.sock"
+    address = f"{tmp_path}/workers.sock"
 
     @contextmanager
     def start(*model_settings, **fields) -> Iterator[tuple[RouterEnd, WorkerEnd]]:
-        settings = make_worker_settings(*model_settings, router_address=address, **fields)
+        settings = make_worker_settings(*model_settings, router_path=address, **fields)
         with RouterEnd(address) as router:
             worker = WorkerEnd(address, settings)
             try:
@@ -285,8 +285,8 @@ def test_messages_that_make_no_sense_are_dropped(start, script):
 
 def test_a_new_router_is_told_who_is_there(start, script, tmp_path):
     """When the router is replaced, the worker attaches again, forgets the old requests, and serves the new ones."""
-    address = f"ipc://{tmp_path}/workers.sock"
-    settings = make_worker_settings(script(max_delay_s=10), router_address=address)
+    address = f"{tmp_path}/workers.sock"
+    settings = make_worker_settings(script(max_delay_s=10), router_path=address)
     first = RouterEnd(address)
     worker = WorkerEnd(address, settings)
     try:

@@ -25,7 +25,7 @@ POISON = {"x": np.full((1, 4), 666, np.float32)}
 @pytest.fixture
 def address(tmp_path):
     """Where the router's end listens."""
-    return f"ipc://{tmp_path}/workers.sock"
+    return f"{tmp_path}/workers.sock"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def settings(tmp_path, address):
 
     def settings(worker=None, **script):
         model = make_model_settings(write_script(tmp_path / "m.json", **script))
-        return make_worker_settings(model, router_address=address, **(worker or {}))
+        return make_worker_settings(model, router_path=address, **(worker or {}))
 
     return settings
 
@@ -82,7 +82,7 @@ def test_onnx_models_are_served(router, address, tmp_path):
         make_model_settings(cnn, name="cnn"),
         make_model_settings(mlp, name="mlp", probe=ProbeSettings(str(known), 0, 0)),
     )
-    with SpawnedWorker(make_worker_settings(*served, router_address=address, runtime="onnxruntime")) as worker:
+    with SpawnedWorker(make_worker_settings(*served, router_path=address, runtime="onnxruntime")) as worker:
         ready = worker.wait_for(WorkerReady)
         assert ready.runtime.startswith("onnxruntime 1.")
         router.attached()
@@ -115,7 +115,7 @@ def test_a_wrong_known_answer_keeps_a_worker_from_ready(router, address, tmp_pat
     known = tmp_path / "known.npz"
     np.savez(known, **{"in.x": CALM["x"], "out.y": CALM["x"] * 2})
     model = make_model_settings(write_script(tmp_path / "m.json"), probe=ProbeSettings(str(known), 1e-4, 1e-3))
-    with SpawnedWorker(make_worker_settings(model, router_address=address)) as worker:
+    with SpawnedWorker(make_worker_settings(model, router_path=address)) as worker:
         fault = worker.wait_for(FaultReport).fault
         assert (fault.kind, fault.permanent) == (FaultKind.PROBE_FAILED, True)
         assert "got 1.0, expected 2.0" in fault.message
@@ -127,7 +127,7 @@ def test_a_reason_of_any_length_is_told(router, address, tmp_path):
     known = tmp_path / "known.npz"
     np.savez(known, **{f"in.{number}{'n' * 50_000}": CALM["x"] for number in range(4)})
     model = make_model_settings(write_script(tmp_path / "m.json"), probe=ProbeSettings(str(known), 0, 0))
-    with SpawnedWorker(make_worker_settings(model, router_address=address)) as worker:
+    with SpawnedWorker(make_worker_settings(model, router_path=address)) as worker:
         fault = worker.wait_for(FaultReport).fault
         assert fault.permanent
         assert fault.message.endswith("...")
@@ -213,15 +213,15 @@ def test_stop_waits_for_what_was_received(router, settings, slots):
 
 
 def test_the_last_answer_leaves_whole(router, address, tmp_path):
-    """An answer of many megabytes, given just before the end, arrives although nobody reads it at once."""
+    """An answer of many megabytes, given just before the end, arrives whole."""
     model = make_model_settings(write_script(tmp_path / "m.json", behaviour="sleep", seconds=0.2), max_batch=1 << 21)
-    with start_ready(router, make_worker_settings(model, router_address=address)) as worker:
+    with start_ready(router, make_worker_settings(model, router_path=address)) as worker:
         leased = router.lease({"x": np.ones((1 << 21, 4), np.float32)})
         router.send(leased)
         worker.wait_for(WorkerBeat, where=lambda beat: beat.in_flight == 1)
         worker.channel.send(Stop())
-        assert worker.ended() == ExitCode.OK
         assert router.results(1)[leased.entry.lease].outputs["y"].shape == (1 << 21, 4)
+        assert worker.ended() == ExitCode.OK
 
 
 @pytest.mark.parametrize("when", ["loading", "serving", "hanging"])

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import zmq
 
+from tests.support.streams import StreamEnd
 from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
@@ -66,7 +67,7 @@ def make_router_settings(directory: Path, **fields: Any) -> RouterSettings:
     """Settings of a router whose sockets are in this directory."""
     defaults: dict[str, Any] = {
         "generation": 1,
-        "workers_address": f"ipc://{directory}/router/workers.sock",
+        "workers_path": f"{directory}/router/workers.sock",
         "beat_every_s": 0.05,
         "memory_limit_bytes": 0,
         "curve_secret_key_file": None,
@@ -212,32 +213,28 @@ class RouterClient:
 
 
 class StandInWorker:
-    """A worker in plain ZeroMQ that gives each tensor back as it came. Its pid is the test's own."""
+    """A worker that gives each tensor back as it came. Its pid is the test's own."""
 
-    def __init__(
-        self,
-        context: zmq.Context[Any],
-        settings: RouterSettings,
-        tenant: str = "a",
-        generation: int = 1,
-        replica: int = 0,
-    ) -> None:
+    def __init__(self, settings: RouterSettings, tenant: str = "a", generation: int = 1, replica: int = 0) -> None:
         self.id = WorkerId(TenantName(tenant), replica, generation)
-        self.socket = context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.connect(settings.workers_address)
+        self._path = settings.workers_path
+        self.end = StreamEnd.connect(self._path, takes_fds=True)
+
+    def reconnect(self) -> None:
+        """Connect to the next router."""
+        self.end.close()
+        self.end = StreamEnd.connect(self._path, takes_fds=True)
 
     @property
     def admitted(self) -> control.WorkerAdmitted:
         return control.WorkerAdmitted(*self.id, pid=os.getpid())
 
     def attach(self, models: Sequence[ModelDescription] = (MODEL,)) -> None:
-        self.socket.send(codec.encode_worker_message(Attach(*self.id, models=tuple(models))))
+        self.end.send([codec.encode_worker_message(Attach(*self.id, models=tuple(models)))])
 
     def receive(self, timeout_s: float = PATIENCE_S) -> tuple[Batch, list[list[bytes]]]:
         """The next batch, and the frames of each of its requests."""
-        assert self.socket.poll(timeout_s * 1000), f"no batch within {timeout_s} s"
-        header, *frames = self.socket.recv_multipart()
+        header, *frames = self.end.receive(timeout_s, "batch")
         batch = codec.decode_batch(header)
         requests = []
         for entry in batch.entries:
@@ -247,7 +244,7 @@ class StandInWorker:
         return batch, requests
 
     def has_work(self, timeout_s: float) -> bool:
-        return bool(self.socket.poll(timeout_s * 1000))
+        return self.end.poll(timeout_s)
 
     def answer(self, batch: Batch, requests: Sequence[Sequence[bytes]]) -> None:
         """Give the tensors of a batch back."""
@@ -268,7 +265,7 @@ class StandInWorker:
         self, entries: Sequence[ResultEntry], frames: Sequence[bytes], generation: int | None = None
     ) -> None:
         header = codec.encode_worker_message(Results(generation or self.id.generation, tuple(entries)))
-        self.socket.send_multipart([header, *frames])
+        self.end.send([header, *frames])
 
     def serve(self, count: int) -> list[LeaseId]:
         """Answer so many requests; their leases."""
@@ -280,7 +277,7 @@ class StandInWorker:
         return leases
 
     def close(self) -> None:
-        self.socket.close()
+        self.end.close()
 
 
 def is_closed(channel: Channel) -> bool:

@@ -1,4 +1,4 @@
-"""The router's end of a worker's connection, for tests: a real ROUTER socket that leases requests and reads answers."""
+"""The router's end of a worker's connection, for tests: a real stream that leases requests and reads answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zmq
 
+from tests.support.streams import StreamEnd, StreamListener
 from trtd.core.ids import LeaseId, RequestId
 from trtd.wire.codec import (
     decode_router_message,
@@ -20,8 +20,6 @@ from trtd.wire.codec import (
 )
 from trtd.wire.messages import Attach, Batch, BatchEntry, ErrorAnswer, InferAnswer, InferRequest, Results
 from trtd.wire.tensors import from_frame, spec_of, to_frame
-
-PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,12 @@ class Leased:
 
 
 class RouterEnd:
-    """Binds, waits for a worker, sends it batches, reads its answers. Waits end with an error after `PATIENCE_S`."""
+    """Binds, waits for a worker, sends it batches, reads its answers. Waits end with an error."""
 
-    def __init__(self, address: str) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.bind(address)
+    def __init__(self, path: str) -> None:
+        self._listener = StreamListener(path)
+        self._worker: StreamEnd | None = None
         self._numbers = itertools.count(1)
-        self._worker = b""
         self._generation = 1
         self._results: list[Got] = []
         self.messages = 0
@@ -65,14 +59,15 @@ class RouterEnd:
 
     def close(self) -> None:
         """Go away, as a router that dies."""
-        self._socket.close(0)
-        self._context.term()
+        self._listener.close()
+        if self._worker is not None:
+            self._worker.close()
 
     def attached(self) -> Attach:
         """Wait for a worker's first message."""
-        worker, message, _ = self._receive()
+        self._worker = self._listener.accept()
+        message, _ = self._receive()
         assert isinstance(message, Attach)
-        self._worker = worker
         return message
 
     def lease(
@@ -112,12 +107,13 @@ class RouterEnd:
 
     def send_frames(self, frames: Sequence[Any]) -> None:
         """Send any message to the worker."""
-        self._socket.send_multipart([self._worker, *frames])
+        assert self._worker is not None
+        self._worker.send(frames)
 
     def results(self, count: int) -> dict[int, Got]:
         """Wait for so many answers, by lease; one lease answered twice fails the test."""
         while len(self._results) < count:
-            _, message, frames = self._receive()
+            message, frames = self._receive()
             assert isinstance(message, Results)
             self.messages += 1
             at = 0
@@ -145,11 +141,10 @@ class RouterEnd:
 
     def is_silent(self, seconds: float = 0.2) -> bool:
         """Whether nothing comes for a while. For what must not happen; nothing else waits for time."""
-        return not self._socket.poll(int(seconds * 1000))
+        assert self._worker is not None
+        return not self._worker.poll(seconds)
 
-    def _receive(self) -> tuple[bytes, Any, list[bytes]]:
-        ends_at = time.monotonic() + PATIENCE_S
-        while not self._socket.poll(max(0, int((ends_at - time.monotonic()) * 1000))):
-            assert time.monotonic() < ends_at, "the worker said nothing"
-        worker, header, *frames = self._socket.recv_multipart()
-        return worker, decode_worker_message(header), frames
+    def _receive(self) -> tuple[Any, list[bytes]]:
+        assert self._worker is not None
+        header, *frames = self._worker.receive(what="word of the worker")
+        return decode_worker_message(header), frames

@@ -39,7 +39,7 @@ def make_worker_settings(*models: ModelSettings, **fields: Any) -> WorkerSetting
         "models": models,
         "slots": 1,
         "threads": 1,
-        "router_address": "ipc:///nonexistent/workers.sock",
+        "router_path": "/nonexistent/workers.sock",
         "beat_every_s": 0.05,
         "memory_limit_bytes": 0,
         "log_format": "console",

@@ -93,7 +93,7 @@ def _health(config: Config) -> Iterator[Problem]:
 
 def _socket_paths(config: Config) -> Iterator[Problem]:
     runtime_dir = config.daemon.runtime_dir
-    own = (addresses.workers_address(runtime_dir).removeprefix(IPC), addresses.operator_path(runtime_dir))
+    own = (addresses.workers_path(runtime_dir), addresses.operator_path(runtime_dir))
     longest = max(len(os.fsencode(path)) for path in own)
     if longest > MAX_SOCKET_PATH_BYTES:
         yield Problem(

@@ -205,8 +205,18 @@ class Dispatcher:
         else:
             self._assigner.give_back(tenant, survivors)
 
+    def suspend_worker(self, worker: WorkerId, now: float) -> None:  # noqa: ARG002 - all events carry it
+        """The worker's connection is gone and nobody has said why: nothing new for it.
+
+        What it holds stays leased until the supervisor says that it died (`revoke_worker`: then its requests may be
+        suspects), or until it connects again (`detach_worker`).
+        """
+        _, holder = self._find(worker)
+        if holder is not None:
+            holder.is_admitted = False
+
     def detach_worker(self, worker: WorkerId, now: float) -> None:
-        """The worker's connection is gone, though nobody says that it died: its leases are queued again, at the front.
+        """The worker lost its connection and has made another one: its leases are queued again, at the front.
 
         Nobody is suspected and the attempt does not count. It has to be admitted again.
         """

@@ -1,9 +1,8 @@
 """Who may connect, decided when a connection is made: a ZAP handler inside the router's loop.
 
 On ipc the peer is what the kernel says (`localhost:uid:gid:pid`), on tcp its CURVE key. The user id that the handler
-gives rides on every message of the connection and is the owner of its requests: `uid:1000`, `key:NAME`, or `pid:4711`
-for workers. A refused peer sees the handshake fail. Group memberships come from the user database, looked up here and
-remembered briefly.
+gives rides on every message of the connection and is the owner of its requests: `uid:1000` or `key:NAME`. A refused
+peer sees the handshake fail. Group memberships come from the user database, looked up here and remembered briefly.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from trtd.observe import Logger, RateLimit
 from trtd.wire.settings import TenantEndpoint
 
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
-WORKERS_DOMAIN = "@workers"
-"""ZAP domain of the workers' endpoint; a tenant's name never starts with `@`."""
 GROUPS_KEPT_S = 5.0
 MAX_USERS_KEPT = 1024
 
@@ -173,8 +170,6 @@ class Access:
     def _judge_local(self, domain: str, peer: Peer | None) -> str | None:
         if peer is None:
             return None
-        if domain == WORKERS_DOMAIN:
-            return f"pid:{peer.pid}" if peer.uid == self._own_uid else None
         access = self._lists.get(domain)
         if access is None or not access.admits(peer, self._groups_of):
             return None

@@ -20,7 +20,6 @@ from trtd.core.dispatch import (
     Dispatcher,
     Refuse,
 )
-from trtd.core.ids import WorkerId
 from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access
@@ -30,17 +29,18 @@ from trtd.router.front import Front
 from trtd.router.intake import Intake, error_frames, fingerprint
 from trtd.router.link import Link
 from trtd.router.orders import Orders
-from trtd.router.sockets import Port, Undelivered
-from trtd.router.workers import Arrived, Workers
+from trtd.router.sockets import Port
+from trtd.router.workers import Arrived, News, Workers
 from trtd.wire.codec import read_request_id
 from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty
 from trtd.wire.settings import RouterSettings
 
 RESEND_GRACE_S = 1.0
 """How long clients of a former router may take to come back before a drained tenant counts as empty."""
-MAX_RESULT_MESSAGES = 8
-MAX_ANSWERS = 16
-"""How much of workers' results is taken in one turn of the loop: a turn is what a request of a quiet tenant waits."""
+MAX_ANSWERS = 64
+"""Results taken in one turn of the loop, and what is left of the last message: a turn is what a request of a quiet
+tenant waits."""
+READABLE = select.EPOLLIN
 STOP_PATIENCE_S = 2.5
 """How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
 
@@ -69,29 +69,29 @@ class RouterLoop:
         self._limit = RateLimit(1.0)
         self._link = link
         self._epoll = select.epoll()
+        self._watched: set[int] = set()
         self._used: set[Port] = set()
         grace_s = RESEND_GRACE_S if settings.generation > 1 else 0.0
         self._dispatcher = Dispatcher(fingerprint, first_lease, grace_s)
         self._access = Access(context, self._clock, log)
-        self._workers = Workers(context, settings.workers_address, self._used)
-        self._front = Front(context, settings, self._access, self._used, self._watch, log)
+        self._workers = Workers(settings.workers_path, self._watch, log)
+        self._front = Front(context, settings, self._access, self._used, self._watch_port, log)
         self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
         self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
-        self._has_results = True
         self._stop_by: float | None = None
-        for fd in (link.fd, self._access.fd, self._workers.port.fd):
-            self._watch(fd, True)
+        for fd in (link.fd, self._access.fd):
+            self._watch(fd, READABLE)
         link.tell(RouterReady(settings.generation))
 
     def run(self) -> ExitCode:
         """Turn until the supervisor says Stop, is gone, or the memory limit is exceeded."""
         while True:
-            fds = self._wait()
+            ready = self._wait()
             now = self._clock()
             try:
-                for fd in fds:
-                    self._heed(fd, now)
+                for fd, events in ready:
+                    self._heed(fd, events, now)
                 self._take_results(now)
                 self._front.read(self._take_request)
                 self._dispatcher.advance(now)
@@ -103,40 +103,43 @@ class RouterLoop:
             if exit_code is not None:
                 return exit_code
 
-    def _wait(self) -> list[int]:
-        """File descriptors that want attention, waiting for the first one until something is due."""
+    def _wait(self) -> list[tuple[int, int]]:
+        """Descriptors that want attention, waiting for the first one until something is due."""
         for port in self._used:
             if port.has_input():
-                self._note(port.fd)
+                self._front.wake(port.fd)
         self._used.clear()
         timeout = 0.0
-        if not self._has_results and not self._front.has_input:
+        if not self._workers.has_news and not self._front.has_input:
             deadline = self._dispatcher.next_deadline()
             due = self._chores.due
             timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
-        return [fd for fd, _ in self._epoll.poll(timeout)]
+        return self._epoll.poll(timeout)
 
-    def _watch(self, fd: int, is_open: bool) -> None:
-        if is_open:
-            self._epoll.register(fd, select.EPOLLIN)
-        else:
+    def _watch(self, fd: int, events: int) -> None:
+        """Wait for these events of a descriptor, for none when 0."""
+        if not events:
+            self._watched.discard(fd)
             self._epoll.unregister(fd)
-
-    def _note(self, fd: int) -> None:
-        """Remember that a port may have input."""
-        if fd == self._workers.port.fd:
-            self._has_results = True
+        elif fd in self._watched:
+            self._epoll.modify(fd, events)
         else:
-            self._front.wake(fd)
+            self._watched.add(fd)
+            self._epoll.register(fd, events)
 
-    def _heed(self, fd: int, now: float) -> None:
+    def _watch_port(self, fd: int, is_open: bool) -> None:
+        self._watch(fd, READABLE if is_open else 0)
+
+    def _heed(self, fd: int, events: int, now: float) -> None:
+        if self._workers.heed(fd, events):
+            return
         if fd == self._link.fd:
             for message in self._link.receive_all():
                 self._obey(message, now)
         elif fd == self._access.fd:
             self._access.serve()
         else:
-            self._note(fd)
+            self._front.wake(fd)
 
     def _obey(self, message: SupervisorMessage, now: float) -> None:
         if isinstance(message, Stop):
@@ -150,31 +153,28 @@ class RouterLoop:
             self._report(f"the supervisor's {type(message).__name__}", error)
 
     def _take_results(self, now: float) -> None:
-        answers = reads = 0
-        while self._has_results and reads < MAX_RESULT_MESSAGES and answers < MAX_ANSWERS:
-            reads += 1
+        answers = 0
+        while answers < MAX_ANSWERS and self._workers.has_news:
             try:
                 arrived = self._workers.read()
-                if arrived is None:
-                    self._has_results = False
-                else:
+                if arrived is not None:
                     answers += self._take(arrived, now)
             except Exception as error:
                 self._report("a worker's message", error)
-            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
-            if reads == 1:
-                self._has_results = self._workers.port.has_input()
 
     def _take(self, arrived: Arrived, now: float) -> int:
         """Handle one message of a worker; the number of answers in it."""
-        worker, has_attached, results = arrived
-        if has_attached:
+        worker, news, results = arrived
+        if news is News.ANSWERED:
+            self._dispatcher.complete(worker, results, now)
+        elif news is News.ATTACHED:
             # After the first one it comes over a new connection: what was out on the old one may be lost.
             self._dispatcher.detach_worker(worker, now)
             self._dispatcher.admit_worker(worker, now)
             self._log.debug("worker.attached", tenant=worker.tenant, worker=str(worker))
         else:
-            self._dispatcher.complete(worker, results, now)
+            self._dispatcher.suspend_worker(worker, now)
+            self._log.debug("worker.connection_lost", tenant=worker.tenant, worker=str(worker))
         return len(results)
 
     def _take_request(self, endpoint: Endpoint, received: Received) -> None:
@@ -202,10 +202,7 @@ class RouterLoop:
             request = effect.request
             self._front.endpoints[request.tenant].deliver(request.route, effect.frames, now)
         elif isinstance(effect, Dispatch):
-            try:
-                self._workers.send(effect, now)
-            except Undelivered:
-                self._lose(effect.worker, now)
+            self._workers.send(effect, now)
         elif isinstance(effect, Refuse):
             request = effect.request
             frames = error_frames(request.id, effect.code, effect.message, effect.retry_after_s)
@@ -214,13 +211,6 @@ class RouterLoop:
             self._chores.announce_empty(effect.tenant, self._orders.epochs.get(effect.tenant, 0))
         elif isinstance(effect, AnnounceWorkerEmpty):
             self._link.tell(WorkerIsEmpty(*effect.worker))
-
-    def _lose(self, worker: WorkerId, now: float) -> None:
-        """A worker's connection is gone, though the supervisor has not said that it died."""
-        self._log.warning("worker.detached", tenant=worker.tenant, worker=str(worker))
-        self._workers.detach(worker)
-        self._dispatcher.detach_worker(worker, now)
-        self._dispatcher.advance(now)
 
     def _keep_time(self, now: float) -> ExitCode | None:
         """An exit code when the loop has to end."""

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         loop = RouterLoop(settings, Link(channel, log), context, first_lease(), log)
     except (OSError, zmq.ZMQError, InvalidConfig) as error:
-        log.error("router.start_failed", address=settings.workers_address, cause=str(error))
+        log.error("router.start_failed", path=settings.workers_path, cause=str(error))
         return ExitCode.TEMPORARY
     sys.setswitchinterval(SWITCH_EVERY_S)
     threading.Thread(target=import_the_rest, daemon=True).start()

@@ -53,7 +53,7 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         models=_models(table),
         slots=table.slots,
         threads=table.threads,
-        router_address=addresses.workers_address(config.daemon.runtime_dir),
+        router_path=addresses.workers_path(config.daemon.runtime_dir),
         beat_every_s=config.daemon.beat_every_s,
         memory_limit_bytes=table.memory.limit_bytes,
         log_format=log_format,
@@ -67,7 +67,7 @@ def router_settings(config: Config, generation: int, log_format: str) -> RouterS
     """What one life of the router is told at its start."""
     return RouterSettings(
         generation=generation,
-        workers_address=addresses.workers_address(config.daemon.runtime_dir),
+        workers_path=addresses.workers_path(config.daemon.runtime_dir),
         beat_every_s=config.daemon.beat_every_s,
         memory_limit_bytes=config.router.memory_limit_bytes,
         curve_secret_key_file=config.router.curve_secret_key_file or None,

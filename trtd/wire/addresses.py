@@ -41,9 +41,9 @@ def arenas_path_beside(address: str) -> str | None:
     return None if path == address or not path.endswith(".sock") else f"{path.removesuffix('.sock')}.arenas"
 
 
-def workers_address(runtime_dir: str) -> str:
-    """The ZeroMQ address at which the router waits for workers."""
-    return f"ipc://{runtime_dir}/router/workers.sock"
+def workers_path(runtime_dir: str) -> str:
+    """The path of the unix socket at which the router waits for workers."""
+    return f"{runtime_dir}/router/workers.sock"
 
 
 def operator_path(runtime_dir: str) -> str:

@@ -61,7 +61,7 @@ class WorkerSettings:
         models: what it serves.
         slots: batches run at the same time, each by a thread of its own.
         threads: threads that the runtime may use inside one run.
-        router_address: ZeroMQ address of the router's endpoint for workers.
+        router_path: the unix socket at which the router waits for workers.
         beat_every_s: interval of life signs.
         memory_limit_bytes: RSS above which the worker reports a fault and leaves; 0 for none (a cgroup may limit it as
             well).
@@ -78,7 +78,7 @@ class WorkerSettings:
     models: tuple[ModelSettings, ...]
     slots: int
     threads: int
-    router_address: str
+    router_path: str
     beat_every_s: float
     memory_limit_bytes: int
     log_format: str
@@ -133,7 +133,7 @@ class RouterSettings:
 
     Attributes:
         generation: this life of the router.
-        workers_address: ZeroMQ ipc address for workers.
+        workers_path: the unix socket at which it waits for workers.
         beat_every_s: interval of life signs.
         memory_limit_bytes: RSS above which it ends itself to be restarted; 0 for none.
         curve_secret_key_file: file with the Z85 secret key for tcp endpoints, None without tcp.
@@ -143,7 +143,7 @@ class RouterSettings:
     """
 
     generation: int
-    workers_address: str
+    workers_path: str
     beat_every_s: float
     memory_limit_bytes: int
     curve_secret_key_file: str | None

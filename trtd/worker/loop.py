@@ -2,8 +2,8 @@
 
 Each slot is a thread, and they share the one socket to the router. Whoever has no batch to run waits for the socket,
 one thread at a time (`_lead`); the one that is woken takes the batch itself and lets the next thread wait. Everything
-that touches the socket or the batcher happens under `_io`, and leaves the socket empty: see `trtd.worker.link`. With
-one slot nobody else is there, and both locks are free.
+that touches the connection or the batcher happens under `_io`. With one slot nobody else is there, and both locks are
+free.
 
 What runs together is decided in `trtd.core.batching`, how it is run and answered in `trtd.worker.runner`.
 """
@@ -14,8 +14,6 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-
-import zmq
 
 from trtd.core.batching import Batcher, Waiting
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
@@ -73,23 +71,21 @@ class Loop:
         for _ in range(threads):
             self._opened.acquire()
 
-    def attach(self) -> None:
-        """Deal with connections that were made. Called by one thread, before it waits for `link.connection_fd`.
+    def connect(self) -> float | None:
+        """Connect to the router where there is no connection. Called by one thread.
 
         What came by a former connection is forgotten: the router that sent it is gone, or has given it to others.
+
+        Returns:
+            Seconds until the next try; None while there is a connection.
         """
-        if not self._link.take_connected():
-            return
+        if self._link.is_connected:
+            return None
         with self._io:
-            while self._link.receive() is not None:
-                pass
             if len(self._batcher):
                 log.info("worker.requests_forgotten", count=len(self._batcher), cause="the router was replaced")
             self._batcher = Batcher()
-            if not self._link.attach():
-                log.warning("worker.connection_lost")
-            self._pump()
-            self._wake_waiting()
+            return self._link.connect()
 
     def stop(self) -> None:
         """Let `serve` return once everything received is answered. Safe in any thread."""
@@ -123,7 +119,8 @@ class Loop:
                     return batch
 
     def _take(self) -> list[Waiting] | None:
-        """Empty the socket, then take a batch that is due."""
+        """Take in what has come, then take a batch that is due."""
+        self._link.flush()
         self._pump()
         now = time.monotonic()
         expired = self._batcher.take_expired(now)
@@ -132,7 +129,6 @@ class Loop:
             # The router has answered their clients; this frees their places there.
             error = DeadlineExceeded("the deadline passed before the request could run")
             self._send([refusal(waiting.work.lease, waiting.work.id, error) for waiting in expired])
-            self._pump()
         self._wake_waiting()
         return batch
 
@@ -154,12 +150,10 @@ class Loop:
         return self._is_stopping and not len(self._batcher)
 
     def _pump(self) -> None:
-        """Receive until the socket is empty and nothing is left to be said about what was received."""
-        while True:
-            while (frames := self._link.receive()) is not None:
-                self._accept(frames)
-            if not self._refusals:
-                return
+        """Receive all that has come, and refuse what cannot run."""
+        while (frames := self._link.receive()) is not None:
+            self._accept(frames)
+        if self._refusals:
             self._send(self._refusals)
             self._refusals.clear()
 
@@ -168,11 +162,11 @@ class Loop:
             if not self._link.send(frames):
                 log.warning("worker.answers_dropped", cause="no router is connected; it will ask again")
 
-    def _accept(self, frames: Sequence[zmq.Frame]) -> None:
+    def _accept(self, frames: Sequence[memoryview]) -> None:
         """Take in one message of the router."""
         self._messages_received += 1
         try:
-            batch = decode_batch(frames[0].buffer)
+            batch = decode_batch(frames[0] if frames else b"")
             if batch.generation != self._generation:
                 raise Malformed(f"it is for generation {batch.generation}")
             if sum(entry.frame_count for entry in batch.entries) != len(frames) - 1:
@@ -188,12 +182,12 @@ class Loop:
             self._admit(entry, frames[at:end], sent_at)
             at = end
 
-    def _admit(self, entry: BatchEntry, frames: Sequence[zmq.Frame], sent_at: float) -> None:
+    def _admit(self, entry: BatchEntry, frames: Sequence[memoryview], sent_at: float) -> None:
         """Put one request with those that wait, or refuse it."""
-        header = frames[0].bytes
+        header = bytes(frames[0])
         try:
             request_id, plan = self._desk.read(header)
-            inputs = plan.read([frame.buffer for frame in frames[1:]])
+            inputs = plan.read(frames[1:])
         except MemoryError:
             raise
         except Exception as error:

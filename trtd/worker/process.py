@@ -57,7 +57,7 @@ class WorkerProcess:
         leave(ExitCode.OK)
 
     def _keep_channel(self) -> None:
-        """Beat, listen and attach until everything is answered."""
+        """Beat, listen and connect until everything is answered."""
         channel_fd = self._channel.fileno()
         beat_at = time.monotonic()
         while not self._is_done:
@@ -66,11 +66,14 @@ class WorkerProcess:
                 self._beat()
                 beat_at = now + self._settings.beat_every_s
             fds = [channel_fd, self._news_fd]
+            timeout_s = max(0.0, beat_at - now)
             if self._loop is not None and self._link is not None:
-                # Before each wait: the descriptor tells only of what comes after a look.
-                self._loop.attach()
-                fds.append(self._link.connection_fd)
-            ready, _, _ = select.select(fds, (), (), max(0.0, beat_at - now))
+                retry_s = self._loop.connect()
+                if retry_s is None:
+                    fds.append(self._link.loss_fd)
+                else:
+                    timeout_s = min(timeout_s, retry_s)
+            ready, _, _ = select.select(fds, (), (), timeout_s)
             if self._news_fd in ready:
                 os.eventfd_read(self._news_fd)
             if channel_fd in ready:
@@ -126,7 +129,7 @@ class WorkerProcess:
         self._runtime = loaded.runtime
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
-        link = Link(settings.router_address, attach)
+        link = Link(settings.router_path, attach)
         loop = Loop(link, loaded.catalogue, settings.generation)
         with self._lock:
             self._link = link

@@ -50,7 +50,7 @@ def test_a_worker_is_told_its_tenants_table():
     assert (told.tenant, told.replica, told.generation, told.runtime) == ("a", 1, 5, "onnxruntime")
     assert (told.slots, told.threads, told.memory_limit_bytes) == (2, 3, 7)
     assert (told.log_format, told.log_level, told.beat_every_s) == ("json", "info", 0.1)
-    assert told.router_address == "ipc:///run/trtd/router/workers.sock"
+    assert told.router_path == "/run/trtd/router/workers.sock"
     first, second = told.models
     assert (first.name, first.version, first.path) == ("net", "3", "/m.onnx")
     assert first.probe == ProbeSettings("/p.npz", 0.5, 1e-3)

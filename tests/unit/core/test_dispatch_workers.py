@@ -212,6 +212,22 @@ def test_a_detached_worker_gives_its_leases_back_without_suspicion():
     assert desk.dispatcher.counters(TENANT).replayed == 0
 
 
+def test_a_suspended_worker_keeps_what_it_holds_and_gets_nothing_new():
+    """Until somebody says why its connection is gone: if it died, its requests are suspects; if not, it starts anew."""
+    desk = Desk()
+    worker = desk.admit()
+    request = desk.submit_new()
+    desk.dispatcher.suspend_worker(worker, desk.now)
+    waiting = desk.submit_new()
+    assert desk.dispatcher.leased(TENANT) == 1
+    assert desk.dispatcher.queued(TENANT) == 1
+    desk.dispatcher.revoke_worker(worker, "killed", desk.now)
+    desk.turn()
+    assert request.lone_deaths == 1
+    assert request.is_suspect
+    assert not waiting.is_suspect
+
+
 def test_a_closed_worker_that_detaches_is_empty():
     """Its leases went elsewhere, so its emptiness is announced; admitted again it stays closed."""
     desk = Desk()
