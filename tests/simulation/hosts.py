@@ -187,6 +187,7 @@ class SimRouter(Process):
         """A message from a worker: its attachment, or a result."""
         if item == "attach":
             if worker.id not in self.revoked:
+                self.dispatcher.detach_worker(worker.id, self.clock.now)
                 self.attached[worker.id] = worker
                 self._admit_if_attached(worker.id)
         else:
@@ -220,8 +221,8 @@ class SimRouter(Process):
                 process = self.attached.get(worker)
                 self.sim.promises.dispatched(self, effect)
                 if process is None or not process.is_alive or process.from_router is None:
-                    self.dispatcher.detach_worker(worker, self.clock.now)
-                    self.attached.pop(worker, None)
+                    # The connection is gone, and nobody has said why.
+                    self.dispatcher.suspend_worker(worker, self.clock.now)
                 else:
                     process.from_router.send(
                         [
