@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from trtd import observe
@@ -23,8 +23,10 @@ from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.metrics import MetricsServer
+from trtd.supervisor.notify import Notifier, take_notifier
 from trtd.supervisor.plan import make_plan
 from trtd.supervisor.processes import become_subreaper
+from trtd.supervisor.service_manager import ServiceManager
 from trtd.supervisor.shutdown import Shutdown
 from trtd.wire import addresses
 
@@ -47,12 +49,14 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
         trtd.errors.Unavailable: another daemon serves this runtime directory.
     """
     config = loaded.config
+    notifier = take_notifier(os.environ, os.getpid())
     observe.configure(str(config.log.format), config.log.level)
     directory = config.daemon.runtime_dir
     runtime_dir.prepare(directory)
     with runtime_dir.locked(directory):
         become_subreaper()
-        return asyncio.run(_Daemon(loaded, load).run())
+        with contextlib.closing(notifier):
+            return asyncio.run(_Daemon(loaded, load, notifier).run())
 
 
 def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
@@ -67,10 +71,12 @@ def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
 class _Daemon:
     """Everything that lives as long as the event loop."""
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
+    def __init__(self, loaded: Loaded, load: Callable[[], Loaded], notifier: Notifier) -> None:
         self._plan = make_plan(loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
         self._load = load
+        self._notifier = notifier
         self._reloading = asyncio.Lock()
+        self._is_reload_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> ExitCode:
@@ -79,6 +85,7 @@ class _Daemon:
         loop.set_exception_handler(_log_exception)
         delegation, memory_limits = claim_cgroup()
         self._supervisor = supervisor = Supervisor(self._plan, os.environ, loop, delegation, memory_limits)
+        self._service_manager = ServiceManager(self._notifier, supervisor, loop)
         shutdown = Shutdown(supervisor, loop)
         config = self._plan.config
         control = ControlServer(
@@ -95,6 +102,7 @@ class _Daemon:
             await _listen(control, metrics)
             log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
             supervisor.apply(self._plan)
+            self._keep(self._service_manager.attend())
             await supervisor.stopped.wait()
         finally:
             await control.close()
@@ -110,21 +118,25 @@ class _Daemon:
             InvalidConfig: the new configuration cannot be used.
         """
         async with self._reloading:
-            before = self._supervisor.plan
-            if self._supervisor.fleet.is_stopping:
-                raise Unavailable("the daemon is stopping")
-            try:
-                # Disks and account databases may be slow; the loop is not.
-                wanted = await asyncio.to_thread(self._load)
-                kept = reloaded(before.config, wanted.config, wanted.origins)
-                loaded = Loaded(kept.config, wanted.origins, wanted.files)
-                plan = await asyncio.to_thread(make_plan, loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
-            except InvalidConfig as error:
-                log.error("config.reload_failed", cause=" ".join(error.message.split()))
-                raise
-            was = {spec.name: spec for spec in before.specs}
-            now = {spec.name: spec for spec in plan.specs}
-            self._supervisor.apply(plan)
+            with self._service_manager.reloading():
+                return await self._reload()
+
+    async def _reload(self) -> dict[str, Any]:
+        before = self._supervisor.plan
+        if self._supervisor.fleet.is_stopping:
+            raise Unavailable("the daemon is stopping")
+        try:
+            # Disks and account databases may be slow; the loop is not.
+            wanted = await asyncio.to_thread(self._load)
+            kept = reloaded(before.config, wanted.config, wanted.origins)
+            loaded = Loaded(kept.config, wanted.origins, wanted.files)
+            plan = await asyncio.to_thread(make_plan, loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
+        except InvalidConfig as error:
+            log.error("config.reload_failed", cause=" ".join(error.message.split()))
+            raise
+        was = {spec.name: spec for spec in before.specs}
+        now = {spec.name: spec for spec in plan.specs}
+        self._supervisor.apply(plan)
         answer: dict[str, Any] = {
             "added": sorted(now.keys() - was.keys()),
             "removed": sorted(was.keys() - now.keys()),
@@ -135,14 +147,28 @@ class _Daemon:
         return answer
 
     def _reload_on_signal(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload_quietly())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # A reload that has not begun reads the files later than this signal: one for all of them is enough.
+        if not self._is_reload_due:
+            self._is_reload_due = True
+            self._keep(self._reload_quietly())
 
     async def _reload_quietly(self) -> None:
         """Reload for a signal, which nobody waits for: the log has the outcome."""
-        with contextlib.suppress(TrtdError):
-            await self.reload()
+        async with self._reloading:
+            self._is_reload_due = False
+            with contextlib.suppress(TrtdError), self._service_manager.reloading():
+                await self._reload()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this beside everything else, for as long as the loop runs."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("loop.task_failed", cause=repr(error))
 
 
 async def _listen(control: ControlServer, metrics: MetricsServer) -> None:
