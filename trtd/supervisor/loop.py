@@ -35,11 +35,13 @@ from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation
 from trtd.supervisor.children import Children
 from trtd.supervisor.facts import Facts
+from trtd.supervisor.metrics import make_metrics
 from trtd.supervisor.plan import Plan
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.supervisor.status import About, make_status
+from trtd.wire.health import Metrics
 from trtd.wire.settings import TenantEndpoint
 from trtd.wire.status import Status
 
@@ -200,11 +202,9 @@ class Supervisor:
         )
         return make_status(self.fleet, self.facts, about, now=self._loop.time(), wall=datetime.now(UTC), only=only)
 
-    async def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format. The package for it is imported by the first scrape."""
-        from trtd.supervisor.exposition import exposition, families
-
-        return await asyncio.to_thread(exposition, families(self.fleet, self.facts, self._version))
+    def metrics(self) -> Metrics:
+        """What the metrics are made of, at this instant."""
+        return make_metrics(self.status(), self.facts)
 
     async def changed(self, timeout_s: float) -> None:
         """Wait until something happened to the fleet, but no longer than this."""

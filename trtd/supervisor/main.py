@@ -21,8 +21,8 @@ from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
 from trtd.supervisor import cgroup, runtime_dir
 from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
+from trtd.supervisor.health import HealthChild
 from trtd.supervisor.loop import Supervisor
-from trtd.supervisor.metrics import MetricsServer
 from trtd.supervisor.notify import Notifier, take_notifier
 from trtd.supervisor.plan import make_plan
 from trtd.supervisor.processes import become_subreaper
@@ -93,20 +93,20 @@ class _Daemon:
             Commands(supervisor, self.reload).handlers(),
             lambda: supervisor.plan.roles,
         )
-        metrics = MetricsServer(config.health.listen, supervisor)
+        health = HealthChild(config.health.listen, supervisor, os.environ)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, shutdown.request, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         loop.add_signal_handler(signal.SIGCHLD, supervisor.processes.sweep)
         try:
-            await _listen(control, metrics)
+            await _listen(control, health)
             log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
             supervisor.apply(self._plan)
             self._keep(self._service_manager.attend())
             await supervisor.stopped.wait()
         finally:
             await control.close()
-            await metrics.close()
+            await health.close()
             supervisor.close()
         log.info("daemon.stopped", exit_code=int(shutdown.exit_code))
         return shutdown.exit_code
@@ -171,10 +171,10 @@ class _Daemon:
             log.error("loop.task_failed", cause=repr(error))
 
 
-async def _listen(control: ControlServer, metrics: MetricsServer) -> None:
+async def _listen(control: ControlServer, health: HealthChild) -> None:
     try:
         await control.start()
-        await metrics.start()
+        health.start()
     except OSError as error:
         raise Unavailable(f"a socket of the daemon cannot be opened: {error.strerror or error}") from None
 
