@@ -42,7 +42,7 @@ from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.supervisor.status import About, make_status
 from trtd.wire.health import Metrics
-from trtd.wire.settings import TenantEndpoint
+from trtd.wire.settings import Listener, TenantEndpoint
 from trtd.wire.status import Status
 
 log = observe.get_logger()
@@ -67,6 +67,7 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         delegation: Delegation | None = None,
         memory_limits: str = "",
+        listeners: tuple[Listener, ...] = (),
     ) -> None:
         self.plan = plan
         self.fleet = Fleet(plan.router_timeouts, plan.router_restarts)
@@ -76,6 +77,7 @@ class Supervisor:
         self._started_at = loop.time()
         self._version: str = trtd.__version__
         self._memory_limits = memory_limits
+        self._listeners = listeners
         # A tenant that the configuration no longer names still needs its workers until it is drained.
         self._plan_of: dict[str, Plan] = {}
         self._inbox: deque[FleetEvent] = deque()
@@ -181,7 +183,7 @@ class Supervisor:
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         """How a child is started now, and its memory limit in bytes (see `trtd.supervisor.children.Orders`)."""
         if name == ROUTER:
-            return self.plan.router_order(generation), self.plan.memory_limit_bytes(ROUTER)
+            return self.plan.router_order(generation, self._listeners), self.plan.memory_limit_bytes(ROUTER)
         tenant, _, replica = name.partition("/")
         plan = self._plan_of[tenant]
         return plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation), plan.memory_limit_bytes(name)

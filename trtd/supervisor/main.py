@@ -19,16 +19,18 @@ from trtd.config.load import Loaded
 from trtd.config.reload import reloaded
 from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
 from trtd.supervisor import cgroup, runtime_dir
+from trtd.supervisor.activation import take_listeners
 from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
 from trtd.supervisor.health import HealthChild
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.notify import Notifier, take_notifier
-from trtd.supervisor.plan import make_plan
+from trtd.supervisor.plan import Plan, make_plan
 from trtd.supervisor.processes import become_subreaper
 from trtd.supervisor.service_manager import ServiceManager
 from trtd.supervisor.shutdown import Shutdown
 from trtd.wire import addresses
+from trtd.wire.settings import Listener
 
 log = observe.get_logger()
 
@@ -51,12 +53,13 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
     config = loaded.config
     notifier = take_notifier(os.environ, os.getpid())
     observe.configure(str(config.log.format), config.log.level)
+    listeners = take_listeners(os.environ, os.getpid())
     directory = config.daemon.runtime_dir
     runtime_dir.prepare(directory)
     with runtime_dir.locked(directory):
         become_subreaper()
         with contextlib.closing(notifier):
-            return asyncio.run(_Daemon(loaded, load, notifier).run())
+            return asyncio.run(_Daemon(loaded, load, notifier, listeners).run())
 
 
 def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
@@ -71,10 +74,13 @@ def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
 class _Daemon:
     """Everything that lives as long as the event loop."""
 
-    def __init__(self, loaded: Loaded, load: Callable[[], Loaded], notifier: Notifier) -> None:
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], notifier: Notifier, listeners: tuple[Listener, ...]
+    ) -> None:
         self._plan = make_plan(loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
         self._load = load
         self._notifier = notifier
+        self._listeners = listeners
         self._reloading = asyncio.Lock()
         self._is_reload_due = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +90,9 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_exception)
         delegation, memory_limits = claim_cgroup()
-        self._supervisor = supervisor = Supervisor(self._plan, os.environ, loop, delegation, memory_limits)
+        self._supervisor = supervisor = Supervisor(
+            self._plan, os.environ, loop, delegation, memory_limits, self._listeners
+        )
         self._service_manager = ServiceManager(self._notifier, supervisor, loop)
         shutdown = Shutdown(supervisor, loop)
         config = self._plan.config
@@ -101,6 +109,7 @@ class _Daemon:
         try:
             await _listen(control, health)
             log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
+            _report_unused(self._listeners, supervisor.plan)
             supervisor.apply(self._plan)
             self._keep(self._service_manager.attend())
             await supervisor.stopped.wait()
@@ -169,6 +178,16 @@ class _Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("loop.task_failed", cause=repr(error))
+
+
+def _report_unused(listeners: tuple[Listener, ...], plan: Plan) -> None:
+    """Name the sockets that were handed over and that no tenant has: a reload may bring it, or its name is wrong."""
+    endpoints = plan.endpoints.values()
+    wanted = {address for endpoint in endpoints for address in (endpoint.address, endpoint.tcp_address)}
+    used = {listener.fd for listener in listeners if listener.address in wanted}
+    for listener in listeners:
+        if listener.fd not in used:
+            log.warning("listener.unused", address=listener.address)
 
 
 async def _listen(control: ControlServer, health: HealthChild) -> None:
