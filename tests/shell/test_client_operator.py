@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.stand_in_daemon import StandInDaemon
-from tests.unit.cli.test_render import make_child, make_status, make_tenant
+from tests.support.status import make_child, make_status, make_tenant
 from trtd.cli import operator
 from trtd.cli.main import main
 from trtd.errors import DeadlineExceeded, ErrorCode, Malformed, TrtdError, Unreachable

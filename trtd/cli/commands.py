@@ -156,6 +156,7 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         _argument("tenant", metavar="TENANT", nargs="?", help="show this tenant only"),
         _argument("--watch", action="store_true", help="show it again and again until Ctrl-C"),
+        _argument("--wide", action="store_true", help="all columns, however wide the terminal is"),
         exit_codes={
             **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
             ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
