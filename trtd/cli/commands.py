@@ -234,7 +234,16 @@ COMMANDS: tuple[Command, ...] = (
         "look at GPU, driver, TensorRT and configured plans, and say what to do",
         handler="doctor:doctor",
         renderer="doctor:show",
-        arguments=(_CONFIG, _JSON),
+        arguments=(
+            _CONFIG,
+            _argument(
+                "--wait-for-devices",
+                metavar="S",
+                type=_seconds,
+                help="only wait, for at most S seconds, until the device nodes that tenants need are there",
+            ),
+            _JSON,
+        ),
     ),
     Command(
         "demo",
