@@ -6,7 +6,7 @@ Entry points call `configure` once; everything else receives or makes a `Logger`
 stream has the daemon, its children and their native crash texts.
 
 structlog is imported by the first line that is written, because its import takes longer than the start of a child: a
-child should be ready before it logs. What the metrics count is decided in `trtd.supervisor.metrics`.
+child should be ready before it logs. What the metrics count is decided in `trtd.health.exposition`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,30 @@ METRIC_REQUESTS = "trtd_requests_total"
 METRIC_REQUEST_DURATION = "trtd_request_duration_seconds"
 METRIC_QUEUE_DURATION = "trtd_queue_duration_seconds"
 METRIC_QUEUE_DEPTH = "trtd_queue_depth"
+METRIC_QUEUE_LIMIT = "trtd_queue_limit"
 METRIC_IN_FLIGHT = "trtd_in_flight"
 METRIC_HELD_BYTES = "trtd_held_bytes"
 METRIC_ACCEPTED = "trtd_accepted_total"
 METRIC_ANSWERED = "trtd_answered_total"
 METRIC_FAILED = "trtd_failed_total"
 METRIC_REFUSED = "trtd_refused_total"
+METRIC_REPLAYED = "trtd_replayed_total"
+METRIC_EXPIRED = "trtd_expired_total"
+METRIC_ABANDONED = "trtd_abandoned_total"
+METRIC_TENANT_READY = "trtd_tenant_ready"
+METRIC_TENANT_INFO = "trtd_tenant_info"
 METRIC_WORKER_RESTARTS = "trtd_worker_restarts_total"
 METRIC_WORKER_RECOVERY = "trtd_worker_recovery_duration_seconds"
 METRIC_WORKER_READY = "trtd_worker_ready"
+METRIC_WORKER_STATE = "trtd_worker_state"
 METRIC_WORKER_MEMORY = "trtd_worker_memory_bytes"
-METRIC_WORKER_DEVICE_MEMORY = "trtd_worker_device_memory_bytes"
+METRIC_GPU_MEMORY = "trtd_gpu_memory_bytes"
+METRIC_GPU_REFUSED = "trtd_gpu_allocation_refused_total"
+METRIC_ROUTER_READY = "trtd_router_ready"
 METRIC_ROUTER_RESTARTS = "trtd_router_restarts_total"
+METRIC_ROUTER_MEMORY = "trtd_router_memory_bytes"
+METRIC_READY = "trtd_ready"
+METRIC_UPTIME = "trtd_uptime_seconds"
 METRIC_BUILD_INFO = "trtd_build_info"
 
 

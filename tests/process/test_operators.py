@@ -7,10 +7,12 @@ import json
 import signal
 import threading
 
+import jsonschema
 import numpy as np
 import pytest
 
 from tests.support.daemon import OperatorError, script, tenant, wait_until
+from tests.support.schema import status_schema
 
 
 def row(value: float = 1.0) -> np.ndarray:
@@ -222,6 +224,7 @@ def test_status_tells_what_is(daemon_of_module):
     (worker,) = a["workers"]
     wait_until(lambda: daemon_of_module.worker("a")["rss_bytes"] > 0, "the first beat")
     assert worker["memory_enforcement"] == "none"
+    jsonschema.validate(daemon_of_module.status(), status_schema())
     assert len(json.dumps(status)) < 10_000
 
 

@@ -8,51 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.cli.test_render import make_child, make_status, make_tenant
+from tests.support.stand_in_daemon import StandInDaemon
+from tests.support.status import make_child, make_status, make_tenant
 from trtd.cli import operator
 from trtd.cli.main import main
 from trtd.errors import DeadlineExceeded, ErrorCode, Malformed, TrtdError, Unreachable
 from trtd.wire import addresses
 
 WAIT_S = 10.0
-
-Lines = list[bytes | dict[str, Any]]
-
-
-class StandInDaemon:
-    """Answers every command with the lines that the test gave, and notes what was asked."""
-
-    def __init__(self, directory: Path) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.lines: Lines = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(addresses.operator_path(str(directory)))
-        self._socket.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb") as lines:
-                self.asked.append(json.loads(lines.readline()))
-                for line in self.lines:
-                    lines.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(WAIT_S)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import trtd
+from tests.support.activation import activated
 from trtd.errors import error_from_wire
 from trtd.wire import addresses
 
@@ -134,11 +135,14 @@ class Daemon:
         config = {"version": 1, "daemon": daemon, **sections, "tenants": tables}
         self.config_file.write_text(toml(config), encoding="utf-8")
 
-    def start(self, **environ: str) -> Self:
-        """Start the daemon without waiting for anything."""
+    def start(self, *sockets: socket.socket, **environ: str) -> Self:
+        """Start the daemon without waiting for anything; listening sockets are handed over as systemd does it."""
+        serve = [sys.executable, "-m", "trtd.cli.main", "serve", "--config", str(self.config_file)]
+        argv, fds = activated(serve, sockets)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "trtd.cli.main", "serve", "--config", str(self.config_file)],
+                argv,
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

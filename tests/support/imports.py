@@ -21,11 +21,13 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": LEAVES | {"core", "wire", "engine", "observe"},
     "worker": LEAVES | {"core", "wire", "child", "runtime", "observe"},
     "router": LEAVES | {"core", "wire", "child", "observe"},
+    "health": LEAVES | {"core", "wire", "child", "observe"},
     "supervisor": LEAVES | {"core", "wire", "child", "config", "observe"},
     "client": LEAVES | {"core", "wire"},
     "demo": LEAVES | {"wire"},
     # Of `runtime` only its front, which imports nothing before it is asked to open a runtime.
     "cli": LEAVES | {"core", "wire", "config", "client", "supervisor", "demo", "observe", "engine", "runtime"},
+    "hosts": LEAVES | {"wire", "cli", "observe"},
 }
 """First part of a module's name below `trtd` -> the parts that it may import, itself always."""
 
@@ -44,13 +46,16 @@ FORBIDDEN_PACKAGES: dict[str, set[str]] = {
         "pydantic",
     },
     "wire": {"os", "socket", "time", "random", "threading", "subprocess", "asyncio", "zmq", "pydantic"},
-    "supervisor": {"zmq", "numpy", "onnxruntime", "tensorrt", "cuda"},
+    "health": {"zmq", "numpy", "onnxruntime", "pydantic", "tensorrt", "cuda"},
+    "supervisor": {"zmq", "numpy", "onnxruntime", "tensorrt", "cuda", "prometheus_client"},
     "router": {"onnxruntime", "pydantic", "tensorrt", "cuda"},
     "worker": {"onnxruntime", "pydantic", "tensorrt", "cuda"},
     "client": {"onnxruntime", "pydantic", "tensorrt", "cuda"},
     "child": {"zmq", "numpy", "pydantic"},
     "engine": {"zmq", "numpy", "onnxruntime", "pydantic"},
 }
+SUPERVISORD_PACKAGE = "supervisor"
+"""An optional one: `trtd.hosts` alone is loaded by supervisord, so that it is there."""
 GPU_PACKAGES = {
     "tensorrt",
     "tensorrt_bindings",
@@ -105,6 +110,10 @@ def violations(package: Path = PACKAGE) -> list[str]:
                 target = parts[1] if len(parts) > 1 else ""
                 if target not in ALLOWED[area] | {area, "", "__version__"}:
                     found.append(f"{item.importer}:{item.line} imports {item.imported}")
-            elif parts[0] in FORBIDDEN_PACKAGES.get(area, set()) or (parts[0] in GPU_PACKAGES and area != "runtime"):
+            elif (
+                parts[0] in FORBIDDEN_PACKAGES.get(area, set())
+                or (parts[0] in GPU_PACKAGES and area != "runtime")
+                or (parts[0] == SUPERVISORD_PACKAGE and area != "hosts")
+            ):
                 found.append(f"{item.importer}:{item.line} imports {item.imported}")
     return found

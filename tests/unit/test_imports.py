@@ -40,6 +40,7 @@ def test_imports_point_down():
         ("router/__init__.py", "from trtd import worker"),
         ("supervisor/__init__.py", "import zmq"),
         ("worker/__init__.py", "import cuda.bindings"),
+        ("cli/__init__.py", "from supervisor import childutils"),
         ("client/__init__.py", "def f():\n    import trtd.supervisor"),
     ],
 )

@@ -19,7 +19,7 @@ from typing import Any
 from trtd.cli import tensors
 from trtd.cli.exits import EXIT_CODES
 from trtd.cli.operator import find_runtime_dir
-from trtd.cli.render import duration
+from trtd.cli.values import duration
 from trtd.client import Client, aio
 from trtd.client.sync import address_of
 from trtd.client.values import Tensor

@@ -156,6 +156,7 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         _argument("tenant", metavar="TENANT", nargs="?", help="show this tenant only"),
         _argument("--watch", action="store_true", help="show it again and again until Ctrl-C"),
+        _argument("--wide", action="store_true", help="all columns, however wide the terminal is"),
         exit_codes={
             **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
             ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
@@ -233,7 +234,16 @@ COMMANDS: tuple[Command, ...] = (
         "look at GPU, driver, TensorRT and configured plans, and say what to do",
         handler="doctor:doctor",
         renderer="doctor:show",
-        arguments=(_CONFIG, _JSON),
+        arguments=(
+            _CONFIG,
+            _argument(
+                "--wait-for-devices",
+                metavar="S",
+                type=_seconds,
+                help="only wait, for at most S seconds, until the device nodes that tenants need are there",
+            ),
+            _JSON,
+        ),
     ),
     Command(
         "demo",

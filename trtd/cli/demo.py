@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from trtd.cli import operator
-from trtd.cli.render import duration, has_colour, status_lines
+from trtd.cli.picture import status_lines
+from trtd.cli.terminal import has_colour
 from trtd.cli.traffic import Question, Tally, Traffic
+from trtd.cli.values import duration
 from trtd.client import Client
 from trtd.config.show import toml_value
 from trtd.demo import models

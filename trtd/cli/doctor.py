@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from trtd.cli import devices
 from trtd.cli.serve import sources
 from trtd.config import load as loading
 from trtd.config.model import Config
@@ -32,6 +33,8 @@ Finding = dict[str, str]
 def doctor(args: argparse.Namespace) -> list[Finding]:
     """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
     config = loading.load(sources(args)).config
+    if args.wait_for_devices is not None:
+        return [devices.wait(config, args.wait_for_devices)]
     workers = list(_workers(config))
     if not workers:
         return examine("tensorrt", TensorRTSettings(), [], "")

@@ -9,7 +9,7 @@ import numpy as np
 
 from trtd.cli import tensors
 from trtd.cli.operator import find_runtime_dir
-from trtd.cli.render import duration
+from trtd.cli.values import duration
 from trtd.client import Answer, BFloat16
 from trtd.client.values import Tensor
 from trtd.errors import ExitCode, Usage

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from trtd.cli import operator, render
+from trtd.cli import operator, render, terminal
 from trtd.errors import Usage
 
 Answer = dict[str, Any]
@@ -18,7 +18,7 @@ def status(args: argparse.Namespace) -> Iterator[Answer]:
     """The status record, once, or every second for ever."""
     yield _status(args)
     while args.watch:
-        render.pause(WATCH_EVERY_S)
+        terminal.pause(WATCH_EVERY_S)
         yield _status(args)
 
 
@@ -56,7 +56,7 @@ def reload(args: argparse.Namespace) -> Answer:
 
 def _call(args: argparse.Namespace, command: str, told: Answer) -> Answer:
     runtime_dir = operator.find_runtime_dir(args.runtime_dir)
-    with render.ProgressLine() as line:
+    with terminal.ProgressLine() as line:
         try:
             return operator.call(runtime_dir, command, told, on_progress=line.show)
         except operator.CommandFailed as error:

@@ -23,18 +23,21 @@ class MemoryPlan:
 
     Attributes:
         weights_bytes: of the engine; 0 when they are loaded and part of what is held already.
-        contexts_bytes: what execution contexts keep for themselves, all slots together.
+        context_bytes: what the execution contexts of one slot keep for themselves.
         enqueue_bytes: scratch memory of one slot.
+        shared_bytes: scratch memory that models loaded before need in each slot anyway. Models of one slot never run
+            at the same time, so only what goes beyond it is new.
         io_bytes: inputs and outputs of one slot on the device.
         slots: batches that run at the same time.
         overhead_bytes: what the driver takes beside the ledger (context, kernels); counts against the device only.
     """
 
-    weights_bytes: int
-    contexts_bytes: int
-    enqueue_bytes: int
-    io_bytes: int
-    slots: int
+    weights_bytes: int = 0
+    context_bytes: int = 0
+    enqueue_bytes: int = 0
+    shared_bytes: int = 0
+    io_bytes: int = 0
+    slots: int = 1
     overhead_bytes: int = 0
 
     def terms(self) -> tuple[Term, ...]:
@@ -42,8 +45,8 @@ class MemoryPlan:
         each = f" x {self.slots} slots" if self.slots > 1 else ""
         terms = (
             Term("weights", self.weights_bytes),
-            Term("contexts", self.contexts_bytes),
-            Term(f"scratch{each}", self.enqueue_bytes * self.slots),
+            Term(f"contexts{each}", self.context_bytes * self.slots),
+            Term(f"scratch{each}", max(0, self.enqueue_bytes - self.shared_bytes) * self.slots),
             Term(f"inputs and outputs{each}", self.io_bytes * self.slots),
         )
         return tuple(term for term in terms if term.size_bytes)
@@ -54,7 +57,9 @@ class MemoryPlan:
         return sum(term.size_bytes for term in self.terms())
 
 
-def refuse(plan: MemoryPlan, *, held_bytes: int, hard_bytes: int, free_bytes: int | None) -> str | None:
+def refuse(
+    plan: MemoryPlan, *, held_bytes: int, hard_bytes: int, free_bytes: int | None, promised_bytes: int = 0
+) -> str | None:
     """Why a model does not fit, with each term and the sum; None when it does.
 
     Args:
@@ -62,14 +67,22 @@ def refuse(plan: MemoryPlan, *, held_bytes: int, hard_bytes: int, free_bytes: in
         held_bytes: what the ledger holds already.
         hard_bytes: the hard watermark; 0 for none.
         free_bytes: what the device has left; None where that is not known.
+        promised_bytes: what models that were admitted before have not allocated yet.
     """
     told = " + ".join(f"{term.name} {term.size_bytes}" for term in plan.terms()) or "nothing"
     needed = plan.ledger_bytes
-    if hard_bytes and held_bytes + needed > hard_bytes:
-        held = f" beside {held_bytes} bytes held" if held_bytes else ""
-        return f"it needs {needed} bytes of device memory ({told}){held}; the hard watermark is {hard_bytes} bytes"
+    promised = f"{promised_bytes} bytes promised to models loaded before" if promised_bytes else ""
+    if hard_bytes and held_bytes + promised_bytes + needed > hard_bytes:
+        held = f"{held_bytes} bytes held" if held_bytes else ""
+        beside = " and ".join(filter(None, (held, promised)))
+        beside = f" beside {beside}" if beside else ""
+        return f"it needs {needed} bytes of device memory ({told}){beside}; the hard watermark is {hard_bytes} bytes"
     whole = needed + plan.overhead_bytes
-    if free_bytes is not None and whole > free_bytes:
+    if free_bytes is not None and whole + promised_bytes > free_bytes:
         overhead = f" + driver {plan.overhead_bytes}" if plan.overhead_bytes else ""
-        return f"it needs {whole} bytes of device memory ({told}{overhead}); the device has {free_bytes} bytes free"
+        beside = f" beside {promised}" if promised else ""
+        return (
+            f"it needs {whole} bytes of device memory ({told}{overhead}){beside}; "
+            f"the device has {free_bytes} bytes free"
+        )
     return None

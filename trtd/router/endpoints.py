@@ -185,8 +185,8 @@ class Endpoint:
             source.port.close(LINGER_S)
         self.settings = settings
 
-    def bind(self, address: str, curve_secret_key_file: str | None) -> Source:
-        """Listen at one of the `missing` addresses.
+    def bind(self, address: str, curve_secret_key_file: str | None, listener_fd: int | None = None) -> Source:
+        """Listen at one of the `missing` addresses, with a socket that listens there already if there is one.
 
         Raises:
             OSError, zmq.ZMQError: the address cannot be had.
@@ -201,7 +201,7 @@ class Endpoint:
         )
         port = Port(self._context, options, self._used)
         try:
-            port.bind(address, self._socket_mode)
+            port.bind(address, self._socket_mode, listener_fd)
         except BaseException:
             port.close()
             raise

@@ -45,6 +45,7 @@ class Front:
         self.late: set[Endpoint] = set()
         self._context = context
         self._settings = settings
+        self._listeners = {listener.address: listener.fd for listener in settings.listeners}
         self._access = access
         self._used = used
         self._watch = watch
@@ -86,7 +87,7 @@ class Front:
     def _open(self, endpoint: Endpoint) -> None:
         for address in endpoint.missing:
             try:
-                source = endpoint.bind(address, self._settings.curve_secret_key_file)
+                source = endpoint.bind(address, self._settings.curve_secret_key_file, self._listeners.get(address))
             except (OSError, zmq.ZMQError, InvalidConfig) as error:
                 if (endpoint.tenant, address) not in self._reported:
                     self._reported.add((endpoint.tenant, address))

@@ -6,6 +6,7 @@ A `Port` never blocks. What its messages mean is for `trtd.router.endpoints` and
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,14 +103,18 @@ class Port:
         self.receive: Callable[..., Any] = zmq.backend.Socket.recv.__get__(self._socket)
         self._send: Callable[..., Any] = zmq.backend.Socket.send.__get__(self._socket)
 
-    def bind(self, address: str, mode: int) -> None:
+    def bind(self, address: str, mode: int, listener_fd: int | None = None) -> None:
         """Listen at an `ipc://` or `tcp://` address; `mode` is for the socket file of the former.
+
+        With `listener_fd`, which listens there already, a copy of it is used, and its socket file is left to its owner.
 
         Raises:
             OSError: the address is taken, or its directory cannot be written.
             InvalidConfig: the address is of another kind.
         """
-        if address.startswith("ipc:///"):
+        if listener_fd is not None:
+            self._socket.setsockopt(zmq.USE_FD, os.dup(listener_fd))
+        elif address.startswith("ipc:///"):
             self._path = Path(address.removeprefix("ipc://"))
             # libzmq takes the descriptor over and closes it with the socket.
             self._socket.setsockopt(zmq.USE_FD, listen(self._path, mode).detach())

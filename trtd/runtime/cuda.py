@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from cuda.bindings import driver
 from cuda.bindings import runtime as cudart
 
-from trtd.core.cuda_faults import CudaClass, lookup, sticky_fault
+from trtd.core.cuda_faults import NOT_READY, CudaClass, lookup, sticky_fault
 from trtd.core.faults import ProcessFault
 from trtd.errors import InvalidConfig
 
@@ -145,6 +146,11 @@ def device_uuid(ordinal: int) -> str:
     return f"GPU-{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:32]}"
 
 
+def set_persisting_l2(size_bytes: int) -> None:
+    """Set L2 apart for accesses that ask for it, in this process's context. The driver rounds as it likes."""
+    call(cudart.cudaDeviceSetLimit, cudart.cudaLimit.cudaLimitPersistingL2CacheSize, size_bytes)
+
+
 def use_device(ordinal: int) -> None:
     """Let the calling thread use the device; each thread has to say so once."""
     call(cudart.cudaSetDevice, ordinal)
@@ -204,17 +210,33 @@ class Stream:
         call(cudart.cudaStreamDestroy, self.handle)
 
 
+SPIN_S = 100e-6
+"""How long a thread looks again and again before it sleeps: to be woken costs more than most short runs take."""
+
+
 class Event:
-    """A point on a stream that a thread can wait for, sleeping or spinning."""
+    """A point on a stream that a thread can wait for: spinning, or spinning for a moment and then asleep."""
 
     def __init__(self, *, is_spinning: bool) -> None:
+        self._is_spinning = is_spinning
         flags = cudart.cudaEventDisableTiming | (0 if is_spinning else cudart.cudaEventBlockingSync)
         self._handle = call(cudart.cudaEventCreateWithFlags, flags)
 
     def wait_for(self, stream: Stream) -> None:
         """Wait until all that is on the stream now has run. Errors of that work surface here."""
         call(cudart.cudaEventRecord, self._handle, stream.handle)
-        call(cudart.cudaEventSynchronize, self._handle)
+        if self._is_spinning or not self._comes_soon():
+            call(cudart.cudaEventSynchronize, self._handle)
+
+    def _comes_soon(self) -> bool:
+        until = time.perf_counter() + SPIN_S
+        while time.perf_counter() < until:
+            code = int(cudart.cudaEventQuery(self._handle)[0])
+            if code != NOT_READY:
+                if code:
+                    raise CudaError(code, "cudaEventQuery")
+                return True
+        return False
 
     def close(self) -> None:
         """Give it back."""

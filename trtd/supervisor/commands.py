@@ -156,10 +156,12 @@ class Commands:
     def _progress(self, names: list[str]) -> Answer:
         tenants = {name.partition("/")[0] for name in names}
         totals = [seen.totals for name, seen in self._supervisor.facts.tenants.items() if name in tenants]
+        queued, leased = sum(total.queued for total in totals), sum(total.leased for total in totals)
         return {
             "waiting_for": ", ".join(names),
-            "queued": sum(total.queued for total in totals),
-            "leased": sum(total.leased for total in totals),
+            "queued": queued,
+            "leased": leased,
+            "left": len(names) + queued + leased,
         }
 
     async def _drain_failed(self, tenants: list[TenantName], timeout_s: float) -> CommandFailed:

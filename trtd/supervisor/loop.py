@@ -35,12 +35,14 @@ from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation
 from trtd.supervisor.children import Children
 from trtd.supervisor.facts import Facts
+from trtd.supervisor.metrics import make_metrics
 from trtd.supervisor.plan import Plan
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.supervisor.status import About, make_status
-from trtd.wire.settings import TenantEndpoint
+from trtd.wire.health import Metrics
+from trtd.wire.settings import Listener, TenantEndpoint
 from trtd.wire.status import Status
 
 log = observe.get_logger()
@@ -65,6 +67,7 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         delegation: Delegation | None = None,
         memory_limits: str = "",
+        listeners: tuple[Listener, ...] = (),
     ) -> None:
         self.plan = plan
         self.fleet = Fleet(plan.router_timeouts, plan.router_restarts)
@@ -74,6 +77,7 @@ class Supervisor:
         self._started_at = loop.time()
         self._version: str = trtd.__version__
         self._memory_limits = memory_limits
+        self._listeners = listeners
         # A tenant that the configuration no longer names still needs its workers until it is drained.
         self._plan_of: dict[str, Plan] = {}
         self._inbox: deque[FleetEvent] = deque()
@@ -179,7 +183,7 @@ class Supervisor:
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         """How a child is started now, and its memory limit in bytes (see `trtd.supervisor.children.Orders`)."""
         if name == ROUTER:
-            return self.plan.router_order(generation), self.plan.memory_limit_bytes(ROUTER)
+            return self.plan.router_order(generation, self._listeners), self.plan.memory_limit_bytes(ROUTER)
         tenant, _, replica = name.partition("/")
         plan = self._plan_of[tenant]
         return plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation), plan.memory_limit_bytes(name)
@@ -200,11 +204,9 @@ class Supervisor:
         )
         return make_status(self.fleet, self.facts, about, now=self._loop.time(), wall=datetime.now(UTC), only=only)
 
-    async def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format. The package for it is imported by the first scrape."""
-        from trtd.supervisor.exposition import exposition, families
-
-        return await asyncio.to_thread(exposition, families(self.fleet, self.facts, self._version))
+    def metrics(self) -> Metrics:
+        """What the metrics are made of, at this instant."""
+        return make_metrics(self.status(), self.facts)
 
     async def changed(self, timeout_s: float) -> None:
         """Wait until something happened to the fleet, but no longer than this."""

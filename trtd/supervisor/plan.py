@@ -14,7 +14,7 @@ from trtd.supervisor import settings
 from trtd.supervisor.peers import Roles
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire.control import encode_settings
-from trtd.wire.settings import TenantEndpoint
+from trtd.wire.settings import Listener, TenantEndpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,11 @@ class Plan:
         """When a dead router is started again."""
         return settings.restart_policy(self.config.router.restart)
 
-    def router_order(self, generation: int) -> ChildOrder:
-        """How one life of the router is started."""
-        told = settings.router_settings(self.config, generation, self.log_format)
-        return ChildOrder("router", encode_settings(told))
+    def router_order(self, generation: int, listeners: tuple[Listener, ...] = ()) -> ChildOrder:
+        """How one life of the router is started; it inherits the sockets that were handed to the daemon."""
+        told = settings.router_settings(self.config, generation, self.log_format, listeners)
+        fds = sorted({listener.fd for listener in listeners})
+        return ChildOrder("router", encode_settings(told), inherited_fds=tuple(fds))
 
     def worker_order(self, key: WorkerKey, generation: int) -> ChildOrder:
         """How one life of a worker is started."""

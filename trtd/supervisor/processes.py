@@ -157,6 +157,14 @@ class Processes:
         except ProcessLookupError:
             return
 
+    def spare(self, pid: int) -> None:
+        """A child of this process that somebody else here looks after: `sweep` leaves it alone."""
+        self._strangers.add(pid)
+
+    def spare_no_more(self, pid: int) -> None:
+        """That child was reaped; its number may come back as an orphan's."""
+        self._strangers.discard(pid)
+
     def sweep(self) -> None:
         """End and reap orphans that were left to us by children that are gone (call on SIGCHLD)."""
         known = {process.pid for process in self.live.values()} | self._strangers

@@ -23,6 +23,7 @@ from trtd.supervisor.peers import Roles
 from trtd.wire import addresses
 from trtd.wire.settings import (
     CurveClient,
+    Listener,
     ModelSettings,
     ProbeSettings,
     RouterSettings,
@@ -63,7 +64,9 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
     )
 
 
-def router_settings(config: Config, generation: int, log_format: str) -> RouterSettings:
+def router_settings(
+    config: Config, generation: int, log_format: str, listeners: tuple[Listener, ...] = ()
+) -> RouterSettings:
     """What one life of the router is told at its start."""
     return RouterSettings(
         generation=generation,
@@ -74,6 +77,7 @@ def router_settings(config: Config, generation: int, log_format: str) -> RouterS
         socket_mode=int(config.router.socket_mode, 8),
         log_format=log_format,
         log_level=config.log.level,
+        listeners=listeners,
     )
 
 

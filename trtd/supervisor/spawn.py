@@ -48,11 +48,13 @@ class ChildOrder:
         kind: which program.
         settings: encoded `WorkerSettings` or `RouterSettings`.
         threads: threads of the numeric libraries inside it.
+        inherited_fds: descriptors that it finds under the same numbers; they stay ours.
     """
 
     kind: ChildKind
     settings: bytes
     threads: int = 1
+    inherited_fds: tuple[int, ...] = ()
 
 
 def child_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -121,7 +123,7 @@ def spawn(order: ChildOrder, environ: Mapping[str, str]) -> Spawned:
             popen = subprocess.Popen(
                 child_argv(order.kind, channel_fd=theirs.fileno(), settings_fd=settings_fd, parent_pid=os.getpid()),
                 env=child_environment(environ, order.threads),
-                pass_fds=(theirs.fileno(), settings_fd),
+                pass_fds=(theirs.fileno(), settings_fd, *order.inherited_fds),
                 process_group=0,
                 stdin=subprocess.DEVNULL,
             )

@@ -128,6 +128,19 @@ class TenantEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket that the router inherits.
+
+    Attributes:
+        address: ZeroMQ address for which it stands.
+        fd: its number in the router; the router works with copies of it.
+    """
+
+    address: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """What the router is told at its start; tenants follow as messages.
 
@@ -140,6 +153,7 @@ class RouterSettings:
         socket_mode: permission bits of endpoint sockets.
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
+        listeners: sockets that are open already; for any other address it opens its own.
     """
 
     generation: int
@@ -150,3 +164,4 @@ class RouterSettings:
     socket_mode: int
     log_format: str
     log_level: str
+    listeners: tuple[Listener, ...] = ()

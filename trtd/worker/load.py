@@ -43,8 +43,8 @@ def load(settings: WorkerSettings) -> Loaded:
         )
     except InvalidConfig as error:
         raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
-    served = []
-    slots = {}
+    # All of them before the first slot: a runtime may let the slots of a thread share what the largest model needs.
+    served = {}
     for one in settings.models:
         try:
             model = ServedModel(runtime.load(one), one)
@@ -53,9 +53,9 @@ def load(settings: WorkerSettings) -> Loaded:
             raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
         except OutOfMemory as error:
             raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
-        slots[model] = prepare(model, one)
-        served.append(model)
-    return Loaded(runtime, Catalogue(served), slots)
+        served[model] = one
+    slots = {model: prepare(model, one) for model, one in served.items()}
+    return Loaded(runtime, Catalogue(list(served)), slots)
 
 
 def prepare(served: ServedModel, settings: ModelSettings) -> Slot:

@@ -25,7 +25,7 @@ def test_each_row_has_a_handler_and_each_handler_a_row():
 
 
 def test_the_supervisor_loads_no_zeromq_and_no_runtime():
-    """The process that owns the workers imports no libzmq, NumPy, ONNX Runtime or CUDA, and metrics only when asked."""
+    """The process that owns the workers imports no libzmq, NumPy, ONNX Runtime or CUDA, and nothing for metrics."""
     program = "import json, sys, trtd.supervisor.main, trtd.config.load; print(json.dumps(sorted(sys.modules)))"
     outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     loaded = {name.split(".")[0] for name in json.loads(outcome.stdout)}

@@ -1,4 +1,4 @@
-"""The status record and the metrics, from a fleet and facts that a test made."""
+"""The status record, from a fleet and facts that a test made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
-from trtd.supervisor.exposition import exposition, families
 from trtd.supervisor.facts import Facts
 from trtd.supervisor.settings import tenant_endpoint
 from trtd.supervisor.status import About, make_status
@@ -138,37 +137,6 @@ def test_counters_are_all_told():
     numbers = {name: number for number, name in enumerate(COUNTERS, start=10)}
     facts.tenant("a", NOW).totals.take(1, make_stats(**numbers), NOW + 1)
     assert status_of(make_fleet(State.READY), facts)["tenants"][0]["counters"] == {**numbers, "abandoned": 0}
-
-
-def test_metrics_have_their_names_and_labels():
-    """Every metric that operators were promised is there, with numbers from the same facts."""
-    facts = make_facts()
-    seen = facts.tenant("a", NOW)
-    seen.totals.take(1, make_stats((0.01,) * 3, queued=2, leased=1, held_bytes=64), NOW + 1)
-    seen.restarts["crashed"] = 2
-    seen.recoveries.observe(0.1)
-    facts.child("a/0").rss_bytes = 4096
-    text = exposition(families(make_fleet(State.READY), facts, "1.2.3")).decode()
-    for line in (
-        'trtd_build_info{version="1.2.3"} 1.0',
-        'trtd_requests_total{model="m",outcome="ok",tenant="a"} 3.0',
-        'trtd_accepted_total{tenant="a"} 3.0',
-        'trtd_answered_total{tenant="a"} 3.0',
-        'trtd_failed_total{tenant="a"} 0.0',
-        'trtd_refused_total{tenant="a"} 0.0',
-        'trtd_queue_depth{tenant="a"} 2.0',
-        'trtd_in_flight{tenant="a"} 1.0',
-        'trtd_held_bytes{tenant="a"} 64.0',
-        'trtd_request_duration_seconds_bucket{le="+Inf",tenant="a"} 3.0',
-        'trtd_request_duration_seconds_count{tenant="a"} 3.0',
-        'trtd_queue_duration_seconds_count{tenant="a"} 3.0',
-        'trtd_worker_restarts_total{reason="crashed",tenant="a"} 2.0',
-        'trtd_worker_recovery_duration_seconds_count{tenant="a"} 1.0',
-        'trtd_worker_ready{replica="0",tenant="a"} 1.0',
-        'trtd_worker_memory_bytes{kind="rss",replica="0",tenant="a"} 4096.0',
-        "trtd_router_restarts_total",
-    ):
-        assert line in text
 
 
 def test_what_runs_where_is_known_before_a_worker_is():

@@ -13,6 +13,7 @@ from typing import Any
 from trtd.core.memory_plan import MemoryPlan
 from trtd.engine.header import PlanHeader
 from trtd.errors import InvalidConfig
+from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
 from trtd.runtime.tensorrt.judge import CallRefused
 from trtd.runtime.tensorrt.profiles import Profile, Shape, Shapes, largest_shapes, smallest_shapes
 from trtd.runtime.tensorrt.tensors import read_profiles, read_tensors
@@ -98,14 +99,15 @@ class Engine:
                 largest[tensor.name] = max(largest.get(tensor.name, 0), size_bytes)
         return Needs(scratch_bytes, largest)
 
-    def plan(self, needs: Needs, slots: int, overhead_bytes: int) -> MemoryPlan:
+    def plan(self, needs: Needs, slots: int, shared_bytes: int, overhead_bytes: int) -> MemoryPlan:
         """The sum for admission once the weights are loaded."""
-        on_device = [one for one in self.tensors if not one.is_host]
+        on_device = [one.name for one in self.tensors if not one.is_host and one.name not in self.growing]
         return MemoryPlan(
             weights_bytes=0,
-            contexts_bytes=CONTEXT_BYTES * len(self.profiles) * slots,
-            enqueue_bytes=needs.enqueue_bytes,
-            io_bytes=sum(needs.tensor_bytes[one.name] for one in on_device),
+            context_bytes=CONTEXT_BYTES * len(self.profiles),
+            enqueue_bytes=max(needs.enqueue_bytes, ALIGNMENT_BYTES),
+            shared_bytes=shared_bytes,
+            io_bytes=sum(max(needs.tensor_bytes[name], ALIGNMENT_BYTES) for name in on_device),
             slots=slots,
             overhead_bytes=overhead_bytes,
         )

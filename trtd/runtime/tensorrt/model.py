@@ -19,6 +19,7 @@ from trtd.runtime.protocol import Arrays
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused, judge_load
 from trtd.runtime.tensorrt.profiles import Shapes, largest_shapes, optimal_shapes, smallest_shapes
+from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.slot import TensorRTSlot
 from trtd.wire.messages import ModelDescription, TensorContract
@@ -28,10 +29,13 @@ from trtd.wire.settings import ModelSettings
 class TensorRTModel:
     """A loaded plan."""
 
-    def __init__(self, session: Session, engine: Engine, needs: Needs, settings: ModelSettings) -> None:
+    def __init__(
+        self, session: Session, engine: Engine, needs: Needs, promise: Promise, settings: ModelSettings
+    ) -> None:
         self._session = session
         self._engine = engine
         self._needs = needs
+        self._promise = promise
         self._settings = settings
         self._description = describe(engine, settings)
 
@@ -43,7 +47,8 @@ class TensorRTModel:
     def open_slot(self) -> TensorRTSlot:
         """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
         what = f"model {self._settings.name!r} {self._settings.version}"
-        slot = TensorRTSlot(self._session, self._engine, self._needs, what)
+        slot = TensorRTSlot(self._session, self._engine, self._needs, self._promise, what)
+        self._promise.slots_left = max(0, self._promise.slots_left - 1)
         try:
             slot.warm_up(self.warm_up_inputs())
         except TrtdError:
@@ -78,7 +83,7 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
     with open_plan(settings.path, where) as plan:
         header = checked_header(plan, installed, where)
         overhead_bytes = session.settings.overhead_bytes
-        admit(session, MemoryPlan(header.weights_bytes, 0, 0, 0, session.slots, overhead_bytes), where)
+        admit(session, MemoryPlan(header.weights_bytes, slots=session.slots, overhead_bytes=overhead_bytes), where)
         session.book.take()
         try:
             raw = runtime.deserialize_cuda_engine(plan)
@@ -92,8 +97,10 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
             raise InvalidConfig(f"{where}: {error.message}") from error
         except (cuda.CudaError, CallRefused) as error:
             raise judge_load(error, session.book.take(), where) from error
-    admit(session, engine.plan(needs, session.slots, overhead_bytes), where)
-    return TensorRTModel(session, engine, needs, settings)
+    plan_of_slots = engine.plan(needs, session.slots, session.scratch.shared_bytes, overhead_bytes)
+    admit(session, plan_of_slots, where)
+    promise = session.scratch.promise(plan_of_slots.context_bytes + plan_of_slots.io_bytes, plan_of_slots.enqueue_bytes)
+    return TensorRTModel(session, engine, needs, promise, settings)
 
 
 @contextmanager
@@ -141,8 +148,13 @@ def admit(session: Session, plan: MemoryPlan, where: str) -> None:
         trtd.errors.OutOfMemory: it does not.
     """
     free_bytes, _ = cuda.memory_info()
-    held_bytes = session.memory.state().live_bytes
-    problem = refuse(plan, held_bytes=held_bytes, hard_bytes=session.memory.hard_bytes, free_bytes=free_bytes)
+    problem = refuse(
+        plan,
+        held_bytes=session.memory.state().live_bytes,
+        promised_bytes=session.scratch.promised_bytes,
+        hard_bytes=session.memory.hard_bytes,
+        free_bytes=free_bytes,
+    )
     if problem is not None:
         raise OutOfMemory(f"{where}: {problem}")
 

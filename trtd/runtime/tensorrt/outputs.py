@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES, DeviceMemory
+from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
+
+if TYPE_CHECKING:
+    from trtd.runtime.tensorrt.memory import DeviceMemory
 
 
 class GrowingOutputs:

@@ -12,7 +12,7 @@ from typing import Any
 from trtd.core.watermark import Level
 from trtd.runtime import cuda
 from trtd.runtime.nvml import ProcessMemory
-from trtd.runtime.tensorrt.allocator import DeviceMemory
+from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.recorder import Sink
 from trtd.wire.tensorrt import DeviceReport, TensorRTSettings
 

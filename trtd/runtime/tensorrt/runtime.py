@@ -17,20 +17,28 @@ from trtd.observe import get_logger
 from trtd.runtime import cuda
 from trtd.runtime.injection import Injector
 from trtd.runtime.protocol import RuntimeInfo
-from trtd.runtime.tensorrt.allocator import DeviceMemory, make_allocator
+from trtd.runtime.tensorrt.allocator import make_allocator
 from trtd.runtime.tensorrt.judge import judge
 from trtd.runtime.tensorrt.loading import find_package, platform_tag
+from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
+from trtd.runtime.tensorrt.scratch import ScratchPool
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.staging import StagingPool
+from trtd.runtime.tensorrt.throttle import Throttle
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensorrt import DeviceReport, TensorRTSettings
 
 log = get_logger()
 
-LEVELS = {"tensorrt.told": log.debug, "graph.capture_refused": log.warning, "tensorrt.warned": log.warning}
+LEVELS = {
+    "tensorrt.told": log.debug,
+    "tensorrt.warned": log.warning,
+    "graph.capture_refused": log.warning,
+    "device_memory.level_changed": log.warning,
+}
 
 
 def tell(event: str, fields: dict[str, Any]) -> None:
@@ -49,6 +57,7 @@ class TensorRTRuntime:
             trtd.core.faults.ProcessFault: the device cannot be had at the moment.
         """
         self.device = cuda.open_device(settings.device, is_spinning=settings.is_spinning, is_lazy=settings.is_lazy)
+        self._set_l2_apart(settings.persistent_l2_bytes, slots)
         self.package = find_package(flavour, settings)
         module = self.package.module
         watermarks = Watermarks(settings.soft_bytes, settings.hard_bytes)
@@ -75,6 +84,8 @@ class TensorRTRuntime:
             device=self.device,
             memory=self.memory,
             allocator=self._allocator,
+            scratch=ScratchPool(self.memory, slots),
+            throttle=Throttle(lambda: self.memory.is_high),
             staging=StagingPool(settings.staging_bytes),
             logger=self._logger,
             book=self._book,
@@ -128,6 +139,14 @@ class TensorRTRuntime:
             self._runtime = None
             self._reconciler.close()
             self.memory.close()
+
+    def _set_l2_apart(self, slot_bytes: int, slots: int) -> None:
+        """As much as all slots together may have; TensorRT is told of each slot's part with its contexts."""
+        most_bytes = self.device.persisting_l2_bytes
+        if slot_bytes > most_bytes:
+            raise InvalidConfig(f"tensorrt.persistent_l2_bytes is {slot_bytes}; this device sets apart {most_bytes}")
+        if slot_bytes:
+            cuda.set_persisting_l2(min(slot_bytes * slots, most_bytes))
 
     def _open(self, settings: TensorRTSettings) -> Any:
         module = self.package.module

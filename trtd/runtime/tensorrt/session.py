@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from trtd.runtime.cuda import DeviceInfo
-from trtd.runtime.tensorrt.allocator import DeviceMemory
+from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, Sink
+from trtd.runtime.tensorrt.scratch import ScratchPool
 from trtd.runtime.tensorrt.staging import StagingPool
+from trtd.runtime.tensorrt.throttle import Throttle
 from trtd.wire.tensorrt import TensorRTSettings
 
 
@@ -26,6 +28,8 @@ class Session:
         device: the GPU.
         memory: all device memory that is ours.
         allocator: TensorRT's view of it.
+        scratch: what loaded models are promised, and scratch memory of each thread.
+        throttle: lets slots take turns above the soft watermark.
         staging: pinned host memory.
         logger: TensorRT's, for what is made with one.
         book: what the runtime's own recorder and logger were told.
@@ -40,6 +44,8 @@ class Session:
     device: DeviceInfo
     memory: DeviceMemory
     allocator: Any
+    scratch: ScratchPool
+    throttle: Throttle
     staging: StagingPool
     logger: Any
     book: ErrorBook
