@@ -252,6 +252,14 @@ COMMANDS: tuple[Command, ...] = (
         renderer="demo:exit_code",
         arguments=(
             _argument("--seconds", metavar="S", type=_seconds, default=3.0, help="length of the load (default: 3)"),
+            _argument(
+                "--gpu",
+                metavar="DIR",
+                nargs="?",
+                const="",
+                help="TensorRT plans on this host's GPU instead: DIR has plans/ and references/ "
+                "(default: $TRTD_GPU_ASSETS, else here)",
+            ),
         ),
     ),
     Command("version", "print the version", handler="serve:version", renderer="serve:show_version"),
