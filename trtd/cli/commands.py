@@ -280,5 +280,19 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
     ),
+    Command(
+        "completion",
+        "print a shell's completion script, or the names that it completes",
+        handler="completion:completion",
+        renderer="completion:show",
+        arguments=(
+            _argument(
+                "what",
+                choices=("bash", "zsh", "fish", "tenants", "models"),
+                help="a shell, tenants, or models of a tenant",
+            ),
+            _argument("tenant", metavar="TENANT", nargs="?", help="name of the tenant, with models"),
+        ),
+    ),
     Command("version", "print the version", handler="serve:version", renderer="serve:show_version"),
 )
