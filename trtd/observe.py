@@ -5,6 +5,10 @@ Entry points call `configure` once; everything else receives or makes a `Logger`
 `log.info("worker.exited", generation=3, cause="killed")`. Children write to the stderr that they inherit, so that one
 stream has the daemon, its children and their native crash texts.
 
+Where that stream is the journal's, each line begins with `<N>`, which journald takes off and keeps as the priority. Its
+native protocol would make fields of ours into fields of its own, but through a second socket: beside the crash texts,
+out of order with them, and lost when journald is restarted. `journalctl -o cat | jq` finds the fields in the JSON.
+
 structlog is imported by the first line that is written, because its import takes longer than the start of a child: a
 child should be ready before it logs. What the metrics count is decided in `trtd.health.exposition`.
 """
@@ -15,7 +19,7 @@ import os
 import select
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -23,6 +27,9 @@ Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 LEVELS: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+PRIORITIES: dict[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+"""The same as syslog numbers them."""
+JOURNAL_VARIABLE = "JOURNAL_STREAM"
 
 METRIC_REQUESTS = "trtd_requests_total"
 METRIC_REQUEST_DURATION = "trtd_request_duration_seconds"
@@ -99,6 +106,7 @@ class _Output:
 class _Configuration:
     output: _Output
     is_json: bool
+    is_journal: bool
     least: int
     fields: dict[str, Any]
 
@@ -128,9 +136,19 @@ def configure(
         raise ValueError(f"log level is {level!r}, not one of {', '.join(LEVELS)}")
     target = stream if stream is not None else sys.stderr
     is_json = log_format == "json" or (log_format == "auto" and not target.isatty())
-    _configuration = _Configuration(_Output(target), is_json, LEVELS[level], dict(fields or {}))
+    journal = is_journal(target, os.environ)
+    _configuration = _Configuration(_Output(target), is_json, journal, LEVELS[level], dict(fields or {}))
     _line = None
     return _configuration
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether the stream goes to journald: the variable names the device and inode of a stream that does."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get(JOURNAL_VARIABLE) == f"{status.st_dev}:{status.st_ino}"
 
 
 def resolved_format(log_format: str, stream: TextIO | None = None) -> str:
@@ -182,10 +200,12 @@ def _build(configuration: _Configuration) -> Callable[[str, str, dict[str, Any]]
             **fields,
         }
         entry = structlog.processors.format_exc_info(None, level, entry)
+        prefix = f"<{PRIORITIES[level]}>" if configuration.is_journal else ""
+        most = MAX_LINE_BYTES - len(prefix)
         text = rendered(level, entry)
-        while (excess := len(text.encode(errors="backslashreplace")) - MAX_LINE_BYTES) > 0 and _shorten(entry, excess):
+        while (excess := len(text.encode(errors="backslashreplace")) - most) > 0 and _shorten(entry, excess):
             text = rendered(level, entry)
-        return text
+        return prefix + text
 
     def rendered(level: str, entry: MutableMapping[str, Any]) -> str:
         # Renderers take the entry apart.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime
@@ -115,20 +115,15 @@ def instant_of(line: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(line["at"]).timestamp() - time.time() + time.monotonic()
 
 
-class Stage(Daemon):
-    """The daemon of a proof.
+class Observed(Daemon):
+    """A daemon whose log is read as it grows.
 
     Attributes:
-        questions: with known answers, by tenant.
-        models: directory of the models.
         log: of the daemon.
     """
 
-    def __init__(self, models_directory: Path, others: Mapping[str, Any], **settings: Any) -> None:
-        self.models = models_directory
-        self.questions = make_questions(models_directory)
-        self.settings = settings
-        super().__init__({**tenant_tables(models_directory, **settings), **others})
+    def __init__(self, tenants: Mapping[str, Any]) -> None:
+        super().__init__(tenants)
         self.log_file.touch()
         self.log = Log(self.log_file)
 
@@ -154,6 +149,31 @@ class Stage(Daemon):
                 problems.append(f"the counters of {entry['name']} do not add up: {counters}")
         return problems
 
+    def run(self) -> Iterator[Self]:
+        """Start it, give it when it is ready, and keep its log where that is asked for."""
+        try:
+            self.start()
+            self.wait_ready(60.0)
+            yield self
+        finally:
+            if keep_logs_in is not None:
+                shutil.copy(self.log_file, keep_logs_in / f"{self.directory.name}.log")
+
+
+class Stage(Observed):
+    """The daemon of a proof without a GPU.
+
+    Attributes:
+        questions: with known answers, by tenant.
+        models: directory of the models.
+    """
+
+    def __init__(self, models_directory: Path, others: Mapping[str, Any], **settings: Any) -> None:
+        self.models = models_directory
+        self.questions = make_questions(models_directory)
+        self.settings = settings
+        super().__init__({**tenant_tables(models_directory, **settings), **others})
+
 
 keep_logs_in: Path | None = None
 """Where the daemon's log of each proof is copied to, for whoever has to find out why a promise was broken."""
@@ -166,10 +186,4 @@ def stage(others: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[
         tempfile.TemporaryDirectory(prefix="trtd-models-") as directory,
         Stage(Path(directory), others or {}, **settings) as daemon,
     ):
-        try:
-            daemon.start()
-            daemon.wait_ready(60.0)
-            yield daemon
-        finally:
-            if keep_logs_in is not None:
-                shutil.copy(daemon.log_file, keep_logs_in / f"{daemon.directory.name}.log")
+        yield from daemon.run()

@@ -6,7 +6,6 @@ missing, every test is skipped with the name of what is missing.
 
 from __future__ import annotations
 
-import lzma
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.worker import make_model_settings
+from trtd.demo import plans
 from trtd.errors import TrtdError
 from trtd.runtime import open_runtime
 from trtd.wire.tensorrt import TensorRTSettings
@@ -46,10 +46,7 @@ def assets(tmp_path_factory):
     source = Path(os.environ["TRTD_GPU_ASSETS"])
     place = tmp_path_factory.mktemp("assets")
     for path in sorted((source / "plans").iterdir()):
-        if path.suffix == ".xz":
-            (place / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
-        else:
-            shutil.copy(path, place / path.name)
+        plans.unpack_plan(source, path.name.partition(".plan")[0], place)
     for path in (source / "references").iterdir():
         shutil.copy(path, place / path.name)
     return place
@@ -77,11 +74,7 @@ def model_settings(assets, plan, max_batch=64):
 
 def reference(assets, plan, case):
     """Inputs and outputs of one case."""
-    with np.load(assets / f"{plan.partition('.')[0]}.ref.npz") as file:
-        cut = {key: file[key] for key in file.files if key.startswith(f"{case}.")}
-    inputs = {key.split(".", 2)[2]: array for key, array in cut.items() if key.split(".", 2)[1] == "in"}
-    outputs = {key.split(".", 2)[2]: array for key, array in cut.items() if key.split(".", 2)[1] == "out"}
-    return inputs, outputs
+    return plans.read_reference(assets / f"{plan.partition('.')[0]}.ref.npz", case)
 
 
 def free_bytes():
@@ -91,20 +84,9 @@ def free_bytes():
     return cuda.memory_info()[0]
 
 
-LARGEST_DIFFERENCE = {
-    "mlp": 2.1e-4,
-    "mlp_two_profiles": 3.7e-4,
-    "squeezenet_fp16": 1.0e-3,
-    "resnet50_fp16": 3.2e-2,
-    "encoder_fp16": 7.9e-3,
-    "two_io": 0.0,
-    "nonzero": 0.0,
-}
-
-
 def check(plan, got, expected):
     """Within three times the largest difference that was seen on the card."""
-    allowed = 3 * LARGEST_DIFFERENCE[plan.partition(".")[0]]
+    allowed = plans.allowed_difference(plan.partition(".")[0])
     assert set(got) == set(expected)
     for name, array in expected.items():
         assert got[name].shape == array.shape, name

@@ -145,9 +145,9 @@ def test_streamed_weights_answer_as_well(open_tensorrt, assets):
     assert slot.graphs == 0
 
 
-@pytest.mark.parametrize("fields", [{"is_spinning": True}, {"is_lazy": False}, {"persistent_l2_bytes": 1 << 20}])
+@pytest.mark.parametrize("fields", [{"is_spinning": True}, {"is_lazy": False}, {"stream_priority": -5}])
 def test_other_settings_answer_as_well(open_tensorrt, assets, fields):
-    """Spinning waits, eager loading and set-apart L2 change no answer."""
+    """Spinning waits, eager loading and streams that come first change no answer."""
     slot = open_tensorrt(**fields).load(model_settings(assets, "squeezenet_fp16.plain")).open_slot()
     inputs, outputs = reference(assets, "squeezenet_fp16", "three")
     check("squeezenet_fp16", slot.run([inputs])[0], outputs)

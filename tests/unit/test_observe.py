@@ -155,3 +155,22 @@ def test_keys_of_a_rate_limit_are_bounded():
         limit.take(key, 0.0)
     assert limit.take("a", 1.0) == 0
     assert limit.take("c", 1.0) is None
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_journal_gets_a_priority_before_each_line(tmp_path, monkeypatch, is_named):
+    """Where stderr is the stream that JOURNAL_STREAM names, lines begin with their syslog level, and only there."""
+    with (tmp_path / "journal").open("w+", encoding="utf-8") as stream:
+        status = os.fstat(stream.fileno())
+        inode = status.st_ino if is_named else status.st_ino + 1
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{inode}")
+        observe.configure("json", "debug", stream=stream)
+        log = observe.get_logger()
+        for level in observe.LEVELS:
+            getattr(log, level)("a.b", text="x" * 5000)
+        observe.configure()
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert [line[:3] for line in lines] == (["<7>", "<6>", "<4>", "<3>"] if is_named else ['{"a'] * 4)
+    assert all(len(line) <= observe.MAX_LINE_BYTES for line in lines)
+    assert all(json.loads(line[line.index("{") :])["event"] == "a.b" for line in lines)

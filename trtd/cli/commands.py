@@ -116,6 +116,12 @@ _INPUTS = (
 
 OPERATORS_HINT = "Ask for a place among operators or viewers in [operators] of the configuration."
 START_HINT = "Start it with `trtd serve`, or name its directory with --runtime-dir."
+_HINTS = {ErrorCode.NOT_ALLOWED: OPERATORS_HINT, ErrorCode.UNREACHABLE: START_HINT}
+_LSB_CODES = {
+    **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
+    ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
+}
+_STATUS = next(row for row in OPERATOR_COMMANDS if row.name == "status")
 
 
 def _operator_command(name: str, *arguments: Argument, exit_codes: Mapping[ErrorCode, int] | None = None) -> Command:
@@ -127,7 +133,7 @@ def _operator_command(name: str, *arguments: Argument, exit_codes: Mapping[Error
         renderer=f"render:show_{name}",
         arguments=(*arguments, _JSON, _RUNTIME_DIR),
         role=row.role,
-        hints={ErrorCode.NOT_ALLOWED: OPERATORS_HINT, ErrorCode.UNREACHABLE: START_HINT},
+        hints=_HINTS,
         exit_codes=exit_codes or {},
     )
 
@@ -157,10 +163,22 @@ COMMANDS: tuple[Command, ...] = (
         _argument("tenant", metavar="TENANT", nargs="?", help="show this tenant only"),
         _argument("--watch", action="store_true", help="show it again and again until Ctrl-C"),
         _argument("--wide", action="store_true", help="all columns, however wide the terminal is"),
-        exit_codes={
-            **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
-            ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
-        },
+        exit_codes=_LSB_CODES,
+    ),
+    Command(
+        "health",
+        "say whether the daemon, or one tenant, is ready; for probes without HTTP",
+        handler="operations:health",
+        renderer="render:show_health",
+        arguments=(
+            _argument("--tenant", metavar="TENANT", help="of this tenant only"),
+            _argument("--live", action="store_true", help="only whether the daemon answers"),
+            _JSON,
+            _RUNTIME_DIR,
+        ),
+        role=_STATUS.role,
+        hints=_HINTS,
+        exit_codes=_LSB_CODES,
     ),
     _operator_command(
         "drain",
@@ -252,6 +270,28 @@ COMMANDS: tuple[Command, ...] = (
         renderer="demo:exit_code",
         arguments=(
             _argument("--seconds", metavar="S", type=_seconds, default=3.0, help="length of the load (default: 3)"),
+            _argument(
+                "--gpu",
+                metavar="DIR",
+                nargs="?",
+                const="",
+                help="TensorRT plans on this host's GPU instead: DIR has plans/ and references/ "
+                "(default: $TRTD_GPU_ASSETS, else here)",
+            ),
+        ),
+    ),
+    Command(
+        "completion",
+        "print a shell's completion script, or the names that it completes",
+        handler="completion:completion",
+        renderer="completion:show",
+        arguments=(
+            _argument(
+                "what",
+                choices=("bash", "zsh", "fish", "tenants", "models"),
+                help="a shell, tenants, or models of a tenant",
+            ),
+            _argument("tenant", metavar="TENANT", nargs="?", help="name of the tenant, with models"),
         ),
     ),
     Command("version", "print the version", handler="serve:version", renderer="serve:show_version"),

@@ -26,6 +26,11 @@ def _status(args: argparse.Namespace) -> Answer:
     return operator.call(operator.find_runtime_dir(args.runtime_dir), "status", {"tenant": args.tenant})
 
 
+def health(args: argparse.Namespace) -> Answer:
+    """The status record, of the tenant that is asked about or of all."""
+    return operator.call(operator.find_runtime_dir(args.runtime_dir), "status", {"tenant": args.tenant})
+
+
 def drain(args: argparse.Namespace) -> Answer:
     """Drain a tenant, or all, and wait until the last answer is out."""
     _check_target(args)

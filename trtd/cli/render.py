@@ -9,12 +9,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from trtd.cli.operator import CommandFailed
 from trtd.cli.picture import status_lines
 from trtd.cli.terminal import CLEAR_SCREEN, columns, has_colour, is_terminal
 from trtd.errors import ExitCode, StatusExitCode
+from trtd.wire.status import Status, summary
 
 
 def show_status(records: Iterator[Mapping[str, Any]], args: argparse.Namespace) -> int:
@@ -31,6 +32,15 @@ def show_status(records: Iterator[Mapping[str, Any]], args: argparse.Namespace) 
         healths = {tenant["health"] for tenant in record["tenants"]} if args.tenant else {record["health"]}
         code = StatusExitCode.ALL_READY if healths == {"ready"} else StatusExitCode.DEGRADED
     return code
+
+
+def show_health(record: Mapping[str, Any], args: argparse.Namespace) -> int:
+    """One line, and the exit code that probes look at."""
+    asked = record["tenants"][0] if args.tenant else record
+    is_well = args.live or asked["is_ready"]
+    line = "live" if args.live else "ready" if is_well else f"not ready: {summary(cast('Status', record))}"
+    print(json.dumps({"v": 1, "is_live": True, "is_ready": asked["is_ready"]}) if args.json else line)
+    return StatusExitCode.ALL_READY if is_well else StatusExitCode.DEGRADED
 
 
 def show_drain(answer: Mapping[str, Any], args: argparse.Namespace) -> int:

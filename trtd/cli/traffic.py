@@ -19,19 +19,30 @@ RELATIVE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request and its right answer, as ONNX Runtime gave it in this process."""
+    """One request and its right answer.
+
+    Attributes:
+        model: which.
+        inputs: of the request.
+        output: which of the outputs is looked at.
+        expected: what it has to be, as ONNX Runtime gave it.
+        absolute: how far it may be from that; see `numpy.allclose`.
+        relative: likewise.
+    """
 
     model: str
     inputs: dict[str, np.ndarray]
     output: str
     expected: np.ndarray
+    absolute: float = ABSOLUTE
+    relative: float = RELATIVE
 
     def is_answered_by(self, output: object) -> bool:
         """Whether an output is the right one."""
         return (
             isinstance(output, np.ndarray)
             and output.shape == self.expected.shape
-            and np.allclose(output, self.expected, rtol=RELATIVE, atol=ABSOLUTE)
+            and np.allclose(output, self.expected, rtol=self.relative, atol=self.absolute)
         )
 
 

@@ -103,7 +103,8 @@ def _socket_paths(config: Config) -> Iterator[Problem]:
         )
         return
     for tenant in config.tenants:
-        path = addresses.tenant_address(runtime_dir, tenant).removeprefix(IPC)
+        # The longer one of its two sockets.
+        path = addresses.arenas_path(runtime_dir, tenant)
         length = len(os.fsencode(path))
         if length > MAX_SOCKET_PATH_BYTES:
             yield Problem(

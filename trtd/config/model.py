@@ -352,6 +352,9 @@ class Tenant(_Section):
     allow_groups: Annotated[Accounts, Reload.LIVE] = Field(
         (), description="groups whose members may send, by name or number"
     )
+    max_arena_bytes: Annotated[BytesOrZero, Reload.LIVE] = Field(
+        1024**3, description="most shared memory of all its clients together, for tensors in place of copies; 0: none"
+    )
     models: dict[Name, Model] = Field(min_length=1, description="the models, at least one")
     queue: Queue = Field(default_factory=Queue)
     restart: Restart = Field(default_factory=Restart)

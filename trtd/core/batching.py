@@ -26,9 +26,10 @@ class BatchLimits:
     max_delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made per request, and freezing triples the price.
+@dataclass(slots=True, eq=False)
 class Waiting:
-    """One request that waits for its batch.
+    """One request that waits for its batch. Compared by identity.
 
     Attributes:
         group: requests of equal groups may run together; None runs alone always, and at once.

@@ -7,6 +7,7 @@ and no other execution provider is ever asked for.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
+from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
@@ -46,6 +48,9 @@ WARM_UP_DIM = 16
 """Size of free dimensions other than the first in warm-up inputs: a guess, as the model does not say what it takes."""
 WARM_UP_BYTES = 64 * 1024 * 1024
 """Most bytes of the inputs of one warm-up run; a larger `max_batch` is warmed up with as many items as fit."""
+
+MAX_KNOWN_SHAPES = 256
+"""Most shapes of inputs for which a slot remembers those of the outputs."""
 
 MESSAGE_CHARS = 400
 MEMORY_TEXTS = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
@@ -148,6 +153,9 @@ class PlainSlot:
     def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
         self._session = session
         self._outputs = [output.name for output in description.outputs]
+        self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
+        self._known_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
+        """By the shapes of the inputs those of the outputs, as they were; empty where they vary."""
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
@@ -158,6 +166,60 @@ class PlainSlot:
         except Exception as error:
             raise refusal(error) from error
         return cut(dict(zip(self._outputs, arrays, strict=True)), requests)
+
+    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+        """Run one request; see `trtd.runtime.protocol.PlacingSlot.run_into`.
+
+        Floats alone are written there: the runtime may read an output again as the input of another operator, where
+        a whole number that somebody changed in between could lead out of a buffer.
+        """
+        inputs = join([request])
+        key = tuple([array.shape for array in inputs.values()])
+        shapes = self._known_shapes.get(key)
+        if shapes is None:
+            outputs = self.run([request])[0]
+            if len(self._known_shapes) >= MAX_KNOWN_SHAPES:
+                self._known_shapes.clear()
+            self._known_shapes[key] = [outputs[name].shape for name in self._outputs]
+            return outputs
+        targets = self._targets(shapes, area)
+        if not targets:
+            return self.run([request])[0]
+        try:
+            return self._run_bound(inputs, targets)
+        except MemoryError:
+            raise
+        except Exception:
+            outputs = self.run([request])[0]
+            # It is not the request that is wrong: the shapes of its outputs depend on its values.
+            self._known_shapes[key] = []
+            return outputs
+
+    def _targets(self, shapes: Sequence[tuple[int, ...]], area: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays in the area for the outputs that may be written there; `shapes` is empty where they vary."""
+        if not shapes:
+            return {}
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, self._dtypes, strict=True)]
+        known = zip(self._outputs, shapes, self._dtypes, places(sizes, area.nbytes), strict=True)
+        return {
+            name: np.ndarray(shape, dtype, area, at)
+            for name, shape, dtype, at in known
+            if at is not None and dtype.kind in "fc"
+        }
+
+    def _run_bound(self, inputs: Arrays, targets: Arrays) -> Arrays:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name in self._outputs:
+            target = targets.get(name)
+            if target is None:
+                binding.bind_output(name)
+            else:
+                binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        pairs = zip(self._outputs, binding.get_outputs(), strict=True)
+        return {name: targets[name] if name in targets else value.numpy() for name, value in pairs}
 
 
 class BitsSlot:

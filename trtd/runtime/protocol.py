@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,6 +46,23 @@ class Slot(Protocol):
             trtd.errors.ModelFailed: the runtime refused these inputs; the process is sound.
             trtd.errors.OutOfMemory: memory did not suffice; the process is sound.
             trtd.core.faults.ProcessFault: the process is not sound any more and has to leave.
+        """
+        ...
+
+
+@runtime_checkable
+class PlacingSlot(Slot, Protocol):
+    """A slot that can write outputs of a request straight into the shared memory of its client."""
+
+    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+        """Run one request; raises what `run` does.
+
+        Args:
+            request: its inputs.
+            area: writable bytes. Whoever else has them may write there at any time.
+
+        Returns:
+            Its outputs. They may lie in the area, where `trtd.runtime.areas.places` puts them, or anywhere else.
         """
         ...
 

@@ -29,6 +29,7 @@ from trtd.supervisor.plan import Plan, make_plan
 from trtd.supervisor.processes import become_subreaper
 from trtd.supervisor.service_manager import ServiceManager
 from trtd.supervisor.shutdown import Shutdown
+from trtd.supervisor.vitals import watch
 from trtd.wire import addresses
 from trtd.wire.settings import Listener
 
@@ -112,6 +113,7 @@ class _Daemon:
             _report_unused(self._listeners, supervisor.plan)
             supervisor.apply(self._plan)
             self._keep(self._service_manager.attend())
+            self._keep(watch(supervisor, shutdown))
             await supervisor.stopped.wait()
         finally:
             await control.close()

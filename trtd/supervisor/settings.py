@@ -104,6 +104,8 @@ def tenant_endpoint(config: Config, tenant: str, accounts: Accounts = SYSTEM) ->
         curve_clients=tuple(CurveClient(name, key) for name, key in clients.items()),
         max_request_bytes=table.queue.max_request_bytes,
         allow_everyone=EVERYONE in table.allow_users,
+        arenas_path=addresses.arenas_path(config.daemon.runtime_dir, tenant),
+        max_arena_bytes=table.max_arena_bytes,
     )
 
 

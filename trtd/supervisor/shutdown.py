@@ -1,7 +1,7 @@
 """How the daemon ends: drain everything, within a time; then cut what is left; a second signal ends all at once.
 
 Cut means that the router answers what is left with a typed error, so that no client waits for an answer that cannot
-come.
+come. A daemon that cannot serve at all ends by itself (`trtd.supervisor.vitals` finds that out).
 """
 
 from __future__ import annotations
@@ -34,11 +34,17 @@ class Shutdown:
         self._loop = loop
         self._has_begun = False
         self._was_cut = False
+        self._gave_up = False
         self._cutting: asyncio.Task[None] | None = None
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK when every accepted request got its answer in peace, TEMPORARY when something was cut."""
+        """OK when every accepted request got its answer in peace, TEMPORARY when something was cut.
+
+        UNAVAILABLE when the daemon ends because it cannot serve.
+        """
+        if self._gave_up:
+            return ExitCode.UNAVAILABLE
         return ExitCode.TEMPORARY if self._was_cut else ExitCode.OK
 
     def request(self, signal_name: str) -> None:
@@ -52,6 +58,16 @@ class Shutdown:
         log.info("daemon.stop_begun", signal=signal_name, drain_timeout_s=timeout_s)
         self._supervisor.submit(ShutdownRequested())
         self._loop.call_later(timeout_s, self._begin_cut)
+
+    def give_up(self, cause: str) -> None:
+        """The daemon cannot do its work: end at once, so that its host starts it anew.
+
+        A process that the kernel does not let go of keeps nobody waiting here.
+        """
+        log.error("daemon.gave_up", cause=cause)
+        self._has_begun = self._gave_up = True
+        self._force()
+        self._loop.call_later(CUT_GRACE_S, self._supervisor.stopped.set)
 
     def _unfinished(self) -> list[TenantName]:
         """Tenants that may still have requests without an answer."""

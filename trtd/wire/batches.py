@@ -35,7 +35,8 @@ from trtd.wire.messages import (
 )
 
 MAX_ATTACH_BYTES = MAX_MODELS_BYTES + MAX_HEADER_BYTES
-MAX_FRAME_COUNT = 1 + MAX_TENSORS
+MAX_FRAME_COUNT = 2 + MAX_TENSORS
+"""Most frames of one entry: header, tensors, and the area for the outputs."""
 
 _HEAD_ITEMS = 3
 _BATCH_HEAD_ITEMS = _HEAD_ITEMS + 1

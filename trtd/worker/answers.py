@@ -10,16 +10,24 @@ import numpy as np
 
 from trtd.core.ids import LeaseId, RequestId
 from trtd.errors import TrtdError
+from trtd.runtime.areas import places
+from trtd.runtime.gather import Rows
+from trtd.runtime.inputs import Inputs
 from trtd.runtime.protocol import Arrays
+from trtd.wire.arenas import ArenaRef, encode_ref
 from trtd.wire.batches import encode_results_items
 from trtd.wire.codec import encode_router_message
 from trtd.wire.forms import ResultForm
-from trtd.wire.messages import MAX_ENTRIES, ErrorAnswer, TensorSpec
+from trtd.wire.messages import MAX_ENTRIES, ErrorAnswer, Place, TensorSpec
 from trtd.wire.tensors import to_frame
+from trtd.worker.arenas import Area
 from trtd.worker.validate import ServedModel
 
 MAX_FORMS = 512
 """Most headers that are remembered."""
+
+Placed = tuple[int, ...]
+"""Numbers of the outputs that lie in the client's shared memory."""
 
 
 @dataclass(slots=True)
@@ -30,14 +38,14 @@ class Job:
         lease: the router's number for it.
         id: the client's.
         model: what is to run.
-        inputs: views on its frames.
+        inputs: views on its frames, and the area for its outputs.
         queue_us: how long it waited in the router.
     """
 
     lease: LeaseId
     id: RequestId
     model: ServedModel
-    inputs: dict[str, np.ndarray]
+    inputs: Inputs
     queue_us: int
 
 
@@ -55,7 +63,7 @@ class Results:
 
     def __init__(self, generation: int) -> None:
         self._generation = generation
-        self._forms: dict[tuple[Hashable, ...], ResultForm] = {}
+        self._forms: dict[Hashable, ResultForm] = {}
 
     def answer(self, job: Job, outputs: Arrays, batch_us: int, compute_us: int) -> Answer:
         """The answer to a request that ran.
@@ -63,25 +71,80 @@ class Results:
         Raises:
             trtd.errors.TrtdError: the outputs do not travel.
         """
-        key: list[Hashable] = [job.model]
-        frames: list[Any] = [b""]
-        for contract in job.model.description.outputs:
-            array = outputs[contract.name]
-            key.append(array.shape)
-            frames.append(to_frame(array))
-        form = self._forms.get(tuple(key))
+        contracts = job.model.description.outputs
+        arrays = [outputs[contract.name] for contract in contracts]
+        frames: list[Any] = [to_frame(array) for array in arrays]
+        placed = _place(job.inputs.area, frames)
+        shapes = tuple([array.shape for array in arrays])
+        header = self._form(job.model, shapes, placed).header(job.id, job.queue_us, batch_us, compute_us)
+        return Answer(job.lease, None, [header, *frames])
+
+    def answer_rows(self, jobs: Sequence[Job], rows: Rows, batch_us: Sequence[int], compute_us: int) -> list[Answer]:
+        """The answers to requests that ran as one batch, from the outputs of the whole batch.
+
+        Raises:
+            trtd.errors.TrtdError: the outputs do not travel.
+        """
+        model = jobs[0].model
+        arrays = [rows.outputs[contract.name] for contract in model.description.outputs]
+        flats = [(to_frame(array), array.nbytes // rows.ends[-1]) for array in arrays]
+        inner = [array.shape[1:] for array in arrays]
+        forms: dict[Hashable, ResultForm] = {}
+        answers = []
+        start = 0
+        for job, end, waited_us in zip(jobs, rows.ends, batch_us, strict=True):
+            frames: list[Any] = [flat[start * row_bytes : end * row_bytes] for flat, row_bytes in flats]
+            placed = _place(job.inputs.area, frames)
+            items = end - start
+            form = forms.get((items, placed))
+            if form is None:
+                form = self._form(model, tuple([(items, *shape) for shape in inner]), placed)
+                forms[items, placed] = form
+            header = form.header(job.id, job.queue_us, waited_us, compute_us)
+            answers.append(Answer(job.lease, None, [header, *frames]))
+            start = end
+        return answers
+
+    def _form(self, model: ServedModel, shapes: tuple[tuple[int, ...], ...], placed: Placed) -> ResultForm:
+        key = (model, shapes, placed)
+        form = self._forms.get(key)
         if form is None:
-            form = self._new_form(job.model, outputs)
+            form = self._new_form(model, shapes, placed)
             if len(self._forms) >= MAX_FORMS:
                 self._forms.clear()
-            self._forms[tuple(key)] = form
-        frames[0] = form.header(job.id, job.queue_us, batch_us, compute_us)
-        return Answer(job.lease, None, frames)
+            self._forms[key] = form
+        return form
 
-    def _new_form(self, model: ServedModel, outputs: Arrays) -> ResultForm:
+    def _new_form(self, model: ServedModel, shapes: tuple[tuple[int, ...], ...], placed: Placed) -> ResultForm:
         description = model.description
-        specs = tuple(TensorSpec(one.name, one.dtype, outputs[one.name].shape) for one in description.outputs)
+        specs = tuple(
+            TensorSpec(one.name, one.dtype, shape, Place.ARENA if number in placed else Place.FRAME)
+            for number, (one, shape) in enumerate(zip(description.outputs, shapes, strict=True))
+        )
         return ResultForm(description.name, description.version, self._generation, specs)
+
+
+def _place(area: Area | None, frames: list[Any]) -> Placed:
+    """Copy outputs into the area of their request, as far as they fit, and name their places in their frames.
+
+    Returns:
+        Which outputs are there.
+    """
+    # A router that has gone has left the request to another worker, whose outputs may stand there by now.
+    if area is None or not area.arena.is_open:
+        return ()
+    placed = []
+    for number, at in enumerate(places([frame.nbytes for frame in frames], area.size_bytes)):
+        if at is None:
+            continue
+        frame = frames[number]
+        there = area.memory[at : at + frame.nbytes]
+        output = np.frombuffer(frame, np.uint8)
+        if output.ctypes.data != there.ctypes.data:
+            there[:] = output
+        frames[number] = encode_ref(ArenaRef(area.arena.key, area.offset + at, frame.nbytes))
+        placed.append(number)
+    return tuple(placed)
 
 
 def refusal(lease: LeaseId, request: RequestId, error: TrtdError) -> Answer:

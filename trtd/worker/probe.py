@@ -91,7 +91,7 @@ def read_known_answer(served: ServedModel, path: str) -> KnownAnswer:
     try:
         # By the same way as a client's request, so that whatever a client is refused is refused here.
         specs = tuple(TensorSpec(name, _dtype_of(one, dtypes.get(name)), one.shape) for name, one in inputs.items())
-        question = served.plan(specs).read([to_frame(one) for one in inputs.values()])
+        question = served.plan(specs).read([to_frame(one) for one in inputs.values()]).arrays
     except TrtdError as error:
         raise InvalidConfig(f"{where}: {error.message}") from error
     return KnownAnswer(question, outputs)

@@ -14,7 +14,9 @@ from trtd.core.batching import Waiting
 from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
 from trtd.observe import RateLimit, get_logger
-from trtd.runtime.protocol import Arrays, Slot
+from trtd.runtime.gather import Rows
+from trtd.runtime.inputs import Inputs
+from trtd.runtime.protocol import Arrays, PlacingSlot, Slot
 from trtd.worker.answers import Answer, Job, Results, refusal
 from trtd.worker.progress import Progress
 from trtd.worker.validate import Catalogue, ServedModel
@@ -30,6 +32,7 @@ class Runner:
         self, catalogue: Catalogue, generation: int, progress: Progress, slots: Mapping[ServedModel, Slot] | None = None
     ) -> None:
         self._slots = slots or {model: model.model.open_slot() for model in catalogue.models}
+        self._placing = {model: slot for model, slot in self._slots.items() if isinstance(slot, PlacingSlot)}
         self._results = Results(generation)
         self._progress = progress
 
@@ -39,11 +42,10 @@ class Runner:
         Raises:
             trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
         """
-        slot = self._slots[batch[0].work.model]
         number = self._progress.begin()
         started_at = time.monotonic()
         try:
-            outputs = slot.run([waiting.work.inputs for waiting in batch])
+            outputs = self._run(batch[0].work.model, [waiting.work.inputs for waiting in batch])
             ended_at = time.monotonic()
             if len(outputs) != len(batch):
                 raise RuntimeError(f"the runtime gave {len(outputs)} answers to {len(batch)} requests")
@@ -53,24 +55,35 @@ class Runner:
             if len(batch) == 1:
                 return [self._refuse(batch[0].work, typed(error))]
         else:
-            compute_us = int((ended_at - started_at) * 1e6)
-            return [
-                self._answer(waiting, arrays, started_at, compute_us)
-                for waiting, arrays in zip(batch, outputs, strict=True)
-            ]
+            return self._answers(batch, outputs, started_at, int((ended_at - started_at) * 1e6))
         finally:
             self._progress.end(number)
         return [answer for waiting in batch for answer in self.run([waiting])]
 
-    def _answer(self, waiting: Waiting, arrays: Arrays, started_at: float, compute_us: int) -> Answer:
-        job: Job = waiting.work
-        batch_us = int((started_at - waiting.arrived_at) * 1e6)
+    def _run(self, model: ServedModel, requests: list[Inputs]) -> Sequence[Arrays]:
+        area = requests[0].area
+        if area is not None and len(requests) == 1 and area.arena.is_open and model in self._placing:
+            return [self._placing[model].run_into(requests[0], area.memory)]
+        return self._slots[model].run(requests)
+
+    def _answers(
+        self, batch: Sequence[Waiting], outputs: Sequence[Arrays], started_at: float, compute_us: int
+    ) -> list[Answer]:
+        batch_us = [int((started_at - waiting.arrived_at) * 1e6) for waiting in batch]
+        jobs = [waiting.work for waiting in batch]
         try:
-            return self._results.answer(job, arrays, batch_us, compute_us)
+            if isinstance(outputs, Rows):
+                return self._results.answer_rows(jobs, outputs, batch_us, compute_us)
+            return [
+                self._results.answer(job, arrays, waited_us, compute_us)
+                for job, arrays, waited_us in zip(jobs, outputs, batch_us, strict=True)
+            ]
         except MemoryError:
             raise
         except Exception as error:
-            return self._refuse(job, typed(error))
+            # All are refused: their outputs have the same names, dtypes and number of dimensions.
+            refused = typed(error)
+            return [self._refuse(job, refused) for job in jobs]
 
     @staticmethod
     def _refuse(job: Job, error: TrtdError) -> Answer:

@@ -7,50 +7,21 @@ in their group may share a batch (`trtd.core.batching`). Headers that differ in 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Never
-
-import numpy as np
+from typing import Never
 
 from trtd.core.batching import BatchLimits
 from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
+from trtd.runtime.inputs import Layout
 from trtd.runtime.protocol import Model
 from trtd.wire.codec import decode_client_message
 from trtd.wire.memo import HeaderKey, split_header
 from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
 from trtd.wire.settings import ModelSettings
-from trtd.wire.tensors import from_frame
+from trtd.worker.plans import Plan
 
 MAX_PLANS = 512
 """Most headers that are remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a valid header asks for, apart from its id and its tensors' bytes.
-
-    Attributes:
-        model: what is to run.
-        specs: its inputs, in the order of their frames.
-        items: its first dimension; 1 where the model is not batched.
-        group: requests of equal groups may share a batch; None runs alone.
-    """
-
-    model: ServedModel
-    specs: tuple[TensorSpec, ...]
-    items: int
-    group: Hashable | None
-
-    def read(self, frames: Sequence[Any]) -> dict[str, np.ndarray]:
-        """The inputs, as views on their frames.
-
-        Raises:
-            trtd.errors.Malformed: the frames are not what the header says.
-        """
-        if len(frames) != len(self.specs):
-            raise Malformed(f"the header names {len(self.specs)} tensors, the message has {len(frames)} tensor frames")
-        return {spec.name: from_frame(spec, frame) for spec, frame in zip(self.specs, frames, strict=True)}
 
 
 class ServedModel:
@@ -66,15 +37,19 @@ class ServedModel:
     def __str__(self) -> str:
         return f"{self.description.name} {self.description.version}"
 
-    def plan(self, specs: tuple[TensorSpec, ...]) -> Plan:
+    def plan(self, specs: tuple[TensorSpec, ...], *, has_area: bool = False) -> Plan:
         """Compare the inputs that a header names with what the model takes.
+
+        Args:
+            specs: in the order of their frames.
+            has_area: whether one more frame says where the outputs may be written.
 
         Raises:
             trtd.errors.InvalidInput: names, dtypes or shapes are others.
         """
         if len(specs) != len(self._contracts):
             self._refuse_names(specs)
-        shapes = {}
+        named = {}
         for spec in specs:
             contract = self._contracts.get(spec.name)
             if contract is None:
@@ -86,13 +61,17 @@ class ServedModel:
             for got, wanted in zip(spec.shape, contract.shape, strict=True):
                 if got != wanted and wanted is not None:
                     self._refuse_shape(contract, spec)
-            shapes[spec.name] = spec.shape
-        if not self.description.is_batched:
-            return Plan(self, specs, 1, None)
-        items = self._count_items(specs)
-        # Nothing to share a run with: runtimes differ in what they make of no items.
-        group = (self, *[shapes[name][1:] for name in self._contracts]) if items else None
-        return Plan(self, specs, items, group)
+            named[spec.name] = spec
+        ordered = [named[name] for name in self._contracts]
+        order = [specs.index(spec) for spec in ordered]
+        items = 1
+        group: Hashable | None = None
+        if self.description.is_batched:
+            items = self._count_items(specs)
+            # Nothing to share a run with: runtimes differ in what they make of no items.
+            if items:
+                group = (self, *[spec.shape[1:] for spec in ordered])
+        return Plan(self, Layout(tuple(ordered), items), group, order, has_area=has_area)
 
     def _count_items(self, specs: Sequence[TensorSpec]) -> int:
         items = specs[0].shape[0]
@@ -184,4 +163,4 @@ class Desk:
         return request
 
     def _plan(self, request: InferRequest) -> Plan:
-        return self._catalogue.find(request).plan(request.inputs)
+        return self._catalogue.find(request).plan(request.inputs, has_area=request.has_area)

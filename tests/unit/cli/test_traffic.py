@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from trtd.cli import demo
+from trtd.cli import demo_steps
 from trtd.cli.traffic import Question, Tally, Traffic
 from trtd.client import Answer, Client, Timing
 from trtd.errors import ErrorCode, Internal, WorkerLost
@@ -51,7 +51,7 @@ def test_anything_else_is_a_flaw(answer):
     assert not tally.is_flawless
     assert (tally.right, tally.wrong + tally.errors.total()) == (1, 1)
     with pytest.raises(Internal, match="did not answer every request rightly"):
-        demo.report("a", tally)
+        demo_steps.report("a", tally)
 
 
 def test_no_request_is_no_success():

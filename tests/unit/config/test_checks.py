@@ -108,7 +108,7 @@ def test_a_runtime_directory_too_deep_for_sockets_is_refused(config_dir):
     toml = f'[tenants.{"t" * 20}.models.m]\npath = "m"'
     (problem,) = config_dir.problems(toml, environ={"TRTD_DAEMON__RUNTIME_DIR": deepest})
     assert problem.startswith(f"trtd.toml:1: tenants.{'t' * 20}: the path of its socket, {deepest}/ttt")
-    assert problem.endswith("has 113 bytes and may have 107: shorten the name or daemon.runtime_dir")
+    assert problem.endswith("has 115 bytes and may have 107: shorten the name or daemon.runtime_dir")
 
 
 def test_the_accounts_of_this_host_are_known():

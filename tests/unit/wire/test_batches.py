@@ -54,7 +54,7 @@ def test_attach_round_trips(models: int) -> None:
 def test_a_full_message_fits_a_header() -> None:
     """64 entries with the largest numbers stay within the limit of a header."""
     most = 2**63 - 1
-    entries = tuple(BatchEntry(most, 33, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
+    entries = tuple(BatchEntry(most, 34, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
     batch = Batch(most, entries, most)
     header = batches.encode_batch(batch)
     assert len(header) <= MAX_HEADER_BYTES
@@ -82,7 +82,7 @@ ATTACH = [1, "attach", "blue", 0, 3, []]
     ("at", "value"),
     [
         (1, "results"), (1, 5), (2, -1), (2, True), (2, None), (3, -1), (3, 2**63), (3, True), (3, "1"),
-        (4, -1), (4, 2**63), (4, True), (4, "1"), (5, 0), (5, 34), (5, True), (5, 1.0), (6, -1), (6, 1.5), (6, False),
+        (4, -1), (4, 2**63), (4, True), (4, "1"), (5, 0), (5, 35), (5, True), (5, 1.0), (6, -1), (6, 1.5), (6, False),
         (7, -1), (7, 2**64 - 1), (7, None), (8, 0), (8, None),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_bad_batch_is_refused(at: int, value: Any) -> None:
 @pytest.mark.parametrize(
     ("at", "value"),
     [
-        (1, "batch"), (1, 5), (2, -1), (2, True), (3, -1), (3, 2**63), (3, True), (3, None), (4, 0), (4, 34), (4, True),
+        (1, "batch"), (1, 5), (2, -1), (2, True), (3, -1), (3, 2**63), (3, True), (3, None), (4, 0), (4, 35), (4, True),
         (5, "no_such_code"), (5, 5), (5, True), (5, ["x"]), (5, {}),
     ],
 )  # fmt: skip

@@ -7,31 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.worker import make_model_settings
+from tests.support.served import make_served
 from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
 from trtd.wire.codec import encode_client_message
-from trtd.wire.messages import Dtype, HealthRequest, InferRequest, ModelDescription, TensorContract, TensorSpec
+from trtd.wire.messages import Dtype, HealthRequest, InferRequest, TensorContract, TensorSpec
 from trtd.wire.tensors import spec_of, to_frame
 from trtd.worker import validate
-from trtd.worker.validate import Catalogue, Desk, Plan, ServedModel
-
-
-class Described:
-    """A model that is only its description."""
-
-    def __init__(self, description: ModelDescription) -> None:
-        self.description = description
-
-
-def make_served(
-    *inputs: TensorContract, name: str = "m", version: str = "1", is_batched: bool = True, max_batch: int = 8
-) -> ServedModel:
-    """A served model; by default `x` float32 [N, 4] in batches of up to 8."""
-    contracts = inputs or (TensorContract("x", Dtype.FLOAT32, (None, 4)),)
-    description = ModelDescription(name, version, contracts, contracts, is_batched, max_batch if is_batched else 0)
-    model: Any = Described(description)
-    return ServedModel(model, make_model_settings("m", name=name, version=version, max_batch=max_batch))
+from trtd.worker.plans import Plan
+from trtd.worker.validate import Catalogue, Desk, ServedModel
 
 
 def plan(served: ServedModel, **inputs: np.ndarray) -> Plan:
