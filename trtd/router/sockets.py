@@ -158,7 +158,7 @@ class Port:
         self._socket.close(linger=round(linger_s * 1000))
 
 
-def listen(path: Path, mode: int) -> socket.socket:
+def listen(path: Path, mode: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """A listening unix socket that appears at its path with the right mode, in place of whatever was there.
 
     libzmq would bind with the mode of the umask, and on close unlink a path that may be a successor's already.
@@ -170,7 +170,7 @@ def listen(path: Path, mode: int) -> socket.socket:
     # One thread binds sockets, so one name is enough, and a short one keeps within the 107 bytes of sun_path.
     fresh = path.with_name(".new")
     fresh.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
         listener.bind(str(fresh))
         fresh.chmod(mode)
