@@ -281,6 +281,18 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "support-bundle",
+        "collect configuration, status, faults, versions and log in one archive, without secrets",
+        handler="bundle:bundle",
+        renderer="bundle:show_path",
+        arguments=(
+            _argument("--output", metavar="FILE.tar.gz", help="where to (default: trtd-support-TIME.tar.gz, here)"),
+            _argument("--log", metavar="FILE", help="log of the daemon (default: the journal)"),
+            _CONFIG,
+            _RUNTIME_DIR,
+        ),
+    ),
+    Command(
         "completion",
         "print a shell's completion script, or the names that it completes",
         handler="completion:completion",

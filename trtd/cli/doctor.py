@@ -31,10 +31,15 @@ Finding = dict[str, str]
 
 
 def doctor(args: argparse.Namespace) -> list[Finding]:
-    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
+    """Examine the host for the configuration, or wait for its devices."""
     config = loading.load(sources(args)).config
     if args.wait_for_devices is not None:
         return [devices.wait(config, args.wait_for_devices)]
+    return examine_host(config)
+
+
+def examine_host(config: Config) -> list[Finding]:
+    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
     workers = list(_workers(config))
     if not workers:
         return examine("tensorrt", TensorRTSettings(), [], "")
