@@ -119,7 +119,9 @@ class Port:
             # libzmq takes the descriptor over and closes it with the socket.
             self._socket.setsockopt(zmq.USE_FD, listen(self._path, mode).detach())
         elif address.startswith("tcp://"):
-            self._socket.setsockopt(zmq.IPV6, int(address.startswith("tcp://[")))
+            is_ipv6 = address.startswith("tcp://[")
+            require_network(is_ipv6)
+            self._socket.setsockopt(zmq.IPV6, int(is_ipv6))
         else:
             raise InvalidConfig(f"address {address!r} is neither ipc:// with an absolute path nor tcp://")
         self._socket.bind(address)
@@ -156,6 +158,23 @@ class Port:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
         self._socket.close(linger=round(linger_s * 1000))
+
+
+def require_network(is_ipv6: bool) -> None:
+    """Open and close the kinds of sockets that libzmq needs for TCP: where it gets none, it aborts its process.
+
+    Raises:
+        OSError: a sandbox refuses one of them.
+    """
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+    for needed, kind in ((family, socket.SOCK_STREAM), (socket.AF_NETLINK, socket.SOCK_RAW)):
+        try:
+            socket.socket(needed, kind).close()
+        except OSError as error:
+            text = (
+                f"no socket of {needed.name} may be opened ({error.strerror}); see RestrictAddressFamilies= of the unit"
+            )
+            raise OSError(error.errno, text) from None
 
 
 def listen(path: Path, mode: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
