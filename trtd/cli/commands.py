@@ -166,6 +166,15 @@ COMMANDS: tuple[Command, ...] = (
         exit_codes=_LSB_CODES,
     ),
     Command(
+        "top",
+        "show tenants, traffic and memory on a live screen",
+        handler="top:top",
+        renderer="top:exit_code",
+        arguments=(_argument("tenant", metavar="TENANT", nargs="?", help="show this tenant only"), _RUNTIME_DIR),
+        role=_STATUS.role,
+        hints=_HINTS,
+    ),
+    Command(
         "health",
         "say whether the daemon, or one tenant, is ready; for probes without HTTP",
         handler="operations:health",

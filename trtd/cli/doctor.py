@@ -16,6 +16,7 @@ from typing import Any
 
 from trtd.cli import devices
 from trtd.cli.serve import sources
+from trtd.cli.terminal import ProgressLine
 from trtd.config import load as loading
 from trtd.config.model import Config
 from trtd.core.faults import ExitStatus, classify_exit
@@ -44,9 +45,11 @@ def examine_host(config: Config) -> list[Finding]:
     if not workers:
         return examine("tensorrt", TensorRTSettings(), [], "")
     found = []
-    for worker in workers:
-        plans = [(f"{worker.tenant}/{model.name} {model.version}", model.path) for model in worker.models]
-        found += examine(worker.runtime, worker.tensorrt or TensorRTSettings(), plans, f"{worker.tenant}: ")
+    with ProgressLine() as line:
+        for index, worker in enumerate(workers):
+            line.show({"examining": worker.tenant, "left": len(workers) - index})
+            plans = [(f"{worker.tenant}/{model.name} {model.version}", model.path) for model in worker.models]
+            found += examine(worker.runtime, worker.tensorrt or TensorRTSettings(), plans, f"{worker.tenant}: ")
     return found
 
 
