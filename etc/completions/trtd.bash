@@ -9,7 +9,7 @@ _trtd() {
             command=${COMP_WORDS[index]}
         else
             case $command:${COMP_WORDS[index]} in
-            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu) is_value=1 ;;
+            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu | support-bundle:--output | support-bundle:--log | support-bundle:--config | support-bundle:--runtime-dir) is_value=1 ;;
             *:-*) ;;
             *)
                 [[ $position -gt 0 ]] || tenant=${COMP_WORDS[index]}
@@ -20,7 +20,7 @@ _trtd() {
     done
     COMPREPLY=()
     if [[ -z $command ]]; then
-        COMPREPLY=($(compgen -W "serve status health drain resume restart fault reload infer bench config doctor demo completion version --help" -- "$word"))
+        COMPREPLY=($(compgen -W "serve status health drain resume restart fault reload infer bench config doctor demo support-bundle completion version --help" -- "$word"))
     elif [[ -n $is_value ]]; then
         case $command:$previous in
         serve:--config) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
@@ -42,6 +42,10 @@ _trtd() {
         config:--config) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
         doctor:--config) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
         demo:--gpu) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
+        support-bundle:--output) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
+        support-bundle:--log) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
+        support-bundle:--config) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
+        support-bundle:--runtime-dir) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
         esac
     elif [[ $word == -* ]]; then
         case $command in
@@ -58,6 +62,7 @@ _trtd() {
         config) COMPREPLY=($(compgen -W "--config --origin --help" -- "$word")) ;;
         doctor) COMPREPLY=($(compgen -W "--config --wait-for-devices --json --help" -- "$word")) ;;
         demo) COMPREPLY=($(compgen -W "--seconds --gpu --help" -- "$word")) ;;
+        support-bundle) COMPREPLY=($(compgen -W "--output --log --config --runtime-dir --help" -- "$word")) ;;
         completion) COMPREPLY=($(compgen -W "--help" -- "$word")) ;;
         version) COMPREPLY=($(compgen -W "--help" -- "$word")) ;;
         esac

@@ -13,7 +13,7 @@ function __trtd_words
     for word in $words[3..]
         if test $is_value = yes
             set is_value no
-        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu
+        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
             set is_value yes
         else if not string match --quiet -- '-*' $word
             echo $word
@@ -40,6 +40,7 @@ complete --command trtd --condition __fish_use_subcommand --arguments bench --de
 complete --command trtd --condition __fish_use_subcommand --arguments config --description 'check the configuration, or show what is in force'
 complete --command trtd --condition __fish_use_subcommand --arguments doctor --description 'look at GPU, driver, TensorRT and configured plans, and say what to do'
 complete --command trtd --condition __fish_use_subcommand --arguments demo --description 'show the daemon at work: three tenants, a killed worker, no lost request'
+complete --command trtd --condition __fish_use_subcommand --arguments support-bundle --description 'collect configuration, status, faults, versions and log in one archive, without secrets'
 complete --command trtd --condition __fish_use_subcommand --arguments completion --description 'print a shell\'s completion script, or the names that it completes'
 complete --command trtd --condition __fish_use_subcommand --arguments version --description 'print the version'
 complete --command trtd --condition '__fish_seen_subcommand_from serve' --long-option config --require-parameter --force-files --description 'read this file in place of /etc/trtd/trtd.toml'
@@ -106,5 +107,9 @@ complete --command trtd --condition '__fish_seen_subcommand_from doctor' --long-
 complete --command trtd --condition '__fish_seen_subcommand_from doctor' --long-option json --description 'print JSON'
 complete --command trtd --condition '__fish_seen_subcommand_from demo' --long-option seconds --require-parameter --no-files --description 'length of the load (default: 3)'
 complete --command trtd --condition '__fish_seen_subcommand_from demo' --long-option gpu --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'TensorRT plans on this host\'s GPU instead: DIR has plans/ and references/ (default: $TRTD_GPU_ASSETS, else here)'
+complete --command trtd --condition '__fish_seen_subcommand_from support-bundle' --long-option output --require-parameter --force-files --description 'where to (default: trtd-support-TIME.tar.gz, here)'
+complete --command trtd --condition '__fish_seen_subcommand_from support-bundle' --long-option log --require-parameter --force-files --description 'log of the daemon (default: the journal)'
+complete --command trtd --condition '__fish_seen_subcommand_from support-bundle' --long-option config --require-parameter --force-files --description 'read this file in place of /etc/trtd/trtd.toml'
+complete --command trtd --condition '__fish_seen_subcommand_from support-bundle' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__trtd_at completion 0' --no-files --arguments 'bash zsh fish tenants models' --description 'a shell, tenants, or models of a tenant'
 complete --command trtd --condition '__trtd_at completion 1' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'name of the tenant, with models'

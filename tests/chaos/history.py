@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtd.client.exchange import GRACE_S
+from trtd.client.pending import GRACE_S
 from trtd.errors import ErrorCode
 
 OPEN, RIGHT, WRONG = "open", "right", "wrong"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.support.arenas import Offerer
 from tests.support.router import RouterClient, RouterProcess, StandInWorker, make_endpoint, make_router_settings
 from trtd.wire.control import RouterReady
 from trtd.wire.settings import TenantEndpoint
@@ -42,6 +43,12 @@ class RouterBench:
     def client(self, tenant: str = "a", **options: Any) -> RouterClient:
         """A client of a tenant."""
         return self._keep(RouterClient(self.context, f"ipc://{self.directory}/{tenant}.sock", **options))
+
+    def offerer(self, tenant: str = "a") -> Offerer:
+        """A connection on which arenas of a tenant can be offered."""
+        path = self.directory / f"{tenant}.arenas"
+        self.router.wait_until(path.exists)
+        return self._keep(Offerer(path))
 
     def connect(self, address: str, **options: Any) -> RouterClient:
         """A client at an address of its own."""

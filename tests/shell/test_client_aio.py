@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client_router import WAIT_S, Received, StandInRouter
 from trtd import aio
-from trtd.client import exchange
+from trtd.client import pending
 from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, Overloaded, Unreachable, Usage
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 
@@ -92,7 +92,7 @@ def test_a_restarted_router_gets_what_is_unanswered(address):
 
 def test_deadlines(address, monkeypatch):
     """Without a daemon a call is unreachable after its timeout; one that is silent exceeds its deadline."""
-    monkeypatch.setattr(exchange, "GRACE_S", 0.02)
+    monkeypatch.setattr(pending, "GRACE_S", 0.02)
 
     async def story(client):
         long = client.submit("m", x())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
-import zmq
 
 from tests.unit.client.test_exchange import ScriptedTransport, make_id
 from trtd.client import Handle, Health, shared
+from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
+from trtd.client.pending import new_request
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import ConnectionEvent, Transport
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, HealthRequest
@@ -36,7 +38,7 @@ class SilentTransport(ScriptedTransport):
         self.due.clear()
         return is_sent
 
-    def receive(self) -> list[zmq.Frame] | None:
+    def receive(self) -> list[Any] | None:
         return super().receive()
 
     def close(self) -> None:
@@ -51,14 +53,15 @@ def transport() -> SilentTransport:
 
 @pytest.fixture
 def exchange(transport: SilentTransport) -> Iterator[SharedExchange]:
-    exchange = SharedExchange(cast("Transport", transport))
+    exchange = SharedExchange(cast("Transport", transport), Arenas(None))
     yield exchange
     exchange.close()
 
 
 def submit(exchange: SharedExchange, number: int, *, is_detached: bool = False) -> Handle[Health]:
     handle: Handle[Health] = Handle(exchange, make_id(number))
-    exchange.submit(Form(HealthRequest(UNKNOWN_REQUEST_ID)), (), 60.0, handle, is_detached=is_detached)
+    form = Form(HealthRequest(UNKNOWN_REQUEST_ID))
+    exchange.submit(new_request(handle, form, (), 60.0, time.monotonic()), is_detached=is_detached)
     return handle
 
 

@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from tests.support.client_router import WAIT_S, StandInRouter
-from trtd.client import Answer, BFloat16, Client, CurveKeys, Handle, exchange
+from trtd.client import Answer, BFloat16, Client, CurveKeys, Handle, forks, pending
 from trtd.client.transport import ZERO_COPY_BYTES
 from trtd.core.ids import RequestId
 from trtd.errors import (
@@ -201,7 +201,7 @@ def test_a_daemon_that_comes_late(address, client):
 
 def test_a_daemon_that_does_not_answer(router, client, monkeypatch):
     """When not even the daemon's own word on a deadline comes, the client says so after a grace."""
-    monkeypatch.setattr(exchange, "GRACE_S", 0.05)
+    monkeypatch.setattr(pending, "GRACE_S", 0.05)
     began_at = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.1 s, nor in 0\.05 s after"):
         client.infer("m", x(), timeout=0.1)
@@ -214,7 +214,7 @@ def test_a_daemon_that_does_not_answer(router, client, monkeypatch):
 
 def test_a_shorter_deadline_behind_a_longer_one(router, client, monkeypatch):
     """While one thread waits long, another one's short deadline is still kept."""
-    monkeypatch.setattr(exchange, "GRACE_S", 0.01)
+    monkeypatch.setattr(pending, "GRACE_S", 0.01)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(client.infer, "m", x())
         first = router.receive()
@@ -546,7 +546,7 @@ def test_close_releases_everything(router, address):
 
 def test_a_forked_process_is_told(client, monkeypatch):
     """Used in a process forked from its own, a client refuses instead of breaking the connection of both."""
-    monkeypatch.setattr(client._shared, "_pid", -1)
+    monkeypatch.setattr(forks, "depth", 1)
     with pytest.raises(Usage, match="fork"):
         client.infer("m", x())
 

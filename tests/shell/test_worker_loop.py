@@ -17,6 +17,7 @@ from trtd.demo import models
 from trtd.errors import ErrorCode
 from trtd.wire.codec import encode_batch, encode_worker_message
 from trtd.wire.messages import Attach, Batch
+from trtd.worker.arenas import Arenas
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
@@ -30,11 +31,12 @@ class WorkerEnd:
     """Slots in threads of this process, with a thread that attaches, as a worker's main thread does."""
 
     def __init__(self, address, settings) -> None:
-        catalogue = load(settings).catalogue
+        loaded = load(settings)
+        catalogue = loaded.catalogue
         descriptions = tuple(one.description for one in catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, descriptions))
         self.link = Link(address, attach)
-        self.loop = Loop(self.link, catalogue, settings.generation)
+        self.loop = Loop(self.link, catalogue, settings.generation, Arenas(loaded.runtime))
         self._is_over = False
         self._threads = [threading.Thread(target=self.loop.serve) for _ in range(settings.slots)]
         self._keeper = threading.Thread(target=self._keep_attached)

@@ -59,6 +59,8 @@ def make_endpoint(directory: Path, tenant: str = "a", **fields: Any) -> TenantEn
         "tcp_address": None,
         "curve_clients": (),
         "max_request_bytes": 1024 * 1024,
+        "arenas_path": f"{directory}/{tenant}.arenas",
+        "max_arena_bytes": 64 * 1024 * 1024,
     }
     return TenantEndpoint(**{**defaults, **fields})
 
@@ -145,11 +147,15 @@ class RouterProcess:
 
     def socket_count(self) -> int:
         """Open sockets of the router: each connection is one."""
-        count = 0
+        return sum(name.startswith("socket:") for name in self.fds())
+
+    def fds(self) -> list[str]:
+        """What each open descriptor of the router is."""
+        found = []
         for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                count += str(link.readlink()).startswith("socket:")
-        return count
+                found.append(str(link.readlink()))
+        return found
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Wait for something that the router does without saying so."""

@@ -166,6 +166,15 @@ COMMANDS: tuple[Command, ...] = (
         exit_codes=_LSB_CODES,
     ),
     Command(
+        "top",
+        "show tenants, traffic and memory on a live screen",
+        handler="top:top",
+        renderer="top:exit_code",
+        arguments=(_argument("tenant", metavar="TENANT", nargs="?", help="show this tenant only"), _RUNTIME_DIR),
+        role=_STATUS.role,
+        hints=_HINTS,
+    ),
+    Command(
         "health",
         "say whether the daemon, or one tenant, is ready; for probes without HTTP",
         handler="operations:health",
@@ -278,6 +287,18 @@ COMMANDS: tuple[Command, ...] = (
                 help="TensorRT plans on this host's GPU instead: DIR has plans/ and references/ "
                 "(default: $TRTD_GPU_ASSETS, else here)",
             ),
+        ),
+    ),
+    Command(
+        "support-bundle",
+        "collect configuration, status, faults, versions and log in one archive, without secrets",
+        handler="bundle:bundle",
+        renderer="bundle:show_path",
+        arguments=(
+            _argument("--output", metavar="FILE.tar.gz", help="where to (default: trtd-support-TIME.tar.gz, here)"),
+            _argument("--log", metavar="FILE", help="log of the daemon (default: the journal)"),
+            _CONFIG,
+            _RUNTIME_DIR,
         ),
     ),
     Command(

@@ -16,6 +16,7 @@ from typing import Any
 
 from trtd.cli import devices
 from trtd.cli.serve import sources
+from trtd.cli.terminal import ProgressLine
 from trtd.config import load as loading
 from trtd.config.model import Config
 from trtd.core.faults import ExitStatus, classify_exit
@@ -31,17 +32,24 @@ Finding = dict[str, str]
 
 
 def doctor(args: argparse.Namespace) -> list[Finding]:
-    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
+    """Examine the host for the configuration, or wait for its devices."""
     config = loading.load(sources(args)).config
     if args.wait_for_devices is not None:
         return [devices.wait(config, args.wait_for_devices)]
+    return examine_host(config)
+
+
+def examine_host(config: Config) -> list[Finding]:
+    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
     workers = list(_workers(config))
     if not workers:
         return examine("tensorrt", TensorRTSettings(), [], "")
     found = []
-    for worker in workers:
-        plans = [(f"{worker.tenant}/{model.name} {model.version}", model.path) for model in worker.models]
-        found += examine(worker.runtime, worker.tensorrt or TensorRTSettings(), plans, f"{worker.tenant}: ")
+    with ProgressLine() as line:
+        for index, worker in enumerate(workers):
+            line.show({"examining": worker.tenant, "left": len(workers) - index})
+            plans = [(f"{worker.tenant}/{model.name} {model.version}", model.path) for model in worker.models]
+            found += examine(worker.runtime, worker.tensorrt or TensorRTSettings(), plans, f"{worker.tenant}: ")
     return found
 
 

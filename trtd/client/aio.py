@@ -6,18 +6,27 @@ An ordinary ZeroMQ socket and the event loop's readers; everything runs in the l
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
+import numpy as np
+
+from trtd.client import forks
+from trtd.client.arenas import Arenas
 from trtd.client.calls import Form, Forms, RequestIds, check_call
 from trtd.client.exchange import Completion, Exchange
+from trtd.client.many import DEFAULT_WINDOW, batch_of, check_window
+from trtd.client.pending import PendingRequest, Placement, new_request
+from trtd.client.placing import empty, place
 from trtd.client.sync import DEFAULT_TIMEOUT_S, address_of
 from trtd.client.transport import CurveKeys, Transport
 from trtd.client.values import Answer, Health, Tensor
+from trtd.core.ids import RequestId
 from trtd.errors import TrtdError, Usage
+from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
 
 Result = TypeVar("Result")
@@ -46,12 +55,14 @@ class Client:
         self._ids = RequestIds()
         self._forms = Forms()
         self._transport = Transport(address, curve)
-        self._exchange = Exchange(self._transport)
+        self._arenas = Arenas(addresses.arenas_path_beside(address))
+        self._exchange = Exchange(self._transport, self._arenas)
+        self._outbox: list[PendingRequest] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_turn_due = False
         self._is_closed = False
-        self._pid = os.getpid()
+        self._fork_depth = forks.depth
 
     @classmethod
     def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
@@ -79,12 +90,71 @@ class Client:
         timeout: float | None = None,
         priority: int = 0,
     ) -> asyncio.Future[Answer]:
-        """Run a model; the future gets its answer. With a connection, the request leaves before this returns."""
+        """Run a model; the future gets its answer.
+
+        With a connection, a request leaves before this returns when no other is on its way, else with all others that
+        are submitted before the event loop goes on.
+        """
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s, priority)
-        form, tensors = self._forms.infer(model, inputs, version, timeout_s, priority)
-        future: asyncio.Future[Answer] = self._send(form, tensors, timeout_s)
+        now = time.monotonic()
+        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
+        placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
+        future: asyncio.Future[Answer] = self._send(form, frames, timeout_s, now, placement)
         return future
+
+    async def infer_many(
+        self,
+        model: str,
+        inputs: Iterable[Mapping[str, Tensor]] | AsyncIterable[Mapping[str, Tensor]],
+        *,
+        window: int = DEFAULT_WINDOW,
+        version: str | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_errors: bool = False,
+    ) -> AsyncIterator[Answer | TrtdError]:
+        """Run a model on many inputs and yield the answers in their order; arguments as in `trtd.Client.infer_many`.
+
+        The inputs may come from an asynchronous iterable too. Errors are yielded with `return_errors` only.
+        """
+        check_window(window)
+        source = inputs if isinstance(inputs, AsyncIterable) else _asynchronous(inputs)
+        batch = batch_of(window)
+        futures: deque[asyncio.Future[Answer]] = deque()
+        iterator: AsyncIterator[Mapping[str, Tensor]] | None = aiter(source)
+        try:
+            while True:
+                room = window - len(futures)
+                if iterator is not None and (room >= batch or not futures or (room and not futures[0].done())):
+                    while len(futures) < window:
+                        try:
+                            one = await anext(iterator)
+                        except StopAsyncIteration:
+                            iterator = None
+                            break
+                        futures.append(self._submit_in_place(model, one, version, timeout, priority))
+                if not futures:
+                    break
+                outcome: Answer | TrtdError
+                try:
+                    outcome = await futures[0]
+                except TrtdError as error:
+                    if not return_errors:
+                        raise
+                    outcome = error
+                futures.popleft()
+                yield outcome
+        finally:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    # Looked at, so that asyncio does not report an error that nobody asked for.
+                    future.exception()
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+        """An array to be filled and sent, in shared memory where that helps, as `trtd.Client.empty`."""
+        self._check_usable()
+        return empty(shape, dtype, self._arenas, time.monotonic())
 
     async def describe(self, model: str | None = None, *, timeout: float | None = None) -> tuple[ModelDescription, ...]:
         """The models of the tenant, or all versions of one."""
@@ -105,6 +175,8 @@ class Client:
             self._loop.remove_reader(self._transport.monitor_fd)
         if self._timer is not None:
             self._timer.cancel()
+        # What has not left yet ends as everything else does.
+        _settle(self._exchange.submit(self._outbox, time.monotonic()))
         _settle(self._exchange.close())
 
     async def __aenter__(self) -> Self:
@@ -118,20 +190,49 @@ class Client:
     def _ask(self, message: ClientMessage, timeout: float | None) -> asyncio.Future[Any]:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s)
-        return self._send(Form(message), (), timeout_s)
+        return self._send(Form(message), (), timeout_s, time.monotonic())
 
-    def _send(self, form: Form, tensors: Sequence[Any], timeout_s: float) -> asyncio.Future[Any]:
+    def _submit_in_place(
+        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout: float | None, priority: int
+    ) -> asyncio.Future[Answer]:
+        """As `submit`, with the error of a call that cannot be made in the future."""
+        try:
+            return self.submit(model, inputs, version=version, timeout=timeout, priority=priority)
+        except TrtdError as error:
+            self._check_usable()
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+            return future
+
+    def _check_usable(self) -> None:
         if self._is_closed:
             raise Usage("this client is closed")
-        if os.getpid() != self._pid:
+        if forks.depth != self._fork_depth:
             raise Usage("a client cannot be used in a process forked from its own; open another one there")
+
+    def _send(
+        self, form: Form, frames: Sequence[Any], timeout_s: float, now: float, placement: Placement | None = None
+    ) -> asyncio.Future[Any]:
+        self._check_usable()
         loop = self._attach()
-        future: asyncio.Future[Any] = loop.create_future()
-        request_id = self._ids.next()
-        _settle(self._exchange.submit(request_id, form, tensors, timeout_s, future, time.monotonic()))
-        future.add_done_callback(lambda done: self._exchange.abandon(request_id) if done.cancelled() else None)
-        self._look_again()
-        return future
+        handle = _Handle(self._ids.next(), loop.create_future())
+        handle.future.add_done_callback(lambda done: self._abandon(handle) if done.cancelled() else None)
+        self._outbox.append(new_request(handle, form, frames, timeout_s, now, placement))
+        if not len(self._exchange):
+            self._send_outbox()
+        elif len(self._outbox) == 1:
+            loop.call_soon(self._send_outbox)
+        return handle.future
+
+    def _send_outbox(self) -> None:
+        if not self._is_closed and self._outbox:
+            outbox, self._outbox = self._outbox, []
+            _settle(self._exchange.submit(outbox, time.monotonic()))
+            self._look_again()
+
+    def _abandon(self, handle: _Handle) -> None:
+        self._outbox = [request for request in self._outbox if request.handle is not handle]
+        self._exchange.abandon(handle.id)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
@@ -168,8 +269,21 @@ class Client:
         self._turn()
 
 
+class _Handle(NamedTuple):
+    """Whose a request is."""
+
+    id: RequestId
+    future: asyncio.Future[Any]
+
+
+async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator[Mapping[str, Tensor]]:
+    for one in inputs:
+        yield one
+
+
 def _settle(completions: list[Completion]) -> None:
-    for future, outcome in completions:
+    for handle, outcome in completions:
+        future = handle.future
         if future.done():
             continue
         if isinstance(outcome, TrtdError):

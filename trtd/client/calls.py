@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from trtd.client.regions import aligned
 from trtd.client.values import Tensor
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import InvalidInput, UnsupportedDtype
 from trtd.wire import codec, tensors
-from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, InferRequest
+from trtd.wire.frames import payload_bytes
+from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
 
+SHARED_FROM_BYTES = 64 * 1024
+"""Tensors from this size on travel through shared memory where it can be had."""
+PLACED_FROM_BYTES = 16 * 1024
+"""Workers write outputs from this size on into an area; smaller ones always come in frames."""
+COPIED_BELOW_BYTES = 16 * 1024
+"""Smaller inputs are copied when the call is made, which costs less than to keep a view of them."""
+
+_AS_THEY_ARE = frozenset(tensors.to_numpy(dtype) for dtype in Dtype)
+"""Dtypes whose bytes travel as they lie in memory."""
 _COUNTER_BYTES = 8
 _MOST_FORMS = 256
 _MARK = RequestId(b"\xff" * REQUEST_ID_BYTES)
@@ -44,9 +58,14 @@ def check_call(timeout_s: float, priority: int = 0) -> None:
 
 
 class Form:
-    """All that calls have in common which differ in their ids and the bytes of their tensors only."""
+    """All that calls have in common which differ in their ids and the bytes of their tensors only.
 
-    __slots__ = ("_after_id", "_before_id", "_message")
+    Attributes:
+        large: positions of the inputs that are large enough for shared memory.
+        area_bytes: what outputs needed in shared memory, as far as answers have told; 0 for nothing.
+    """
+
+    __slots__ = ("_after_id", "_before_id", "_learned_of", "_message", "_placed", "area_bytes", "large")
 
     def __init__(self, message: ClientMessage) -> None:
         """Take a message with any id.
@@ -56,6 +75,12 @@ class Form:
         """
         self._message = message
         self._before_id, self._after_id = codec.encode_client_message(replace(message, id=_MARK)).split(_MARK)
+        self._placed: dict[tuple[tuple[int, ...], bool], Form] = {}
+        self._learned_of: Sequence[TensorSpec] = ()
+        self.area_bytes = 0
+        inputs = message.inputs if isinstance(message, InferRequest) else ()
+        sizes = [payload_bytes(spec) for spec in inputs]
+        self.large = tuple(position for position, size in enumerate(sizes) if size >= SHARED_FROM_BYTES)
 
     def header(self, request_id: RequestId) -> bytes:
         """The header of the call with this id."""
@@ -64,6 +89,34 @@ class Form:
     def message(self, request_id: RequestId) -> ClientMessage:
         """The message of the call with this id."""
         return replace(self._message, id=request_id)
+
+    def placed(self, positions: tuple[int, ...], *, has_area: bool) -> Form:
+        """The same call with the inputs at these positions in arenas, and with an area for the outputs.
+
+        Raises:
+            trtd.errors.TooLarge: the header would break its limit.
+        """
+        form = self._placed.get((positions, has_area))
+        if form is None:
+            message = self._message
+            assert isinstance(message, InferRequest)  # noqa: S101  # others have no tensors to be placed
+            inputs = tuple(
+                replace(spec, place=Place.ARENA) if position in positions else spec
+                for position, spec in enumerate(message.inputs)
+            )
+            form = Form(replace(message, inputs=inputs, has_area=has_area))
+            self._placed[positions, has_area] = form
+        return form
+
+    def learn(self, outputs: tuple[TensorSpec, ...]) -> None:
+        """An answer has these outputs: later calls get an area in which such outputs fit."""
+        if outputs is self._learned_of:
+            return
+        self._learned_of = outputs
+        sizes = [aligned(size) for size in map(payload_bytes, outputs) if size >= PLACED_FROM_BYTES]
+        needed = sum(sizes)
+        if needed >= SHARED_FROM_BYTES:
+            self.area_bytes = max(self.area_bytes, needed)
 
 
 class Forms:
@@ -74,7 +127,7 @@ class Forms:
 
     def infer(
         self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
-    ) -> tuple[Form, list[memoryview]]:
+    ) -> tuple[Form, list[Any]]:
         """The form of one `infer` call, and its tensor frames.
 
         Raises:
@@ -83,11 +136,14 @@ class Forms:
             trtd.errors.TooLarge: names are so long that the header breaks its limit.
         """
         key: list[Hashable] = [model, version, timeout_s, priority]
-        frames = []
+        frames: list[Any] = []
         name = ""
         try:
             for name, tensor in inputs.items():
-                frames.append(tensors.to_frame(tensor))
+                if type(tensor) is np.ndarray and tensor.nbytes < COPIED_BELOW_BYTES and tensor.dtype in _AS_THEY_ARE:
+                    frames.append(tensor.tobytes())
+                else:
+                    frames.append(tensors.to_frame(tensor))
                 key += (name, getattr(tensor, "dtype", None), tensor.shape)
         except AttributeError:
             raise UnsupportedDtype(

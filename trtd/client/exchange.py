@@ -7,22 +7,33 @@ Not safe for several threads and never waits. A caller submits requests, calls `
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trtd.client import answers
 from trtd.client.answers import AnswerReader, Outcome
-from trtd.client.calls import Form
+from trtd.client.arenas import Arenas
 from trtd.client.pending import PendingRequest, PendingRequests, Verdict
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
-from trtd.errors import DeadlineExceeded, NotAllowed, TrtdError, Unreachable
+from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
+from trtd.wire.bundles import (
+    BUNDLE_HEADER,
+    MAX_BUNDLE_BYTES,
+    MAX_BUNDLED,
+    MAX_BUNDLED_BYTES,
+    pack_bundle,
+    unpack_bundle,
+)
 from trtd.wire.messages import UNKNOWN_REQUEST_ID
 
-GRACE_S = 1.0
-"""How long after a deadline the client still waits for the daemon's own word on it."""
+FRESH_S = 0.01
+"""A request that leaves within this time of its call asks for all of its timeout, with a header that is ready-made."""
+PACKING_BYTES = 32
+"""What a bundle adds to a message, and to each frame of it, at most."""
+_BUNDLE_FRAMES = 2
 
 Completion = tuple[Any, Outcome]
 """The handle of a request, and how the request ended."""
@@ -31,8 +42,9 @@ Completion = tuple[Any, Outcome]
 class Exchange:
     """The requests of one client and their answers."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, arenas: Arenas) -> None:
         self.transport = transport
+        self.arenas = arenas
         self._pending = PendingRequests()
         self._answers = AnswerReader()
         self._trouble: ConnectionEvent | None = None
@@ -40,10 +52,8 @@ class Exchange:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def submit(
-        self, request_id: RequestId, form: Form, tensors: Sequence[Any], timeout_s: float, handle: Any, now: float
-    ) -> list[Completion]:
-        """Send a request as soon as there is a connection.
+    def submit(self, requests: Iterable[PendingRequest], now: float) -> list[Completion]:
+        """Send requests as soon as there is a connection; what can leave together does.
 
         Returns:
             Other requests that turned out to have ended.
@@ -52,19 +62,15 @@ class Exchange:
         completions: list[Completion] = []
         if not pending.is_connected:
             # A refusal from before this request must not be held against it.
-            completions = self._follow_connection()
+            completions = self._follow_connection(now)
             if self._trouble is not None:
                 self._trouble = None
                 self.transport.reconnect()
-        deadline = now + timeout_s
-        request = PendingRequest(request_id, form, tensors, now, deadline, deadline + GRACE_S, handle)
-        pending.add(request)
-        first = pending.next_to_send()
-        if first is request:
-            if self.transport.send(form.header(request_id), tensors):
-                pending.sent()
-        elif first is not None:
-            self._flush(now)
+        for request in requests:
+            pending.add(request)
+        if self.arenas.is_expecting:
+            self.arenas.attend(now)
+        self._flush(now)
         return completions
 
     def turn(self, now: float, *, is_connection_news: bool) -> list[Completion]:
@@ -74,11 +80,11 @@ class Exchange:
             now: monotonic seconds.
             is_connection_news: whether the monitor's descriptor is readable.
         """
-        completions = self._follow_connection() if is_connection_news else []
+        completions = self._follow_connection(now) if is_connection_news else []
         while True:
             frames = self.transport.receive()
             if frames is not None:
-                self._take_answer(frames, now, completions)
+                self._take(frames, now, completions)
             else:
                 self._flush(now)
             # Every operation on the socket may use up the edge of its descriptor, so its readiness is what counts.
@@ -86,6 +92,7 @@ class Exchange:
             if not self._pending or not self.has_work():
                 break
         for request, verdict in self._pending.expire(now):
+            self._retire_area(request)
             completions.append((request.handle, self._give_up(request, verdict)))
         return completions
 
@@ -100,22 +107,28 @@ class Exchange:
 
     def abandon(self, request_id: RequestId) -> None:
         """Drop the answer to this request when it comes."""
-        self._pending.abandon(request_id)
+        request = self._pending.abandon(request_id)
+        if request is not None:
+            self._retire_area(request)
 
     def close(self) -> list[Completion]:
         """Close the connection; whatever was pending ends as `Unreachable`."""
         self.transport.close()
+        self.arenas.close()
         error = "this client was closed before the answer came"
         return [(request.handle, Unreachable(error)) for request in self._pending.abandon_all()]
 
-    def _follow_connection(self) -> list[Completion]:
+    def _follow_connection(self, now: float) -> list[Completion]:
         events = self.transport.connection_events()
         for event in events:
             if event is ConnectionEvent.CONNECTED:
                 self._pending.connected()
+                self.arenas.connected(now)
                 self._trouble = None
             elif event is ConnectionEvent.DISCONNECTED:
-                self._pending.disconnected()
+                for area in self._pending.disconnected():
+                    self.arenas.retire(area.region)
+                self.arenas.disconnected()
             else:
                 self._trouble = event
         if ConnectionEvent.NOT_ALLOWED in events and self._trouble is ConnectionEvent.NOT_ALLOWED:
@@ -123,10 +136,56 @@ class Exchange:
         return []
 
     def _flush(self, now: float) -> None:
-        while (request := self._pending.next_to_send()) is not None:
-            if not self.transport.send(codec.encode_client_message(request.message_at(now)), request.tensors):
+        pending = self._pending
+        while (request := pending.next_to_send()) is not None:
+            if self.arenas.has_bundles and pending.has_more_to_send:
+                messages = self._gather(now)
+                if len(messages) > 1:
+                    if not self.transport.send(BUNDLE_HEADER, (pack_bundle(messages),)):
+                        return
+                    pending.sent(len(messages))
+                    continue
+            header, *frames = self._frames_of(request, now)
+            if not self.transport.send(header, frames):
                 return
-            self._pending.sent()
+            pending.sent()
+
+    def _gather(self, now: float) -> list[list[Any]]:
+        """The messages of the first requests that fit into one bundle; one or none when the first does not."""
+        messages: list[list[Any]] = []
+        room = MAX_BUNDLE_BYTES
+        for request in self._pending.first_to_send(MAX_BUNDLED):
+            frames = self._frames_of(request, now)
+            size = sum(map(len, frames))
+            room -= size + PACKING_BYTES * (1 + len(frames))
+            if size > MAX_BUNDLED_BYTES or room < 0:
+                break
+            messages.append(frames)
+        return messages
+
+    def _frames_of(self, request: PendingRequest, now: float) -> list[Any]:
+        """What is sent of the request now."""
+        placement = request.placement
+        if placement is not None and (placement.epoch != self.arenas.epoch or request.send_count):
+            placement = request.placement = None
+        form, frames = (request.form, request.tensors) if placement is None else (placement.form, placement.frames)
+        if request.send_count == 0 and now - request.submitted_at <= FRESH_S:
+            header = form.header(request.id)
+        else:
+            header = codec.encode_client_message(request.message_at(now, form))
+        return [header, *frames]
+
+    def _take(self, frames: list[Any], now: float, completions: list[Completion]) -> None:
+        if frames[0] != BUNDLE_HEADER:
+            self._take_answer(frames, now, completions)
+        elif len(frames) == _BUNDLE_FRAMES:
+            try:
+                messages = unpack_bundle(frames[1])
+            except TrtdError:
+                # As with a message without an id: the requests' own deadlines are kept.
+                return
+            for message in messages:
+                self._take_answer(message, now, completions)
 
     def _take_answer(self, frames: Sequence[Any], now: float, completions: list[Completion]) -> None:
         try:
@@ -143,11 +202,30 @@ class Exchange:
         request = self._pending.answered(request_id)
         if request is None:
             return
+        placement = request.placement
         try:
-            outcome = answers.outcome(reading, frames, now - request.submitted_at)
+            area = None if placement is None else placement.area
+            outcome = answers.outcome(reading, frames, now - request.submitted_at, area)
         except TrtdError as error:
-            outcome = error
+            self._retire_area(request)
+            completions.append((request.handle, error))
+            return
+        if reading.result is not None:
+            request.form.learn(reading.result.message.outputs)
+        if placement is not None:
+            code = outcome.code if isinstance(outcome, TrtdError) else None
+            if not request.is_area_free_after(code):
+                self._retire_area(request)
+            if code is ErrorCode.ARENA_UNKNOWN:
+                self.arenas.disown(placement.keys)
+                self._pending.to_be_sent_in_frames(request)
+                return
         completions.append((request.handle, outcome))
+
+    def _retire_area(self, request: PendingRequest) -> None:
+        placement = request.placement
+        if placement is not None and placement.area is not None and request.send_count:
+            self.arenas.retire(placement.area.region)
 
     def _refused(self) -> TrtdError:
         return NotAllowed(f"the daemon refused this user or key at {self.transport.address}")
@@ -156,7 +234,8 @@ class Exchange:
         address, timeout_s = self.transport.address, request.deadline - request.submitted_at
         if verdict is Verdict.NOT_ANSWERED:
             return DeadlineExceeded(
-                f"the daemon at {address} did not answer within {timeout_s:.3g} s, nor in {GRACE_S:g} s after that"
+                f"the daemon at {address} did not answer within {timeout_s:.3g} s, "
+                f"nor in {request.gives_up_at - request.deadline:.3g} s after that"
             )
         if verdict is Verdict.NOT_TAKEN:
             return DeadlineExceeded(f"the daemon at {address} took no further request within {timeout_s:.3g} s")

@@ -13,12 +13,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
 from typing import Any
 
-from trtd.client.calls import Form
+from trtd.client import forks
+from trtd.client.arenas import Arenas
 from trtd.client.exchange import Completion, Exchange
 from trtd.client.handle import Callback, Handle, run_callbacks
+from trtd.client.pending import PendingRequest
 from trtd.client.transport import Transport
 from trtd.errors import Unreachable, Usage
 
@@ -29,8 +31,9 @@ PATIENCE_S = 0.005
 class SharedExchange:
     """An `Exchange` behind a lock, and who waits on it."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._exchange = Exchange(transport)
+    def __init__(self, transport: Transport, arenas: Arenas) -> None:
+        self._exchange = Exchange(transport, arenas)
+        self._inbox: deque[PendingRequest] = deque()
         self._lock = threading.Lock()
         self._vacancy = threading.Condition(self._lock)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -38,7 +41,7 @@ class SharedExchange:
         for fd in (transport.fd, transport.monitor_fd, self._wake_fd):
             self._poll.register(fd, select.POLLIN)
         self._monitor_fd = transport.monitor_fd
-        self._pid = os.getpid()
+        self._fork_depth = forks.depth
         self._is_closed = False
         self._leader: int | None = None
         self._leader_handle: Handle[Any] | None = None
@@ -48,44 +51,58 @@ class SharedExchange:
         self._is_background_idle = False
         self._called_back_count = 0
 
-    def submit(
-        self,
-        form: Form,
-        tensors: Sequence[Any],
-        timeout_s: float,
-        handle: Handle[Any],
-        *,
-        is_detached: bool,
-    ) -> None:
+    def hold(self, request: PendingRequest) -> None:
+        """Take a request that leaves with the next one that is submitted, or when anybody waits for an answer.
+
+        The background thread has to have been called, as by another detached request: it sees to it that nothing is
+        held for longer than its patience.
+        """
+        self._inbox.append(request)
+        if self._leader is not None or self._is_background_idle:
+            # Nobody would look into the inbox soon.
+            self.flush(request.submitted_at, is_detached=True)
+
+    def submit(self, request: PendingRequest, *, is_detached: bool) -> None:
         """Send a request, or keep it until it can be sent.
 
+        What other threads submit while one of them is sending leaves together afterwards.
+
         Args:
-            form: of the request; its id is the handle's.
-            tensors: its tensor frames; they must not change until the request has ended.
-            timeout_s: what the request gives the daemon.
-            handle: gets the outcome.
+            request: its tensors must not change until it has ended.
             is_detached: whether the request has to go on though nobody may be waiting for it.
 
         Raises:
             trtd.errors.Usage: the client is closed, or belongs to the process that this one was forked from.
         """
-        if os.getpid() != self._pid:
-            raise Usage("a client cannot be used in a process forked from its own; open another one there")
-        now = time.monotonic()
+        self.check_usable()
+        self._inbox.append(request)
+        self.flush(request.submitted_at, is_detached=is_detached)
+
+    def flush(self, now: float, *, is_detached: bool) -> None:
+        """Send what is held.
+
+        Raises:
+            trtd.errors.Usage: as `submit`.
+        """
         with self._lock:
             if self._is_closed:
                 raise Usage("this client is closed")
-            completions = self._exchange.submit(handle.id, form, tensors, timeout_s, handle, now)
-            if self._leader is not None:
-                # The leader waits on descriptors whose edge this send may have used up.
-                if self._exchange.has_work():
-                    completions += self._exchange.turn(now, is_connection_news=False)
-                if now + timeout_s < self._looks_again_at:
-                    self._wake_leader()
-            callbacks = self._settle(completions)
+            callbacks = self._send_inbox(now) if self._inbox else []
             if is_detached:
                 self._call_background()
-        run_callbacks(callbacks)
+        if callbacks:
+            run_callbacks(callbacks)
+
+    def check_usable(self) -> None:
+        """Refuse calls that can have no effect.
+
+        Raises:
+            trtd.errors.Usage: as `submit`.
+        """
+        if forks.depth != self._fork_depth:
+            raise Usage("a client cannot be used in a process forked from its own; open another one there")
+        if self._is_closed:
+            raise Usage("this client is closed")
 
     def wait_for(self, handle: Handle[Any], timeout_s: float | None) -> bool:
         """Block until the handle is done; False when the time was up first."""
@@ -118,10 +135,13 @@ class SharedExchange:
             self._call_background(is_urgent=True)
         return True
 
-    def abandon(self, handle: Handle[Any]) -> None:
-        """Nobody will ask for this handle's outcome any more."""
+    def abandon(self, *handles: Handle[Any]) -> None:
+        """Nobody will ask for the outcomes of these handles any more."""
         with self._lock:
-            self._exchange.abandon(handle.id)
+            kept = [request for request in self._take_inbox() if request.handle not in handles]
+            self._inbox.extendleft(reversed(kept))
+            for handle in handles:
+                self._exchange.abandon(handle.id)
             self._pass_on()
 
     def close(self) -> None:
@@ -136,11 +156,29 @@ class SharedExchange:
                 self._wake_leader()
             self._vacancy.notify_all()
             self._vacancy.wait_for(lambda: self._leader is None)
+            self._exchange.submit(self._take_inbox(), time.monotonic())
             callbacks = self._settle(self._exchange.close())
             os.close(self._wake_fd)
         run_callbacks(callbacks)
         if self._background is not None and self._background is not threading.current_thread():
             self._background.join()
+
+    # Sending. The caller holds the lock.
+
+    def _take_inbox(self) -> list[PendingRequest]:
+        inbox = self._inbox
+        return [inbox.popleft() for _ in range(len(inbox))]
+
+    def _send_inbox(self, now: float) -> list[tuple[Callback, Handle[Any]]]:
+        requests = self._take_inbox()
+        completions = self._exchange.submit(requests, now)
+        if self._leader is not None and self._leader != threading.get_ident():
+            # The leader waits on descriptors whose edge this send may have used up.
+            if self._exchange.has_work():
+                completions += self._exchange.turn(now, is_connection_news=False)
+            if any(request.deadline < self._looks_again_at for request in requests):
+                self._wake_leader()
+        return self._settle(completions) if completions else []
 
     # Leading. But for `_lead`, `_wait` and `_follow` the caller holds the lock.
 
@@ -156,8 +194,10 @@ class SharedExchange:
                 with self._lock:
                     now = time.monotonic()
                     callbacks: list[tuple[Callback, Handle[Any]]] = []
+                    if self._inbox and not self._is_closed:
+                        callbacks = self._send_inbox(now)
                     if not self._is_closed and (not is_first or self._exchange.has_work()):
-                        callbacks = self._settle(self._exchange.turn(now, is_connection_news=is_news))
+                        callbacks += self._settle(self._exchange.turn(now, is_connection_news=is_news))
                     if callbacks or self._is_closed or now >= until or not self._has_to_lead(handle):
                         self._stop_leading()
                         break
@@ -175,7 +215,10 @@ class SharedExchange:
     def _has_to_lead(self, handle: Handle[Any] | None) -> bool:
         if handle is not None:
             return handle.outcome is None
-        return len(self._exchange) > 0 and (self._called_back_count > 0 or not self._followers)
+        return self._has_requests() and (self._called_back_count > 0 or not self._followers)
+
+    def _has_requests(self) -> bool:
+        return len(self._exchange) > 0 or len(self._inbox) > 0
 
     def _wait(self, wait_s: float) -> bool:
         """Wait on the descriptors. Whether there is news of the connection."""
@@ -200,15 +243,16 @@ class SharedExchange:
             return
         if self._followers:
             self._release(next(iter(self._followers)))
-        elif len(self._exchange):
+        elif self._has_requests():
             self._call_background()
 
     def _settle(self, completions: list[Completion]) -> list[tuple[Callback, Handle[Any]]]:
         callbacks: list[tuple[Callback, Handle[Any]]] = []
         for handle, outcome in completions:
             handle.outcome = outcome
-            for seat in handle.seats:
-                self._release(seat)
+            if handle.seats:
+                for seat in handle.seats:
+                    self._release(seat)
             if handle is self._leader_handle and self._leader != threading.get_ident():
                 self._wake_leader()
             if handle.callbacks:
@@ -258,6 +302,7 @@ class SharedExchange:
             self._background = threading.Thread(target=self._serve, name="trtd-client", daemon=True)
             self._background.start()
         elif self._leader is None and (self._is_background_idle or is_urgent):
+            self._is_background_idle = False
             self._vacancy.notify()
 
     def _serve(self) -> None:
@@ -269,7 +314,7 @@ class SharedExchange:
         with self._lock:
             was_patient = False
             while not self._is_closed:
-                if self._leader is not None or not len(self._exchange):
+                if self._leader is not None or not self._has_requests():
                     self._is_background_idle, was_patient = True, False
                     self._vacancy.wait()
                     self._is_background_idle = False

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
+import numpy as np
+
+from trtd.client.arenas import Arenas
 from trtd.client.calls import Form, Forms, RequestIds, check_call
 from trtd.client.handle import Handle
+from trtd.client.many import DEFAULT_WINDOW, answers_in_order, check_window
+from trtd.client.pending import PendingRequest, new_request
+from trtd.client.placing import empty, place
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import CurveKeys, Transport
 from trtd.client.values import Answer, Health, Tensor
+from trtd.errors import TrtdError
 from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
 
@@ -50,7 +58,8 @@ class Client:
         self._timeout_s = timeout
         self._ids = RequestIds()
         self._forms = Forms()
-        self._shared = SharedExchange(Transport(address, curve))
+        self._arenas = Arenas(addresses.arenas_path_beside(address))
+        self._shared = SharedExchange(Transport(address, curve), self._arenas)
 
     @classmethod
     def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
@@ -106,6 +115,87 @@ class Client:
         """
         return self._submit_infer(model, inputs, version, timeout, priority, is_detached=True)
 
+    @overload
+    def infer_many(
+        self,
+        model: str,
+        inputs: Iterable[Mapping[str, Tensor]],
+        *,
+        window: int = ...,
+        version: str | None = ...,
+        timeout: float | None = ...,
+        priority: int = ...,
+        return_errors: Literal[False] = ...,
+    ) -> Iterator[Answer]: ...
+
+    @overload
+    def infer_many(
+        self,
+        model: str,
+        inputs: Iterable[Mapping[str, Tensor]],
+        *,
+        window: int = ...,
+        version: str | None = ...,
+        timeout: float | None = ...,
+        priority: int = ...,
+        return_errors: Literal[True],
+    ) -> Iterator[Answer | TrtdError]: ...
+
+    def infer_many(
+        self,
+        model: str,
+        inputs: Iterable[Mapping[str, Tensor]],
+        *,
+        window: int = DEFAULT_WINDOW,
+        version: str | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        return_errors: bool = False,
+    ) -> Iterator[Answer | TrtdError]:
+        """Run a model on many inputs, many at a time, and yield the answers in the order of the inputs.
+
+        Small requests leave several in one message where the daemon takes that. Inputs are taken from the iterable as
+        the window has room. Ending the iteration early gives up what is on its way.
+
+        Args:
+            model: its name.
+            inputs: as for `infer`, one mapping for each request; the arrays must not change until its answer is there.
+            window: most requests on their way at a time.
+            version: as for `infer`.
+            timeout: as for `infer`, of each request by itself.
+            priority: as for `infer`.
+            return_errors: whether an error stands in the place of the answer; otherwise it is raised there, and the
+                iteration is over.
+
+        Raises:
+            trtd.errors.TrtdError: as `infer`, while iterating.
+            ValueError: the window, the timeout or the priority is out of range.
+        """
+        timeout_s = self._timeout_s if timeout is None else timeout
+        check_call(timeout_s, priority)
+        check_window(window)
+
+        def prepare(one: Mapping[str, Tensor], now: float) -> PendingRequest:
+            return self._prepare(model, one, version, timeout_s, priority, now)
+
+        return answers_in_order(self._shared, inputs, prepare, window, return_errors=return_errors)
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+        """An array to be filled and sent: in shared memory where it is large and the daemon is on this host.
+
+        It is used like any other array. Sent as an input, as it is or as a part of it that starts at a multiple of 64
+        bytes, it is not copied. Its memory is free again when the last array that refers to it is gone.
+
+        Args:
+            shape: of the array.
+            dtype: of the array.
+
+        Raises:
+            trtd.errors.Usage: the client is closed.
+        """
+        self._shared.check_usable()
+        return empty(shape, dtype, self._arenas, time.monotonic())
+
     def describe(self, model: str | None = None, *, timeout: float | None = None) -> tuple[ModelDescription, ...]:
         """The models of the tenant, or all versions of one: names, dtypes and shapes of inputs and outputs.
 
@@ -148,16 +238,30 @@ class Client:
     ) -> Handle[Answer]:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s, priority)
-        form, tensors = self._forms.infer(model, inputs, version, timeout_s, priority)
+        request = self._prepare(model, inputs, version, timeout_s, priority, time.monotonic())
+        self._shared.submit(request, is_detached=is_detached)
+        return cast("Handle[Answer]", request.handle)
+
+    def _prepare(
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        version: str | None,
+        timeout_s: float,
+        priority: int,
+        now: float,
+    ) -> PendingRequest:
+        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
+        placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
         handle: Handle[Answer] = Handle(self._shared, self._ids.next())
-        self._shared.submit(form, tensors, timeout_s, handle, is_detached=is_detached)
-        return handle
+        return new_request(handle, form, frames, timeout_s, now, placement)
 
     def _send(self, message: ClientMessage, timeout: float | None) -> Handle[Result]:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s)
         handle: Handle[Result] = Handle(self._shared, self._ids.next())
-        self._shared.submit(Form(message), (), timeout_s, handle, is_detached=False)
+        request = new_request(handle, Form(message), (), timeout_s, time.monotonic())
+        self._shared.submit(request, is_detached=False)
         return handle
 
     def _wait(self, handle: Handle[Result]) -> Result:

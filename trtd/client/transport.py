@@ -152,16 +152,16 @@ class Transport:
         """`READABLE` and `WRITABLE` as they are now. Renews the edge of `fd`, which tells of changes only."""
         return cast("int", self._socket.get(_EVENTS))
 
-    def receive(self) -> list[zmq.Frame] | None:
-        """One whole message, None when there is none."""
+    def receive(self) -> list[Any] | None:
+        """One whole message as its header's bytes and views of the other frames, None when there is none."""
         try:
             frame = self._socket.recv(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        frames = [frame]
+        frames: list[Any] = [frame.bytes]
         while frame.more:
             frame = self._socket.recv(_NOBLOCK, copy=False)
-            frames.append(frame)
+            frames.append(frame.buffer)
         return frames
 
     def connection_events(self) -> list[ConnectionEvent]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from trtd.config.model import Config, Tenant
 from trtd.config.origins import Problem
 from trtd.config.schema import KeyPath
+from trtd.core.key_files import is_private
 from trtd.wire import addresses
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -183,7 +184,8 @@ def _file_trouble(path: str) -> str | None:
 
 
 def _secret_trouble(path: str) -> str | None:
-    mode = stat.S_IMODE(Path(path).stat().st_mode)
-    if mode & 0o077:
+    status = Path(path).stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if not is_private(mode, status.st_uid, status.st_gid):
         return f"{path} holds a secret and is open to others (mode {mode:04o}); make it 0600"
     return None

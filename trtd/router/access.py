@@ -36,6 +36,11 @@ class Peer:
     gid: int
     pid: int
 
+    @property
+    def process(self) -> tuple[int, int] | None:
+        """What tells the process from all others, None where the kernel has no number for it here (a container's)."""
+        return (self.uid, self.pid) if self.pid else None
+
 
 def parse_peer(address: str) -> Peer | None:
     """The peer in libzmq's `localhost:uid:gid:pid`; None for the address of another transport."""
@@ -136,6 +141,11 @@ class Access:
         """Whether the owner of a message may still use the tenant."""
         return owner in self._admitted.get(tenant, ())
 
+    def admits(self, tenant: str, peer: Peer) -> bool:
+        """Whether a local process may use the tenant."""
+        access = self._lists.get(tenant)
+        return access is not None and access.admits(peer, self._groups_of)
+
     def serve(self) -> None:
         """Answer every waiting question of libzmq."""
         while True:
@@ -170,8 +180,7 @@ class Access:
     def _judge_local(self, domain: str, peer: Peer | None) -> str | None:
         if peer is None:
             return None
-        access = self._lists.get(domain)
-        if access is None or not access.admits(peer, self._groups_of):
+        if not self.admits(domain, peer):
             return None
         owner = f"uid:{peer.uid}"
         self._admitted[domain][owner] = peer

@@ -98,7 +98,7 @@ class Chores:
         self._link.tell(TenantIsEmpty(tenant, epoch))
 
     def _tell_stats(self, tenant: TenantName, *, must_arrive: bool) -> None:
-        stats = snapshot(self._dispatcher.tenant(tenant), self._front.endpoints[tenant].undeliverable)
+        stats = snapshot(self._dispatcher.tenant(tenant), self._front.endpoints[tenant])
         if stats == self._told.get(tenant):
             return
         message = RouterStats(self._settings.generation, stats)

@@ -14,11 +14,14 @@ import zmq
 
 from trtd.core.ids import TenantName
 from trtd.errors import Malformed, TooLarge, TrtdError
+from trtd.router.arenas import TenantArenas
 from trtd.router.keys import read_secret_key
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 from trtd.wire.settings import TenantEndpoint
 
+MAX_BODY_FRAMES = MAX_TENSORS + 1
+"""Most frames after the header: tensors, and the area for the outputs."""
 MAX_FRAMES_SKIPPED = 256
 """Frames of an unusable message that are read off at a time, so that an endless one takes no more than its turns."""
 FRAME_HEADROOM = 2
@@ -50,6 +53,7 @@ class Received(NamedTuple):
         frames: the tensor frames, not copied.
         size: bytes of all frames that were read.
         error: why the message is not taken; its frames were not kept.
+        origin: a `zmq.Frame` of it, which knows what the kernel says of the peer.
     """
 
     route: Route
@@ -58,6 +62,7 @@ class Received(NamedTuple):
     frames: list[Any]
     size: int
     error: TrtdError | None
+    origin: Any
 
 
 class Source:
@@ -80,7 +85,7 @@ class Source:
             peer = receive(WAIT_NOT)
         except zmq.Again:
             return None
-        frame = receive(0, False)
+        frame = origin = receive(0, False)
         owner = frame.get("User-Id")
         size = len(frame)
         error: TrtdError | None = None
@@ -93,7 +98,7 @@ class Source:
         while frame.more and error is None:
             frame = receive(0, False)
             size += len(frame)
-            if len(frames) == MAX_TENSORS:
+            if len(frames) == MAX_BODY_FRAMES:
                 error = Malformed(f"the message has more than {MAX_TENSORS} tensor frames")
             elif size > self.max_request_bytes:
                 error = TooLarge(f"the message has more than {self.max_request_bytes} bytes")
@@ -102,7 +107,7 @@ class Source:
         if error is not None:
             frames.clear()
             self._is_skipping = frame.more
-        return Received(Route(self.port, peer), owner, header, frames, size, error)
+        return Received(Route(self.port, peer), owner, header, frames, size, error, origin)
 
     def _skip(self) -> int:
         for count in range(1, MAX_FRAMES_SKIPPED + 1):
@@ -132,9 +137,11 @@ class Endpoint:
         socket_mode: permission bits of its socket file.
         used: see `Port`.
         late: where it adds itself while it has parked answers.
+        arenas: the shared memory of its clients.
 
     Attributes:
         tenant: whose.
+        arenas: as given.
         settings: as the supervisor told them last.
         sources: the sockets that listen, by address.
         undeliverable: answers whose client was gone, or did not read for too long.
@@ -147,8 +154,10 @@ class Endpoint:
         socket_mode: int,
         used: set[Port],
         late: set[Endpoint],
+        arenas: TenantArenas,
     ) -> None:
         self.tenant = TenantName(settings.tenant)
+        self.arenas = arenas
         self.settings = settings
         self.sources: dict[str, Source] = {}
         self.undeliverable = 0
@@ -184,6 +193,7 @@ class Endpoint:
             del self.sources[source.port.address]
             source.port.close(LINGER_S)
         self.settings = settings
+        self.arenas.configure(settings)
 
     def bind(self, address: str, curve_secret_key_file: str | None, listener_fd: int | None = None) -> Source:
         """Listen at one of the `missing` addresses, with a socket that listens there already if there is one.
@@ -260,3 +270,4 @@ class Endpoint:
         for source in self.sources.values():
             source.port.close(LINGER_S)
         self.sources.clear()
+        self.arenas.close()

@@ -10,10 +10,14 @@ from trtd.core.ids import TenantName
 from trtd.errors import InvalidConfig
 from trtd.observe import Logger
 from trtd.router.access import Access
+from trtd.router.arenas import Arenas, TenantArenas
 from trtd.router.endpoints import Endpoint, Received, Source
 from trtd.router.sockets import Port
 from trtd.router.turns import ReadTurns
 from trtd.wire.settings import RouterSettings, TenantEndpoint
+
+HAS_BUNDLES = False
+"""Whether endpoints take several requests in one message; clients are told when they connect to the arenas' socket."""
 
 
 class Front:
@@ -26,6 +30,8 @@ class Front:
         used: ports that were used to send, see `Port`.
         watch: called with a port's fd and True when it opens, with False before it closes.
         log: for endpoints that cannot be opened.
+        clock: monotonic seconds.
+        end_arena: tells workers of the end of an arena, by its key.
 
     Attributes:
         endpoints: by tenant.
@@ -40,6 +46,8 @@ class Front:
         used: set[Port],
         watch: Callable[[int, bool], None],
         log: Logger,
+        clock: Callable[[], float],
+        end_arena: Callable[[int], None],
     ) -> None:
         self.endpoints: dict[TenantName, Endpoint] = {}
         self.late: set[Endpoint] = set()
@@ -53,6 +61,10 @@ class Front:
         self._sources: dict[int, Source] = {}
         self._turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
+        self._arenas = Arenas(
+            access, settings.socket_mode, has_bundles=HAS_BUNDLES, tell_workers=end_arena, clock=clock, log=log
+        )
+        watch(self._arenas.fd, True)
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Open a tenant's endpoint, or change it; requests that wait there are read when the loop comes to it."""
@@ -61,7 +73,8 @@ class Front:
         self._turns.add(tenant, settings.limits.weight)
         endpoint = self.endpoints.get(tenant)
         if endpoint is None:
-            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used, self.late)
+            arenas = TenantArenas(self._arenas, settings)
+            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used, self.late, arenas)
             self.endpoints[tenant] = endpoint
         else:
             self._unwatch(endpoint, endpoint.stale_sources(settings))
@@ -81,6 +94,7 @@ class Front:
     def open_missing(self) -> None:
         """Try again to open what could not be opened."""
         for endpoint in self.endpoints.values():
+            endpoint.arenas.open()
             if endpoint.missing:
                 self._open(endpoint)
 
@@ -107,10 +121,12 @@ class Front:
             self._log.debug("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
 
     def wake(self, fd: int) -> None:
-        """The source with this fd may have input."""
+        """The source with this fd may have input, or the arenas' sockets have."""
         source = self._sources.get(fd)
         if source is not None:
             self._turns.wake(source)
+        elif fd == self._arenas.fd:
+            self._arenas.serve()
 
     @property
     def has_input(self) -> bool:
@@ -125,3 +141,5 @@ class Front:
         """Close every endpoint."""
         for tenant in list(self.endpoints):
             self.forget(tenant)
+        self._watch(self._arenas.fd, False)
+        self._arenas.close()

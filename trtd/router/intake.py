@@ -7,18 +7,20 @@ tenant's `trtd.router.endpoints.Endpoint`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import trtd
 from trtd.core.admission import deadline_of
 from trtd.core.dispatch import Dispatcher, Request
 from trtd.core.ids import RequestId, TenantName
 from trtd.core.tenancy import Gate, Tenant
-from trtd.errors import ArenaUnknown, ErrorCode, Malformed, NotAllowed, TrtdError, Unavailable, UnknownModel
+from trtd.errors import ErrorCode, Malformed, NotAllowed, TooLarge, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
 from trtd.router.endpoints import Endpoint, Received
+from trtd.router.places import resolve, tensor_pieces
+from trtd.wire.arenas import REF_BYTES
 from trtd.wire.codec import (
     check_frames,
     decode_client_message,
@@ -66,7 +68,7 @@ class Intake:
 
     def take(self, endpoint: Endpoint, received: Received, now: float) -> None:
         """Handle one message. A request's own answer comes later, as an effect of the dispatcher."""
-        route, owner, header, frames, size, error = received
+        route, owner, header, frames, size, error, origin = received
         try:
             if error is not None:
                 raise error
@@ -75,11 +77,15 @@ class Intake:
             if not self._access.is_admitted(endpoint.tenant, owner):
                 raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
             request_id, (message, frame_sizes, has_refs) = self._memo.decode(header)
-            if has_refs:
-                raise ArenaUnknown("this endpoint has no shared memory of this client")
             if isinstance(message, InferRequest):
                 if frame_sizes != [len(frame) for frame in frames]:
-                    check_frames(message.inputs, frames)
+                    refuse_frames(message, frames)
+                memory = None
+                if has_refs:
+                    memory, beside_bytes = resolve(endpoint.arenas.book, origin.get("Peer-Address"), message, frames)
+                    size += beside_bytes
+                    if size > endpoint.settings.max_request_bytes:
+                        raise TooLarge(f"the request has more than {endpoint.settings.max_request_bytes} bytes")
                 self._dispatcher.submit(
                     Request(
                         id=request_id,
@@ -93,6 +99,7 @@ class Intake:
                         deadline=deadline_of(endpoint.settings.limits, message.timeout_s, now),
                         model=message.model,
                         is_resent=message.is_resent,
+                        memory=memory,
                     ),
                     now,
                 )
@@ -149,12 +156,24 @@ def error_frames(
     return [encode_router_message(ErrorAnswer(request_id, code, message, retry_after_s))]
 
 
+def refuse_frames(message: InferRequest, frames: Sequence[Any]) -> NoReturn:
+    """Say what is wrong with frames that are not those of their header.
+
+    Raises:
+        Malformed: always.
+    """
+    check_frames(message.inputs, frames[: len(message.inputs)] if message.has_area else frames)
+    raise Malformed(f"the area of {len(message.inputs)} tensors is one more frame of {REF_BYTES} bytes")
+
+
 def fingerprint(request: Request) -> bytes:
-    """The same for two requests that ask the same model the same thing, whatever their ids and deadlines are."""
-    header: Any
-    header, *frames = request.payload
-    message = cast("InferRequest", decode_client_message(header))
-    digest = hashlib.blake2b(repr((message.model, message.version, message.inputs)).encode(), digest_size=16)
-    for frame in frames:
-        digest.update(frame)
+    """The same for two requests that ask the same model the same thing, whatever their ids and deadlines are.
+
+    Nor does it matter whether their tensors are in frames or in shared memory.
+    """
+    message = cast("InferRequest", decode_client_message(request.payload[0]))
+    tensors = [(spec.name, spec.dtype, spec.shape) for spec in message.inputs]
+    digest = hashlib.blake2b(repr((message.model, message.version, tensors)).encode(), digest_size=16)
+    for piece in tensor_pieces(request, message):
+        digest.update(piece)
     return digest.digest()

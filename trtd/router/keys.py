@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from trtd.core.key_files import is_private
 from trtd.errors import InvalidConfig
 
 # Z85 has `#`, `=` and no quotes or spaces.
@@ -22,11 +23,11 @@ def read_secret_key(file: str | None) -> bytes:
         raise InvalidConfig("a tcp endpoint needs router.curve_secret_key_file")
     try:
         with Path(file).open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
+            status = os.fstat(stream.fileno())
             text = stream.read(16 * 1024).decode("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{file}: the secret key cannot be read: {error}") from None
-    if mode & 0o077:
+    if not is_private(status.st_mode, status.st_uid, status.st_gid):
         raise InvalidConfig(f"{file}: others than its owner may use the secret key; chmod it to 0600")
     found = _KEY.search(text)
     if found is None:

@@ -75,7 +75,16 @@ class RouterLoop:
         self._dispatcher = Dispatcher(fingerprint, first_lease, grace_s)
         self._access = Access(context, self._clock, log)
         self._workers = Workers(settings.workers_path, self._watch, log)
-        self._front = Front(context, settings, self._access, self._used, self._watch_port, log)
+        self._front = Front(
+            context,
+            settings,
+            self._access,
+            self._used,
+            self._watch_port,
+            log,
+            self._clock,
+            self._workers.close_arena,
+        )
         self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
         self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())

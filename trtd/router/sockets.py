@@ -119,7 +119,9 @@ class Port:
             # libzmq takes the descriptor over and closes it with the socket.
             self._socket.setsockopt(zmq.USE_FD, listen(self._path, mode).detach())
         elif address.startswith("tcp://"):
-            self._socket.setsockopt(zmq.IPV6, int(address.startswith("tcp://[")))
+            is_ipv6 = address.startswith("tcp://[")
+            require_network(is_ipv6)
+            self._socket.setsockopt(zmq.IPV6, int(is_ipv6))
         else:
             raise InvalidConfig(f"address {address!r} is neither ipc:// with an absolute path nor tcp://")
         self._socket.bind(address)
@@ -158,7 +160,24 @@ class Port:
         self._socket.close(linger=round(linger_s * 1000))
 
 
-def listen(path: Path, mode: int) -> socket.socket:
+def require_network(is_ipv6: bool) -> None:
+    """Open and close the kinds of sockets that libzmq needs for TCP: where it gets none, it aborts its process.
+
+    Raises:
+        OSError: a sandbox refuses one of them.
+    """
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+    for needed, kind in ((family, socket.SOCK_STREAM), (socket.AF_NETLINK, socket.SOCK_RAW)):
+        try:
+            socket.socket(needed, kind).close()
+        except OSError as error:
+            text = (
+                f"no socket of {needed.name} may be opened ({error.strerror}); see RestrictAddressFamilies= of the unit"
+            )
+            raise OSError(error.errno, text) from None
+
+
+def listen(path: Path, mode: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """A listening unix socket that appears at its path with the right mode, in place of whatever was there.
 
     libzmq would bind with the mode of the umask, and on close unlink a path that may be a successor's already.
@@ -170,7 +189,7 @@ def listen(path: Path, mode: int) -> socket.socket:
     # One thread binds sockets, so one name is enough, and a short one keeps within the 107 bytes of sun_path.
     fresh = path.with_name(".new")
     fresh.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
         listener.bind(str(fresh))
         fresh.chmod(mode)

@@ -1,12 +1,13 @@
-"""A tenant's numbers as the supervisor gets them: what the core counted, and what the endpoint could not deliver."""
+"""A tenant's numbers as the supervisor gets them: what the core counted, and what the endpoint knows beside it."""
 
 from __future__ import annotations
 
 from trtd.core.tenancy import Tenant
+from trtd.router.endpoints import Endpoint
 from trtd.wire.control import TenantStats
 
 
-def snapshot(tenant: Tenant, undeliverable: int) -> TenantStats:
+def snapshot(tenant: Tenant, endpoint: Endpoint) -> TenantStats:
     """The numbers of this instant."""
     counters = tenant.counters
     return TenantStats(
@@ -27,5 +28,7 @@ def snapshot(tenant: Tenant, undeliverable: int) -> TenantStats:
         duration_sum_s=tenant.durations.sum_s,
         queue_buckets=tenant.queue_times.buckets,
         queue_sum_s=tenant.queue_times.sum_s,
-        undeliverable=undeliverable,
+        undeliverable=endpoint.undeliverable,
+        arena_bytes=endpoint.arenas.book.held_bytes,
+        arena_count=endpoint.arenas.book.count,
     )

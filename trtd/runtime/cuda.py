@@ -264,6 +264,16 @@ class PinnedBuffer:
             self.address = 0
 
 
+def pin(address: int, size_bytes: int) -> None:
+    """Let the device copy from and to this memory by itself, in every context; whole pages only."""
+    call(cudart.cudaHostRegister, address, size_bytes, cudart.cudaHostRegisterPortable)
+
+
+def unpin(address: int) -> None:
+    """The opposite of `pin`; no copy may be under way."""
+    call(cudart.cudaHostUnregister, address)
+
+
 class MemoryPool:
     """A pool of device memory with a cap that the driver enforces, whatever a ledger above it believes."""
 

@@ -32,6 +32,16 @@ def join(requests: Sequence[Arrays]) -> Arrays:
     }
 
 
+def joined_shapes(requests: Sequence[Arrays], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes that `join` would give, in the order of the names, without making an array."""
+    first = requests[0]
+    known = {spec.name: spec for spec in first.layout.specs} if type(first) is Inputs else first
+    if len(requests) == 1:
+        return {name: known[name].shape for name in names}
+    items = sum(_items(request) for request in requests)
+    return {name: (items, *known[name].shape[1:]) for name in names}
+
+
 class Rows(Sequence[Arrays]):
     """The outputs of a batch as those of each of its requests, in order: views, made where they are asked for.
 

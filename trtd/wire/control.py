@@ -112,6 +112,8 @@ class TenantStats:
         queue_buckets: likewise for the time until a worker had it.
         queue_sum_s: sum of the same.
         undeliverable: answers whose client was gone or did not read; they are counted above as well.
+        arena_bytes: shared memory of its clients, withdrawn arenas that requests still name included.
+        arena_count: how many arenas these are.
     """
 
     tenant: str
@@ -132,6 +134,8 @@ class TenantStats:
     queue_buckets: tuple[int, ...]
     queue_sum_s: float
     undeliverable: int = 0
+    arena_bytes: int = 0
+    arena_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from trtd.core.batching import Batcher, Waiting
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
+from trtd.wire.batches import decode_arena_message
 from trtd.wire.codec import decode_batch, read_request_id
-from trtd.wire.messages import BatchEntry
+from trtd.wire.messages import ArenaOpened, BatchEntry
 from trtd.worker.answers import Answer, Job, messages, refusal
+from trtd.worker.arenas import Arenas
 from trtd.worker.link import Link
 from trtd.worker.progress import Progress
 from trtd.worker.runner import Runner, typed
@@ -33,12 +35,13 @@ log = get_logger()
 class Loop:
     """What the slots of one worker share."""
 
-    def __init__(self, link: Link, catalogue: Catalogue, generation: int) -> None:
+    def __init__(self, link: Link, catalogue: Catalogue, generation: int, arenas: Arenas) -> None:
         self.progress = Progress()
         self._link = link
         self._catalogue = catalogue
         self._generation = generation
         self._desk = Desk(catalogue)
+        self._arenas = arenas
         self._batcher = Batcher()
         self._io = threading.Lock()
         self._lead = threading.Lock()
@@ -85,6 +88,7 @@ class Loop:
             if len(self._batcher):
                 log.info("worker.requests_forgotten", count=len(self._batcher), cause="the router was replaced")
             self._batcher = Batcher()
+            self._arenas.clear()
             return self._link.connect()
 
     def stop(self) -> None:
@@ -164,6 +168,9 @@ class Loop:
 
     def _accept(self, frames: Sequence[memoryview]) -> None:
         """Take in one message of the router."""
+        if len(frames) == 1:
+            self._hear_of_arena(frames[0])
+            return
         self._messages_received += 1
         try:
             batch = decode_batch(frames[0] if frames else b"")
@@ -182,12 +189,26 @@ class Loop:
             self._admit(entry, frames[at:end], sent_at)
             at = end
 
+    def _hear_of_arena(self, header: memoryview) -> None:
+        """Take in the one kind of message that has no frame besides its header."""
+        try:
+            message = decode_arena_message(header)
+        except TrtdError as error:
+            log.error("worker.message_refused", cause=error.message)
+            return
+        if isinstance(message, ArenaOpened):
+            fd = self._link.take_fd()
+            if fd is not None:
+                self._arenas.open(message.key, message.size_bytes, fd)
+        elif message is not None:
+            self._arenas.close(message.key)
+
     def _admit(self, entry: BatchEntry, frames: Sequence[memoryview], sent_at: float) -> None:
         """Put one request with those that wait, or refuse it."""
         header = bytes(frames[0])
         try:
             request_id, plan = self._desk.read(header)
-            inputs = plan.read(frames[1:])
+            inputs = plan.read(frames[1:], self._arenas)
         except MemoryError:
             raise
         except Exception as error:

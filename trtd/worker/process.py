@@ -26,6 +26,7 @@ from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerRe
 from trtd.wire.headers import one_line
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
+from trtd.worker.arenas import Arenas
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
@@ -130,7 +131,7 @@ class WorkerProcess:
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_path, attach)
-        loop = Loop(link, loaded.catalogue, settings.generation)
+        loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime))
         with self._lock:
             self._link = link
             self._loop = loop

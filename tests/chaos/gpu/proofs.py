@@ -9,11 +9,12 @@ GPU_PROOFS: dict[str, Proof] = {
     "faults": Proof(
         "real faults and endless kernels in TensorRT workers under load",
         lambda options: faults.run(
-            options["faults"], options["endless"], options["baseline-s"], options["pause-ms"] / 1e3
+            options["faults"], options["endless"], options["hit"], options["baseline-s"], options["pause-ms"] / 1e3
         ),
         (
             Option("faults", 200, "how many, illegal accesses and traps in turn"),
             Option("endless", 5, "kernels that never end"),
+            Option("hit", 1, "tenants that are hit: 1 or 2, each at its own pace"),
             Option("baseline-s", 10.0, "seconds without faults, to compare with"),
             PAUSE,
         ),
@@ -26,6 +27,6 @@ GPU_PROOFS: dict[str, Proof] = {
     "refusals": Proof(
         "each allocation of a worker refused once",
         lambda options: refusals.run(options["most"], options["pause-ms"] / 1e3),
-        (Option("most", 16, "numbers tried for each plan"), PAUSE),
+        (Option("most", 32, "numbers tried for each plan"), PAUSE),
     ),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from trtd.cli import commands
@@ -11,7 +14,7 @@ from trtd.cli.main import build_parser, main
 from trtd.errors import ErrorCode, ExitCode, Internal, Overloaded, StatusExitCode
 from trtd.wire.operator import OPERATOR_COMMANDS
 
-SHOWING_STATUS = {"health"}
+SHOWING_STATUS = {"top", "health"}
 """Commands that show the status record in another way."""
 ROWS = {command.name: command for command in COMMANDS}
 
@@ -33,6 +36,16 @@ def test_every_row_has_a_handler_and_a_renderer():
     for command in COMMANDS:
         assert callable(commands.load(command.handler))
         assert callable(commands.load(command.renderer))
+
+
+def test_only_top_pays_for_its_screen():
+    """What draws the live screen is imported by no other command."""
+    others = sorted({f"trtd.cli.{command.handler.partition(':')[0]}" for command in COMMANDS if command.name != "top"})
+    program = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {others}]; print('rich' in sys.modules)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert outcome.stdout == "False\n"
 
 
 def test_every_error_code_has_an_exit_code():

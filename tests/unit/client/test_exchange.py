@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import zmq
-
+from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
-from trtd.client.exchange import GRACE_S, Completion, Exchange
+from trtd.client.exchange import Completion, Exchange
+from trtd.client.pending import GRACE_S, PendingRequest, new_request
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, NotAllowed, TrtdError, Unreachable
@@ -25,7 +25,7 @@ class ScriptedTransport:
         self.events = list(events)
         self.room = room
         self.sent: list[RequestId] = []
-        self.answers: list[list[zmq.Frame]] = []
+        self.answers: list[list[Any]] = []
         self.reconnects = 0
 
     def send(self, header: bytes, tensors: Sequence[Any]) -> bool:
@@ -38,7 +38,7 @@ class ScriptedTransport:
     def readiness(self) -> int:
         return (READABLE if self.answers else 0) | (WRITABLE if self.room else 0)
 
-    def receive(self) -> list[zmq.Frame] | None:
+    def receive(self) -> list[Any] | None:
         return self.answers.pop(0) if self.answers else None
 
     def connection_events(self) -> list[ConnectionEvent]:
@@ -53,21 +53,32 @@ class ScriptedTransport:
 
     def answer(self, number: int) -> None:
         message = HealthAnswer(make_id(number), True, "ready", "", (1,), "0.1")
-        self.answers.append([zmq.Frame(codec.encode_router_message(message))])
+        self.answers.append([codec.encode_router_message(message)])
 
 
 def make_id(number: int) -> RequestId:
     return RequestId(number.to_bytes(16, "big"))
 
 
+class Owner(NamedTuple):
+    """Whose a request is, as a number."""
+
+    id: RequestId
+    number: int
+
+
+def make_health_request(number: int, *, now: float = 0.0, timeout_s: float = 5.0) -> PendingRequest:
+    form = Form(HealthRequest(UNKNOWN_REQUEST_ID))
+    return new_request(Owner(make_id(number), number), form, (), timeout_s, now)
+
+
 def make_exchange(*events: ConnectionEvent, room: int = 100) -> tuple[Exchange, ScriptedTransport]:
     transport = ScriptedTransport(*events, room=room)
-    return Exchange(cast("Transport", transport)), transport
+    return Exchange(cast("Transport", transport), Arenas(None)), transport
 
 
 def submit(exchange: Exchange, number: int, *, now: float = 0.0, timeout_s: float = 5.0) -> list[Completion]:
-    form = Form(HealthRequest(UNKNOWN_REQUEST_ID))
-    return exchange.submit(make_id(number), form, (), timeout_s, number, now)
+    return exchange.submit([make_health_request(number, now=now, timeout_s=timeout_s)], now)
 
 
 def test_a_request_goes_out_at_once():
@@ -111,7 +122,7 @@ def test_a_turn_takes_every_answer():
     for number in (2, 2, 9, 1):
         transport.answer(number)
     assert exchange.has_work()
-    assert [handle for handle, _ in exchange.turn(0.0, is_connection_news=False)] == [2, 1]
+    assert [handle.number for handle, _ in exchange.turn(0.0, is_connection_news=False)] == [2, 1]
     assert not exchange.has_work()
     assert len(exchange) == 1
 
@@ -123,7 +134,7 @@ def test_news_and_answers_in_one_turn():
     submit(exchange, 2)
     transport.events = [ConnectionEvent.DISCONNECTED, ConnectionEvent.CONNECTED]
     transport.answer(1)
-    assert [handle for handle, _ in exchange.turn(1.0, is_connection_news=True)] == [1]
+    assert [handle.number for handle, _ in exchange.turn(1.0, is_connection_news=True)] == [1]
     assert transport.sent == [make_id(1), make_id(2), make_id(2)]
 
 
@@ -145,7 +156,7 @@ def test_a_refusal_ends_what_is_pending():
     assert transport.reconnects == 1
     transport.events = [ConnectionEvent.NOT_ALLOWED]
     [(handle, error)] = exchange.turn(0.0, is_connection_news=True)
-    assert handle == 1
+    assert handle.number == 1
     assert isinstance(error, NotAllowed)
     transport.events = [ConnectionEvent.NOT_ALLOWED, ConnectionEvent.CONNECTED]
     assert submit(exchange, 2) == []
@@ -186,5 +197,5 @@ def test_close_ends_everything():
     exchange, _ = make_exchange(ConnectionEvent.CONNECTED)
     submit(exchange, 1)
     [(handle, error)] = exchange.close()
-    assert handle == 1
+    assert handle.number == 1
     assert isinstance(error, Unreachable)

@@ -39,7 +39,7 @@ class FakeSource:
         if not self.port.count:
             return None
         self.port.count -= 1
-        return Received(Route(self.port, b""), "uid:0", b"", [], self.size, None)
+        return Received(Route(self.port, b""), "uid:0", b"", [], self.size, None, None)
 
 
 def make_turns(*sources: Any, weights: dict[str, int] | None = None) -> ReadTurns:

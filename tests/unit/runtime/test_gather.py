@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trtd.errors import ModelFailed
-from trtd.runtime.gather import cut, join
+from trtd.runtime.gather import cut, join, joined_shapes
+from trtd.runtime.inputs import Inputs, Layout
+from trtd.wire.tensors import spec_of, to_frame
 
 
 @settings(deadline=None)
@@ -28,6 +30,44 @@ def test_each_request_gets_its_own_items_back(counts):
     for request, answer in zip(requests, answers, strict=True):
         for name, array in request.items():
             np.testing.assert_array_equal(answer[name], array)
+
+
+def as_frames(request: dict[str, np.ndarray]) -> Inputs:
+    specs = tuple(spec_of(name, array) for name, array in request.items())
+    return Inputs(Layout(specs, len(request["a"])), [to_frame(array) for array in request.values()])
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=8), kinds=st.lists(st.booleans(), min_size=8))
+def test_frames_are_joined_as_arrays_are(counts, kinds):
+    """Requests that are frames, arrays or both in one batch give the same inputs, shapes and rows."""
+    requests = [
+        {"a": np.full((count, 3), number, np.int64), "b": np.arange(count, dtype=np.float32) + number}
+        for number, count in enumerate(counts)
+    ]
+    mixed = [as_frames(one) if is_frames else one for one, is_frames in zip(requests, kinds, strict=False)]
+    joined = join(mixed)
+    assert list(joined) == ["a", "b"]
+    for name, array in join(requests).items():
+        np.testing.assert_array_equal(joined[name], array)
+        assert joined[name].dtype == array.dtype
+    shapes = joined_shapes(mixed, ["b", "a"])
+    assert list(shapes) == ["b", "a"]
+    assert shapes == {name: array.shape for name, array in joined.items()}
+    for request, answer in zip(requests, cut(joined, mixed), strict=True):
+        np.testing.assert_array_equal(answer["a"], request["a"])
+
+
+def test_rows_are_a_sequence():
+    """The answers of a batch can be counted, indexed from both ends, sliced and iterated."""
+    requests = [{"x": np.full(count, count)} for count in (1, 2, 3)]
+    rows = cut({"y": np.array([1, 2, 2, 3, 3, 3])}, requests)
+    assert [list(row["y"]) for row in rows] == [[1], [2, 2], [3, 3, 3]]
+    assert list(rows[-1]["y"]) == [3, 3, 3]
+    assert list(rows[-3]["y"]) == [1]
+    assert [len(row["y"]) for row in rows[1:]] == [2, 3]
+    with pytest.raises(IndexError):
+        rows[3]
 
 
 def test_a_lone_request_is_not_copied():

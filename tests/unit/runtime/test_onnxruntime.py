@@ -14,6 +14,7 @@ from trtd.demo import models
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory
 from trtd.runtime import onnxruntime as subject
 from trtd.runtime import open_runtime
+from trtd.runtime.areas import MIN_PLACED_BYTES, places
 from trtd.wire.messages import Dtype, TensorContract
 from trtd.wire.tensors import to_numpy
 
@@ -215,6 +216,79 @@ def test_slots_share_a_session_from_several_threads(load):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+WIDE = MIN_PLACED_BYTES // 4
+"""As many float32 as are worth a place in an area."""
+
+
+@pytest.fixture
+def area():
+    """Writable bytes, aligned as an area in an arena is."""
+    block = np.zeros((1 << 20) + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + (1 << 20)]
+
+
+def run_into(slot, request, area):
+    """Run a request once, so that the shapes of its outputs are known, and then into the area."""
+    slot.run_into(request, area)
+    return slot.run_into(request, area)
+
+
+def test_floats_are_written_into_the_area(load, area):
+    """Large outputs of floats lie one after the other in the area, where the answer names them; others do not."""
+    kinds = {"f": onnx.TensorProto.FLOAT, "i": onnx.TensorProto.INT64, "g": onnx.TensorProto.DOUBLE}
+    nodes = [onnx.helper.make_node("Cast", ["x"], [name], to=kind) for name, kind in kinds.items()]
+    outputs = [value(name, (None, WIDE), kind) for name, kind in kinds.items()]
+    slot = load(graph(nodes, [value("x", (None, WIDE))], outputs)).open_slot()
+    request = {"x": np.arange(2 * WIDE, dtype=np.float32).reshape(2, WIDE)}
+    got = run_into(slot, request, area)
+    for array in got.values():
+        np.testing.assert_array_equal(array, request["x"])
+    sizes = [got[name].nbytes for name in kinds]
+    wanted = [area.ctypes.data + at for at in places(sizes, area.nbytes)]
+    assert [got[name].ctypes.data for name in ("f", "g")] == [wanted[0], wanted[2]]
+    assert not np.shares_memory(got["i"], area)
+
+
+@pytest.mark.parametrize(("columns", "area_bytes"), [(WIDE - 1, 1 << 20), (WIDE, 4 * WIDE - 1), (WIDE, 0)])
+def test_what_is_small_or_does_not_fit_is_not_written_there(load, area, columns, area_bytes):
+    """Outputs below the least size, and those that the area cannot hold, are arrays of their own."""
+    slot = load(models.identity(dims=(columns,))).open_slot()
+    request = {"x": np.ones((1, columns), np.float32)}
+    got = run_into(slot, request, area[:area_bytes])
+    np.testing.assert_array_equal(got["y"], request["x"])
+    assert not area.any()
+
+
+def test_outputs_whose_shapes_depend_on_values_are_right(load, area):
+    """A model that gives as many rows as there are positive ones is right for each, known shape or not."""
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        onnx.helper.make_node("Greater", ["x", "zero"], ["positive"]),
+        onnx.helper.make_node("Compress", ["x", "positive"], ["y"]),
+    ]
+    slot = load(graph(nodes, [value("x", (2 * WIDE,))], [value("y", (None,))]), max_batch=1).open_slot()
+    for count in (2 * WIDE, WIDE, 3, 0, WIDE + 1, 2 * WIDE, 2 * WIDE):
+        x = np.where(np.arange(2 * WIDE) < count, 1, -1).astype(np.float32)
+        np.testing.assert_array_equal(slot.run_into({"x": x}, area)["y"], np.ones(count, np.float32))
+
+
+def test_a_refused_value_does_not_end_the_short_way(load, area):
+    """A request that the model refuses gets its error, and the next one is written into the area as before."""
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["axis"], value_ints=[0]),
+        onnx.helper.make_node("Unsqueeze", ["x", "axis"], ["rows"]),
+        onnx.helper.make_node("Gather", ["rows", "index"], ["y"]),
+    ]
+    inputs = [value("x", (WIDE,)), value("index", (1,), onnx.TensorProto.INT64)]
+    slot = load(graph(nodes, inputs, [value("y", (1, WIDE))])).open_slot()
+    good = {"x": np.ones(WIDE, np.float32), "index": np.array([0])}
+    run_into(slot, good, area)
+    with pytest.raises(ModelFailed, match="out of data bounds"):
+        slot.run_into({**good, "index": np.array([1])}, area)
+    assert np.shares_memory(slot.run_into(good, area)["y"], area)
 
 
 def test_unknown_runtimes_are_refused():

@@ -40,6 +40,18 @@ def test_only_more_than_the_limit_is_a_fault(rss, limit, is_over):
         assert "10 bytes" in fault.message
 
 
+def test_what_clients_share_does_not_end_a_worker():
+    """Shared memory that is touched is told as such, and only what is left of the resident memory is limited."""
+    size = 32 * 1024 * 1024
+    before = read_resident()
+    with mmap.mmap(-1, size) as pages:
+        pages.write(b"\x01" * size)
+        during = read_resident()
+    assert during.shared_bytes - before.shared_bytes == size
+    assert over_limit(Resident(110, 120, 10), 100) is None
+    assert over_limit(Resident(111, 120, 10), 100) is not None
+
+
 @settings(deadline=None)
 @given(ends=st.lists(st.integers(0, 3), max_size=30))
 def test_progress_is_held_up_by_the_oldest_batch(ends):

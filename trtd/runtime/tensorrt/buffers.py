@@ -1,13 +1,15 @@
 """The tensors of one slot on both sides, staging and device, and the copies between them.
 
 Nothing of one request can reach another's answer: a batch's rows are written over the very bytes that are sent to the
-device, added rows are zeros, and answers are copied out of the staging before anybody else uses it.
+device, added rows are zeros, and answers are copied out of the staging before anybody else uses it. How inputs get to
+the device is in `trtd.runtime.tensorrt.upload`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,7 @@ from trtd.runtime.tensorrt.outputs import GrowingOutputs, make_output_allocator
 from trtd.runtime.tensorrt.profiles import Choice, Shape, Shapes
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.tensors import EngineTensor
-
-CHUNK_BYTES = 1024 * 1024
-"""Large inputs go to the device in such parts, each while the next one is written into the staging."""
+from trtd.runtime.tensorrt.upload import parts_of, upload
 
 
 class Buffers:
@@ -37,6 +37,7 @@ class Buffers:
             trtd.runtime.cuda.CudaError: the device is not sound.
         """
         self._engine = engine
+        self._pinned = session.pinned
         self._addresses: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
         self._hosts: dict[str, np.ndarray] = {}
@@ -75,33 +76,22 @@ class Buffers:
                 raise CallRefused("set_tensor_address")
 
     def stage(self, requests: Sequence[Arrays], choice: Choice, stream: cuda.Stream) -> None:
-        """Write a batch into the staging and start its copies, each request's as soon as it is written."""
-        for tensor in self._engine.inputs:
+        """Start the copies of a batch to the device; the event of the run covers them."""
+        for number, tensor in enumerate(self._engine.inputs):
             if tensor.is_host:
                 values = requests[0][tensor.name]
                 self._hosts[tensor.name][: values.size] = values.reshape(-1)
                 continue
-            end = sent = offset = self._offsets[tensor.name]
-            for request in requests:
-                array = request[tensor.name]
-                flat = array.reshape(-1).view(np.uint8)
-                for start in range(0, array.nbytes, CHUNK_BYTES):
-                    part = flat[start : start + CHUNK_BYTES]
-                    self._staging.bytes[end : end + part.nbytes] = part
-                    end += part.nbytes
-                    if end - sent >= CHUNK_BYTES:
-                        self._send(tensor, sent, end, stream)
-                        sent = end
-            padded_end = offset + tensor.size_bytes(choice.shapes[tensor.name])
-            if padded_end > end:
-                self._staging.bytes[end:padded_end] = 0
-            if padded_end > sent:
-                self._send(tensor, sent, padded_end, stream)
-
-    def _send(self, tensor: EngineTensor, start: int, end: int, stream: cuda.Stream) -> None:
-        """Start the copy of a part of the staging to where it belongs on the device."""
-        address = self._addresses[tensor.name] + start - self._offsets[tensor.name]
-        cuda.copy_to_device(address, self._staging.address + start, end - start, stream)
+            offset = self._offsets[tensor.name]
+            padded_bytes = tensor.size_bytes(choice.shapes[tensor.name])
+            upload(
+                parts_of(requests, number, tensor.name),
+                padded_bytes,
+                self._staging.bytes[offset : offset + padded_bytes],
+                self._addresses[tensor.name],
+                self._pinned,
+                partial(cuda.copy_to_device, stream=stream),
+            )
 
     def copy_back(self, output_shapes: Mapping[str, Shape], stream: cuda.Stream) -> None:
         """Start the copies of the outputs whose size is known."""

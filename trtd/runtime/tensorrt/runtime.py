@@ -6,6 +6,7 @@ and allocator are set once, before anything is deserialized.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from trtd.runtime.tensorrt.judge import judge
 from trtd.runtime.tensorrt.loading import find_package, platform_tag
 from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
+from trtd.runtime.tensorrt.pinned import PinnedMemory
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
 from trtd.runtime.tensorrt.scratch import ScratchPool
@@ -37,6 +39,7 @@ LEVELS = {
     "tensorrt.told": log.debug,
     "tensorrt.warned": log.warning,
     "graph.capture_refused": log.warning,
+    "arena.pin_refused": log.warning,
     "device_memory.level_changed": log.warning,
 }
 
@@ -87,6 +90,7 @@ class TensorRTRuntime:
             scratch=ScratchPool(self.memory, slots),
             throttle=Throttle(lambda: self.memory.is_high),
             staging=StagingPool(settings.staging_bytes),
+            pinned=PinnedMemory(self._register, self._unregister, tell),
             logger=self._logger,
             book=self._book,
             sink=tell,
@@ -118,10 +122,12 @@ class TensorRTRuntime:
         return self._reconciler.report()
 
     def pin(self, memory: np.ndarray) -> None:
-        """Inputs are staged, wherever they come from."""
+        """Let the device copy from it by itself; where that is refused, inputs in it are staged as others are."""
+        self._session.pinned.pin(int(memory.ctypes.data), memory.nbytes)
 
     def unpin(self, memory: np.ndarray) -> None:
         """The opposite of `pin`."""
+        self._session.pinned.unpin(int(memory.ctypes.data))
 
     def make_fault(self, fault: str) -> None:
         """Make a fault in this process's context; see `trtd.runtime.protocol.Runtime.make_fault`."""
@@ -139,6 +145,21 @@ class TensorRTRuntime:
             self._runtime = None
             self._reconciler.close()
             self.memory.close()
+
+    def _register(self, address: int, size_bytes: int) -> str:
+        try:
+            cuda.use_device(self.device.ordinal)
+            cuda.pin(address, size_bytes)
+        except cuda.CudaError as error:
+            # Where the process is lost, the next run will find it.
+            cuda.forget_last_error()
+            return str(error)
+        return ""
+
+    def _unregister(self, address: int) -> None:
+        with contextlib.suppress(cuda.CudaError):
+            cuda.use_device(self.device.ordinal)
+            cuda.unpin(address)
 
     def _set_l2_apart(self, slot_bytes: int, slots: int) -> None:
         """As much as all slots together may have; TensorRT is told of each slot's part with its contexts."""

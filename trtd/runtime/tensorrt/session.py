@@ -9,6 +9,7 @@ from typing import Any
 
 from trtd.runtime.cuda import DeviceInfo
 from trtd.runtime.tensorrt.memory import DeviceMemory
+from trtd.runtime.tensorrt.pinned import PinnedMemory
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, Sink
 from trtd.runtime.tensorrt.scratch import ScratchPool
@@ -31,6 +32,7 @@ class Session:
         scratch: what loaded models are promised, and scratch memory of each thread.
         throttle: lets slots take turns above the soft watermark.
         staging: pinned host memory.
+        pinned: shared memory of clients that is pinned, too.
         logger: TensorRT's, for what is made with one.
         book: what the runtime's own recorder and logger were told.
         sink: takes events for the log.
@@ -47,6 +49,7 @@ class Session:
     scratch: ScratchPool
     throttle: Throttle
     staging: StagingPool
+    pinned: PinnedMemory
     logger: Any
     book: ErrorBook
     sink: Sink

@@ -16,7 +16,7 @@ import numpy as np
 
 from trtd.errors import InvalidInput, OutOfMemory, TrtdError
 from trtd.runtime import cuda
-from trtd.runtime.gather import cut
+from trtd.runtime.gather import cut, joined_shapes
 from trtd.runtime.protocol import Arrays
 from trtd.runtime.tensorrt.buffers import Buffers
 from trtd.runtime.tensorrt.engine import Engine, Needs
@@ -66,6 +66,7 @@ class TensorRTSlot:
         self._session = session
         self._engine = engine
         self._what = what
+        self._names = [tensor.name for tensor in engine.inputs]
         self._book = ErrorBook()
         self._lanes: dict[int, Lane] = {}
         self._cleanup = contextlib.ExitStack()
@@ -89,7 +90,7 @@ class TensorRTSlot:
         if not self._session.reconciler.is_admitting:
             told = f"{self._session.reconciler.unaccounted_bytes} bytes of device memory are unaccounted for"
             raise OutOfMemory(f"{self._what}: {told}, above tensorrt.unaccounted_bytes")
-        shapes = self._joined_shapes(requests)
+        shapes = joined_shapes(requests, self._names)
         choice = choose(self._engine.profiles, shapes, is_batched=self._engine.is_batched)
         if choice is None:
             got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -161,15 +162,6 @@ class TensorRTSlot:
         self._stream.synchronize()
 
     # Running
-
-    def _joined_shapes(self, requests: Sequence[Arrays]) -> dict[str, Shape]:
-        first = requests[0]
-        if len(requests) == 1:
-            return {tensor.name: first[tensor.name].shape for tensor in self._engine.inputs}
-        return {
-            tensor.name: (sum(request[tensor.name].shape[0] for request in requests), *first[tensor.name].shape[1:])
-            for tensor in self._engine.inputs
-        }
 
     def _run(self, requests: Sequence[Arrays], shapes: Shapes, choice: Choice) -> dict[str, np.ndarray]:
         lane = self._lanes[choice.profile.index]
