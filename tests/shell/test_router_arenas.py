@@ -70,6 +70,7 @@ def test_an_arena_carries_inputs_and_answers(bench):
         request_id = ask_places(client, place, area=area)
         batch, requests = worker.receive()
         assert [decode_ref(frame) for frame in requests[0][1:]] == [place, area]
+        assert os.path.samestat(os.fstat(worker.arenas[key]), os.fstat(fd))
         worker.answer(batch, [requests[0][:2]])
         answer, frames = client.receive()
         assert isinstance(answer, InferAnswer)

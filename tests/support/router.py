@@ -19,7 +19,10 @@ from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.wire import codec, control
+from trtd.wire.batches import decode_arena_message
 from trtd.wire.messages import (
+    ArenaClosed,
+    ArenaOpened,
     Attach,
     Batch,
     Dtype,
@@ -223,6 +226,8 @@ class StandInWorker:
 
     def __init__(self, settings: RouterSettings, tenant: str = "a", generation: int = 1, replica: int = 0) -> None:
         self.id = WorkerId(TenantName(tenant), replica, generation)
+        self.arenas: dict[int, int] = {}
+        """Descriptors that came, by key; closed with their arena."""
         self._path = settings.workers_path
         self.end = StreamEnd.connect(self._path, takes_fds=True)
 
@@ -241,6 +246,9 @@ class StandInWorker:
     def receive(self, timeout_s: float = PATIENCE_S) -> tuple[Batch, list[list[bytes]]]:
         """The next batch, and the frames of each of its requests."""
         header, *frames = self.end.receive(timeout_s, "batch")
+        while not frames:
+            self.hear_of_arena(header)
+            header, *frames = self.end.receive(timeout_s, "batch")
         batch = codec.decode_batch(header)
         requests = []
         for entry in batch.entries:
@@ -248,6 +256,16 @@ class StandInWorker:
             del frames[: entry.frame_count]
         assert not frames
         return batch, requests
+
+    def hear_of_arena(self, header: bytes | None = None) -> ArenaOpened | ArenaClosed:
+        """Take in a message about an arena, the next one unless given."""
+        message = decode_arena_message(header or self.end.receive(what="word of an arena")[0])
+        assert message is not None
+        if isinstance(message, ArenaOpened):
+            self.arenas[message.key] = self.end.stream.fds.popleft()
+        else:
+            os.close(self.arenas.pop(message.key))
+        return message
 
     def has_work(self, timeout_s: float) -> bool:
         return self.end.poll(timeout_s)
@@ -284,6 +302,8 @@ class StandInWorker:
 
     def close(self) -> None:
         self.end.close()
+        while self.arenas:
+            os.close(self.arenas.popitem()[1])
 
 
 def is_closed(channel: Channel) -> bool:
