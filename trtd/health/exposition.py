@@ -29,6 +29,9 @@ TENANT_GAUGES = {
     observe.METRIC_QUEUE_DEPTH: ("queued", "Requests that wait for a worker."),
     observe.METRIC_IN_FLIGHT: ("leased", "Requests at workers."),
     observe.METRIC_HELD_BYTES: ("held_bytes", "Payload bytes of waiting and running requests."),
+    observe.METRIC_ARENA_BYTES: ("arena_bytes", "Shared memory that the tenant's clients have offered."),
+    observe.METRIC_ARENAS: ("arena_count", "Arenas that this shared memory is made of."),
+    observe.METRIC_ARENA_LIMIT: ("arena_limit_bytes", "Most bytes of shared memory of the tenant's clients."),
     observe.METRIC_QUEUE_LIMIT: ("queue_limit", "Most requests that may wait or run."),
     observe.METRIC_TENANT_READY: ("is_ready", "Whether a request would be taken and run now."),
 }

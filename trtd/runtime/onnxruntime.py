@@ -115,6 +115,11 @@ class OnnxModel:
         """What the session says of its inputs and outputs."""
         return self._description
 
+    @property
+    def copies_inputs(self) -> bool:
+        """No: operators read the inputs where they lie, and may check an index and read it again."""
+        return False
+
     def open_slot(self) -> PlainSlot | BitsSlot:
         """A slot; the one for bfloat16 is apart, because that takes a longer way through the binding."""
         tensors = self._description.inputs + self._description.outputs

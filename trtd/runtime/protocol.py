@@ -75,6 +75,14 @@ class Model(Protocol):
         """Names, dtypes and shapes, read from the model itself."""
         ...
 
+    @property
+    def copies_inputs(self) -> bool:
+        """Whether each byte of an input is read once, by a copy, before it means anything to the runtime.
+
+        Then a client may rewrite its shared memory at any time without leading the runtime out of a buffer.
+        """
+        ...
+
     def open_slot(self) -> Slot:
         """A new slot on this model; called in the thread that will use it."""
         ...

@@ -191,6 +191,11 @@ class ScriptedModel:
         """As the script says."""
         return self._description
 
+    @property
+    def copies_inputs(self) -> bool:
+        """No: what a lone request brings is given back as it is."""
+        return False
+
     def open_slot(self) -> ScriptedSlot:
         """A slot; it has no state of its own."""
         return ScriptedSlot(self._script)

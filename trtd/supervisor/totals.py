@@ -99,6 +99,16 @@ class TenantTotals:
         return self._last.held_bytes if self._last else 0
 
     @property
+    def arena_bytes(self) -> int:
+        """Shared memory that the tenant's clients have offered."""
+        return self._last.arena_bytes if self._last else 0
+
+    @property
+    def arena_count(self) -> int:
+        """In how many arenas."""
+        return self._last.arena_count if self._last else 0
+
+    @property
     def counters(self) -> dict[str, int]:
         """Each counter by name, `abandoned` included."""
         present = {name: getattr(self._last, name) for name in COUNTERS} if self._last else {}

@@ -163,6 +163,8 @@ class TenantStatus(TypedDict):
         queued: requests that wait.
         leased: requests at workers.
         held_bytes: payload of both.
+        arena_bytes: shared memory that its clients have offered. arena_count: in how many arenas.
+        arena_limit_bytes: most bytes of it; 0 where none is taken.
         counters: since the daemon's start.
         recent: last minute.
         address: where clients of this host connect.
@@ -187,6 +189,9 @@ class TenantStatus(TypedDict):
     queued: int
     leased: int
     held_bytes: int
+    arena_bytes: int
+    arena_count: int
+    arena_limit_bytes: int
     counters: CounterStatus
     recent: RecentStatus
     address: str

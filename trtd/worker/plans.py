@@ -2,7 +2,8 @@
 
 Whatever a client does to its shared memory while its request runs may hurt its own answer only. So whole numbers and
 bools are copied before anything looks at them: an index that changed after a runtime's check would reach outside of the
-runtime's buffers. Floats are used where they lie; no value of theirs is dangerous.
+runtime's buffers. What a runtime copies itself is used where it lies, and so are large inputs of floats: those that
+steer an operator (the scales of a resize, regions of interest) are small, and copied.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from trtd.worker.arenas import Area, Arena, Arenas
 if TYPE_CHECKING:
     from trtd.worker.validate import ServedModel
 
-HARMLESS = frozenset({Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32, Dtype.FLOAT64, Dtype.COMPLEX64, Dtype.COMPLEX128})
-"""Dtypes whose values may change at any time: no runtime computes an address with them."""
+FLOATS = frozenset({Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32, Dtype.FLOAT64, Dtype.COMPLEX64, Dtype.COMPLEX128})
+MIN_IN_PLACE_BYTES = 64 * 1024
+"""Smaller inputs are copied whatever they are: that takes a few microseconds."""
 
 
 class Plan:
@@ -54,7 +56,11 @@ class Plan:
         self._order = None if list(order) == sorted(order) else tuple(order)
         self._has_area = has_area
         self._has_bools = any(spec.dtype is Dtype.BOOL for spec in layout.specs)
-        self._in_arenas = [place for place, spec in enumerate(layout.specs) if spec.place is Place.ARENA]
+        self._in_arenas = [
+            (place, _must_be_copied(spec, copies_inputs=model.model.copies_inputs))
+            for place, spec in enumerate(layout.specs)
+            if spec.place is Place.ARENA
+        ]
 
     def read(self, frames: Sequence[Any], arenas: Arenas | None = None) -> Inputs:
         """The inputs of one request.
@@ -77,8 +83,10 @@ class Plan:
             frames = [frames[place] for place in self._order]
         if self._in_arenas:
             frames = list(frames)
-            for place in self._in_arenas:
-                frames[place] = _fetch(self.layout.specs[place], frames[place], arenas)
+            for place, must_be_copied in self._in_arenas:
+                ref = decode_ref(frames[place])
+                found = _find(ref, arenas).view(ref.offset, ref.size_bytes)
+                frames[place] = bytes(found) if must_be_copied else found
         for frame, size in zip(frames, self._sizes, strict=True):
             if frame_bytes(frame) != size:
                 self._refuse(frames)
@@ -99,11 +107,11 @@ class Plan:
                 )
 
 
-def _fetch(spec: TensorSpec, frame: Any, arenas: Arenas | None) -> bytes | memoryview:
-    """The bytes of an input in an arena: a copy where their values matter."""
-    ref = decode_ref(frame)
-    found = _find(ref, arenas).view(ref.offset, ref.size_bytes)
-    return found if spec.dtype in HARMLESS else bytes(found)
+def _must_be_copied(spec: TensorSpec, *, copies_inputs: bool) -> bool:
+    if spec.dtype is Dtype.BOOL:
+        # Looked at here, before a runtime has them.
+        return True
+    return not (copies_inputs or (spec.dtype in FLOATS and payload_bytes(spec) >= MIN_IN_PLACE_BYTES))
 
 
 def _area(frame: Any, arenas: Arenas | None) -> Area:

@@ -139,6 +139,23 @@ def test_counters_are_all_told():
     assert status_of(make_fleet(State.READY), facts)["tenants"][0]["counters"] == {**numbers, "abandoned": 0}
 
 
+def test_shared_memory_is_shown_with_its_bound():
+    """The newest router's word on arenas stands beside the configured limit, and ends with that router."""
+    config = Config(tenants={"a": {"models": {"m": {"path": "/srv/m.onnx"}}, "max_arena_bytes": 8192}})
+    about = dataclasses.replace(ABOUT, tables=config.tenants, endpoints={"a": tenant_endpoint(config, "a")})
+    facts = make_facts()
+    totals = facts.tenant("a", NOW).totals
+    totals.take(1, make_stats(arena_bytes=4096, arena_count=1), NOW + 1)
+
+    def shown() -> tuple[int, int, int]:
+        (tenant,) = make_status(make_fleet(State.READY), facts, about, now=NOW, wall=WALL)["tenants"]
+        return tenant["arena_bytes"], tenant["arena_count"], tenant["arena_limit_bytes"]
+
+    assert shown() == (4096, 1, 8192)
+    totals.router_lost()
+    assert shown() == (0, 0, 8192)
+
+
 def test_what_runs_where_is_known_before_a_worker_is():
     """Placement, queue limit and the configured files are told from the configuration, and that nothing is signed."""
     table = TenantTable(models={"m": {"path": "/srv/m.plan"}}, runtime="tensorrt", tensorrt={"device": 1})

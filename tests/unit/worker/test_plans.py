@@ -10,7 +10,7 @@ from trtd.errors import ArenaUnknown, Malformed
 from trtd.runtime.gather import join
 from trtd.wire.messages import Dtype, Place, TensorContract, TensorSpec
 from trtd.wire.tensors import to_dtype, to_frame, to_numpy
-from trtd.worker.plans import HARMLESS
+from trtd.worker.plans import FLOATS, MIN_IN_PLACE_BYTES
 
 
 def served_for(dtype: Dtype):
@@ -32,15 +32,17 @@ def test_inputs_in_arenas_are_what_lies_there(memory, arenas, dtype):
     assert not got.flags.writeable
 
 
+@pytest.mark.parametrize("copies_inputs", [False, True])
+@pytest.mark.parametrize("columns", [4, MIN_IN_PLACE_BYTES])
 @pytest.mark.parametrize("dtype", list(Dtype))
-def test_only_floats_follow_what_the_client_writes_later(memory, arenas, dtype):
-    """A whole number or bool stays what it was when it was read; a float is used where it lies, without a copy."""
-    before, after = np.zeros((1, 4), to_numpy(dtype)), np.ones((1, 4), to_numpy(dtype))
-    plan = served_for(dtype).plan((in_arena(before, dtype),))
-    inputs = plan.read([memory.write(before)], arenas)
+def test_only_harmless_inputs_follow_what_the_client_writes_later(memory, arenas, dtype, columns, copies_inputs):
+    """Bools, whole numbers and small floats stay what they were; what the runtime copies itself is left to it."""
+    before, after = np.zeros((1, columns), to_numpy(dtype)), np.ones((1, columns), to_numpy(dtype))
+    model = make_served(TensorContract("x", dtype, (None, columns)), copies_inputs=copies_inputs)
+    inputs = model.plan((in_arena(before, dtype),)).read([memory.write(before)], arenas)
     memory.write(after)
-    expected = after if dtype in HARMLESS else before
-    np.testing.assert_array_equal(inputs["x"], expected)
+    follows = copies_inputs or (dtype in FLOATS and columns == MIN_IN_PLACE_BYTES)
+    np.testing.assert_array_equal(inputs["x"], after if follows and dtype is not Dtype.BOOL else before)
 
 
 def test_bools_are_checked_in_the_copy(memory, arenas):
@@ -54,7 +56,7 @@ def test_bools_are_checked_in_the_copy(memory, arenas):
 def test_a_batch_does_not_change_after_it_was_joined(memory, arenas):
     """What several requests are joined to is a copy, also of floats in shared memory."""
     sent = np.arange(4, dtype=np.float32).reshape(1, 4)
-    model = served_for(Dtype.FLOAT32)
+    model = make_served(copies_inputs=True)
     in_frame = model.plan((TensorSpec("x", Dtype.FLOAT32, (1, 4)),)).read([to_frame(sent * 2)])
     in_memory = model.plan((in_arena(sent),)).read([memory.write(sent)], arenas)
     joined = join([in_frame, in_memory])["x"]

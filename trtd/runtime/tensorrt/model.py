@@ -44,6 +44,11 @@ class TensorRTModel:
         """What the engine says of its tensors."""
         return self._description
 
+    @property
+    def copies_inputs(self) -> bool:
+        """Yes: to the device, or to the host memory of a shape tensor."""
+        return True
+
     def open_slot(self) -> TensorRTSlot:
         """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
         what = f"model {self._settings.name!r} {self._settings.version}"
