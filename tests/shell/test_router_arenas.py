@@ -32,7 +32,7 @@ from trtd.wire.arenas import (
     decode_ref,
     encode_packet,
 )
-from trtd.wire.messages import ErrorAnswer, InferAnswer
+from trtd.wire.messages import ArenaClosed, ErrorAnswer, InferAnswer
 
 QUOTA = 64 * 1024 * 1024
 
@@ -112,6 +112,7 @@ def test_a_withdrawn_arena_lives_as_long_as_its_last_request(bench):
         answer, _ = client.receive()
         assert answer.id == asked
         bench.router.wait_until(lambda: arenas_held(bench) == 0)
+        assert worker.hear_of_arena() == ArenaClosed(key)
         bench.router.stats("a", lambda it: (it.arena_bytes, it.arena_count) == (0, 0))
 
 
