@@ -32,7 +32,7 @@ from trtd.wire.arenas import (
     decode_ref,
     encode_packet,
 )
-from trtd.wire.messages import ArenaClosed, ErrorAnswer, InferAnswer
+from trtd.wire.messages import ErrorAnswer, InferAnswer
 
 QUOTA = 64 * 1024 * 1024
 
@@ -70,7 +70,6 @@ def test_an_arena_carries_inputs_and_answers(bench):
         request_id = ask_places(client, place, area=area)
         batch, requests = worker.receive()
         assert [decode_ref(frame) for frame in requests[0][1:]] == [place, area]
-        assert os.path.samestat(os.fstat(worker.arenas[key]), os.fstat(fd))
         worker.answer(batch, [requests[0][:2]])
         answer, frames = client.receive()
         assert isinstance(answer, InferAnswer)
@@ -112,7 +111,6 @@ def test_a_withdrawn_arena_lives_as_long_as_its_last_request(bench):
         answer, _ = client.receive()
         assert answer.id == asked
         bench.router.wait_until(lambda: arenas_held(bench) == 0)
-        assert worker.hear_of_arena() == ArenaClosed(key)
         bench.router.stats("a", lambda it: (it.arena_bytes, it.arena_count) == (0, 0))
 
 
