@@ -9,7 +9,7 @@ _trtd() {
             command=${COMP_WORDS[index]}
         else
             case $command:${COMP_WORDS[index]} in
-            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu | support-bundle:--output | support-bundle:--log | support-bundle:--config | support-bundle:--runtime-dir) is_value=1 ;;
+            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | top:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu | support-bundle:--output | support-bundle:--log | support-bundle:--config | support-bundle:--runtime-dir) is_value=1 ;;
             *:-*) ;;
             *)
                 [[ $position -gt 0 ]] || tenant=${COMP_WORDS[index]}
@@ -20,7 +20,7 @@ _trtd() {
     done
     COMPREPLY=()
     if [[ -z $command ]]; then
-        COMPREPLY=($(compgen -W "serve status health drain resume restart fault reload infer bench config doctor demo support-bundle completion version --help" -- "$word"))
+        COMPREPLY=($(compgen -W "serve status top health drain resume restart fault reload infer bench config doctor demo support-bundle completion version --help" -- "$word"))
     elif [[ -n $is_value ]]; then
         case $command:$previous in
         serve:--config) COMPREPLY=($(compgen -f -- "$word")); compopt -o filenames 2>/dev/null ;;
@@ -28,6 +28,7 @@ _trtd() {
         serve:--log-format) COMPREPLY=($(compgen -W "auto console json" -- "$word")) ;;
         serve:--log-level) COMPREPLY=($(compgen -W "debug info warning error" -- "$word")) ;;
         status:--runtime-dir) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
+        top:--runtime-dir) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
         health:--tenant) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;
         health:--runtime-dir) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
         drain:--runtime-dir) COMPREPLY=($(compgen -d -- "$word")); compopt -o filenames 2>/dev/null ;;
@@ -51,6 +52,7 @@ _trtd() {
         case $command in
         serve) COMPREPLY=($(compgen -W "--config --model --runtime-dir --log-format --log-level --help" -- "$word")) ;;
         status) COMPREPLY=($(compgen -W "--watch --wide --json --runtime-dir --help" -- "$word")) ;;
+        top) COMPREPLY=($(compgen -W "--runtime-dir --help" -- "$word")) ;;
         health) COMPREPLY=($(compgen -W "--tenant --live --json --runtime-dir --help" -- "$word")) ;;
         drain) COMPREPLY=($(compgen -W "--all --timeout --json --runtime-dir --help" -- "$word")) ;;
         resume) COMPREPLY=($(compgen -W "--all --json --runtime-dir --help" -- "$word")) ;;
@@ -69,6 +71,7 @@ _trtd() {
     else
         case $command:$position in
         status:0) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;
+        top:0) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;
         drain:0) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;
         resume:0) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;
         restart:0) COMPREPLY=($(compgen -W "$(trtd completion tenants 2>/dev/null)" -- "$word")) ;;

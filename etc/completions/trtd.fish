@@ -13,7 +13,7 @@ function __trtd_words
     for word in $words[3..]
         if test $is_value = yes
             set is_value no
-        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
+        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir top:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
             set is_value yes
         else if not string match --quiet -- '-*' $word
             echo $word
@@ -29,6 +29,7 @@ end
 complete --command trtd --no-files
 complete --command trtd --condition __fish_use_subcommand --arguments serve --description 'run the daemon in the foreground'
 complete --command trtd --condition __fish_use_subcommand --arguments status --description 'show tenants, workers, queues and memory'
+complete --command trtd --condition __fish_use_subcommand --arguments top --description 'show tenants, traffic and memory on a live screen'
 complete --command trtd --condition __fish_use_subcommand --arguments health --description 'say whether the daemon, or one tenant, is ready; for probes without HTTP'
 complete --command trtd --condition __fish_use_subcommand --arguments drain --description 'refuse new requests, finish the accepted ones, stop the workers'
 complete --command trtd --condition __fish_use_subcommand --arguments resume --description 'let a drained or quarantined tenant serve again'
@@ -53,6 +54,8 @@ complete --command trtd --condition '__fish_seen_subcommand_from status' --long-
 complete --command trtd --condition '__fish_seen_subcommand_from status' --long-option json --description 'print JSON'
 complete --command trtd --condition '__fish_seen_subcommand_from status' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__trtd_at status 0' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'show this tenant only'
+complete --command trtd --condition '__fish_seen_subcommand_from top' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
+complete --command trtd --condition '__trtd_at top 0' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'show this tenant only'
 complete --command trtd --condition '__fish_seen_subcommand_from health' --long-option tenant --require-parameter --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'of this tenant only'
 complete --command trtd --condition '__fish_seen_subcommand_from health' --long-option live --description 'only whether the daemon answers'
 complete --command trtd --condition '__fish_seen_subcommand_from health' --long-option json --description 'print JSON'

@@ -50,9 +50,9 @@ class ClientMemory:
         return encode_ref(ArenaRef(self.key, offset, size_bytes))
 
 
-def mapped_count(name: str = MEMFD_NAME) -> int:
-    """How many mappings of memfds of that name this process has."""
-    return Path("/proc/self/maps").read_text(encoding="utf-8").count(f"memfd:{name}")
+def mapped_count(name: str = MEMFD_NAME, maps: Path = Path("/proc/self/maps")) -> int:
+    """How many mappings of memfds of that name a process has; this one, unless told otherwise."""
+    return maps.read_text(encoding="utf-8").count(f"memfd:{name}")
 
 
 def open_fds() -> int:

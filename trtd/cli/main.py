@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import trtd
 from trtd.cli import commands
 from trtd.cli.exits import BROKEN_PIPE, EXIT_CODES, INTERRUPTED
 from trtd.cli.operator import CommandFailed
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser, generated from the table of commands."""
     parser = _Parser(prog="trtd", description="A supervised multi-tenant inference daemon.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"trtd {trtd.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for command in commands.COMMANDS:
         needs = "" if command.role is None else f" Needs the role {command.role.name.lower()}."

@@ -117,9 +117,14 @@ def test_ctrl_c(monkeypatch, capsys):
 
 
 def test_version(capsys):
-    """`trtd version` prints the version of the package."""
+    """`trtd version` and `trtd --version` print the version of the package."""
     assert main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("trtd 0.")
+    told = capsys.readouterr().out
+    assert told.startswith("trtd 0.")
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == told
 
 
 def test_timeouts_have_no_abbreviations():
