@@ -50,6 +50,10 @@ class RouterBench:
         self.router.wait_until(path.exists)
         return self._keep(Offerer(path))
 
+    def arenas_held(self) -> int:
+        """How many memfds of clients the router has open."""
+        return sum(name.startswith("/memfd:arena") for name in self.router.fds())
+
     def connect(self, address: str, **options: Any) -> RouterClient:
         """A client at an address of its own."""
         return self._keep(RouterClient(self.context, address, **options))

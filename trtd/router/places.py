@@ -38,7 +38,8 @@ def resolve(
         ArenaUnknown: this process has offered no such arena.
         Malformed: a place is not aligned, not in its arena, or not as long as its tensor.
     """
-    owner = _process_of(address)
+    # Of a peer that is no local process the address stands for itself: nobody offered an arena under it.
+    owner = _process_of(address) or address
     arenas: dict[Arena, None] = {}
     beside_bytes = 0
     for spec, frame in zip(message.inputs, frames, strict=False):
