@@ -9,12 +9,12 @@ steer an operator (the scales of a resize, regions of interest) are small, and c
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from trtd.errors import ArenaUnknown, Malformed
 from trtd.runtime.inputs import Inputs, Layout
 from trtd.wire.arenas import ArenaRef, decode_ref
-from trtd.wire.frames import frame_bytes, payload_bytes
+from trtd.wire.frames import payload_bytes
 from trtd.wire.messages import Dtype, Place, TensorSpec
 from trtd.worker.arenas import Area, Arena, Arenas
 
@@ -66,7 +66,7 @@ class Plan:
         """The inputs of one request.
 
         Args:
-            frames: of its tensors, and of its area.
+            frames: of its tensors, and of its area: `bytes`, or flat `memoryview`s of bytes.
             arenas: where those lie that are not in their frames; None where there is no shared memory.
 
         Raises:
@@ -87,24 +87,22 @@ class Plan:
                 ref = decode_ref(frames[place])
                 found = _find(ref, arenas).view(ref.offset, ref.size_bytes)
                 frames[place] = bytes(found) if must_be_copied else found
-        for frame, size in zip(frames, self._sizes, strict=True):
-            if frame_bytes(frame) != size:
-                self._refuse(frames)
+        if [len(frame) for frame in frames] != self._sizes:
+            self._refuse(frames)
         inputs = Inputs(self.layout, frames, area)
         if self._has_bools:
             # Made now, because this looks at their bytes.
             _ = inputs.arrays
         return inputs
 
-    def _refuse(self, frames: Sequence[Any]) -> None:
-        for spec, frame, size in zip(self.layout.specs, frames, self._sizes, strict=True):
-            got = frame_bytes(frame)
-            if got != size:
-                where = "its frame" if spec.place is Place.FRAME else "its place in an arena"
-                raise Malformed(
-                    f"tensor {spec.name!a}: {where} has {got} bytes, "
-                    f"{spec.dtype} of shape {list(spec.shape)} needs {size}"
-                )
+    def _refuse(self, frames: Sequence[Any]) -> Never:
+        wrong = next(at for at, size in enumerate(self._sizes) if len(frames[at]) != size)
+        spec = self.layout.specs[wrong]
+        where = "its frame" if spec.place is Place.FRAME else "its place in an arena"
+        raise Malformed(
+            f"tensor {spec.name!a}: {where} has {len(frames[wrong])} bytes, "
+            f"{spec.dtype} of shape {list(spec.shape)} needs {self._sizes[wrong]}"
+        )
 
 
 def _must_be_copied(spec: TensorSpec, *, copies_inputs: bool) -> bool:
