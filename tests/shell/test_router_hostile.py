@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -276,3 +277,18 @@ def test_a_connection_cannot_name_itself(bench, witness):
     assert isinstance(answer, ErrorAnswer)
     assert (answer.id, answer.code) == (request_id, ErrorCode.MALFORMED)
     assert not worker.has_work(0.2)
+
+
+def test_noise_at_the_workers_socket_ends_its_own_connection(bench, witness):
+    """Connections that say nothing sensible are closed one by one, and workers connect as before."""
+    rng = random.Random(0)
+    for _ in range(50):
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(bench.router.settings.workers_path)
+            # The router may have hung up in the middle of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                raw.sendall(rng.randbytes(rng.randrange(1, 200)))
+    worker, client = bench.worker(), bench.client()
+    client.ask()
+    worker.serve(1)
+    assert isinstance(client.receive()[0], InferAnswer)

@@ -93,6 +93,22 @@ def test_the_leases_of_a_revoked_worker_go_to_its_successor(bench):
     assert bench.router.stats("a", lambda it: it.answered == 1).replayed == 1
 
 
+def test_a_lost_connection_alone_gives_nothing_to_others(bench):
+    """What a worker holds stays its own until the supervisor says that it died; then its request is a suspect."""
+    first, client = bench.worker(), bench.client()
+    client.ask()
+    first.receive()
+    first.close()
+    second = bench.worker(replica=1)
+    assert not second.has_work(0.2)
+    bench.router.tell(control.WorkerRevoked(*first.id, cause="crashed", message="crashed with SIGSEGV"))
+    successor = bench.worker(generation=2)
+    again, requests = successor.receive()
+    assert again.entries[0].must_run_alone
+    successor.answer(again, requests)
+    assert isinstance(client.receive()[0], InferAnswer)
+
+
 def test_a_worker_that_connects_again_is_given_its_requests_again(bench):
     """A second Attach of the same life means that the first connection is gone: its leases are handed out anew."""
     worker = bench.worker()

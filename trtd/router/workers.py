@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -17,7 +18,7 @@ from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, Result
 from trtd.errors import ErrorCode, Malformed
-from trtd.observe import Logger
+from trtd.observe import Logger, RateLimit
 from trtd.router.sockets import listen
 from trtd.wire.batches import (
     MAX_ATTACH_BYTES,
@@ -107,6 +108,7 @@ class Workers:
         self._path = Path(path)
         self._watch = watch
         self._log = log
+        self._limit = RateLimit(1.0)
         self._own_uid = os.geteuid()
         self._listener = listen(self._path, SOCKET_MODE)
         self._connections: dict[int, Connection] = {}
@@ -191,8 +193,9 @@ class Workers:
             try:
                 frames = connection.stream.receive()
             except Malformed as error:
-                self._log.error("worker.stream_broken", pid=connection.pid, cause=error.message)
-                connection.has_ended, frames = True, None
+                self._report("worker.stream_broken", pid=connection.pid, cause=error.message)
+                self._end(connection)
+                frames = None
             if frames is None:
                 del self._ready[connection]
                 if connection.has_ended and (worker := self._lose(connection)) is not None:
@@ -281,11 +284,11 @@ class Workers:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._log.error("worker.accept_failed", cause=str(error))
+                self._report("worker.accept_failed", cause=str(error))
                 return
             pid, uid, _ = peer_of(sock)
             if uid != self._own_uid or len(self._connections) >= MAX_CONNECTIONS:
-                self._log.warning("peer.refused", endpoint=str(self._path), address=f"uid {uid}, pid {pid}")
+                self._report("peer.refused", endpoint=str(self._path), address=f"uid {uid}, pid {pid}")
                 sock.close()
                 continue
             connection = Connection(Stream(sock), pid)
@@ -314,6 +317,12 @@ class Workers:
             del self._speakers[worker]
         self._close(connection)
         return worker
+
+    def _report(self, event: str, **fields: object) -> None:
+        """Log what strangers can make happen, without letting it fill the log."""
+        held_back = self._limit.take(event, time.monotonic())
+        if held_back is not None:
+            self._log.warning(event, held_back=held_back, **fields)
 
     def _join(self, connection: Connection, worker: WorkerId) -> None:
         connection.worker = worker
