@@ -34,10 +34,13 @@ def trtd(tmp_path: Path) -> Callable[..., int]:
         (make_status(make_tenant("a")), [], 0, "ready"),
         (make_status(make_tenant("a"), WAITING), [], 1, "not ready: 1 of 2 tenants ready, 2469 requests/s; b waiting"),
         (make_status(make_tenant("a"), OPTIONAL) | {"is_ready": True}, [], 0, "ready"),
-        (make_status(OPTIONAL), ["--tenant", "b"], 1, "not ready: 0 of 1 tenants ready, 1234 requests/s; b waiting"),
+        (
+            make_status(OPTIONAL) | {"is_ready": True}, ["--tenant", "b"], 1,
+            "not ready: 0 of 1 tenants ready, 1234 requests/s; b waiting",
+        ),
         (make_status(WAITING), ["--live"], 0, "live"),
     ],
-)
+)  # fmt: skip
 def test_the_code_says_it(daemon, trtd, capsys, record, argv, code, line):
     """0 where what was asked for is so, 1 where it is not, and a line that says why."""
     daemon.lines = [{"ok": record}]

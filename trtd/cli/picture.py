@@ -23,7 +23,7 @@ COLUMNS = (
     Column("PID", 8),
     Column("GEN", 10),
     Column("RESTARTS", 2),
-    Column("LAST CAUSE", 6, is_text=True, least=16),
+    Column("LAST CAUSE", 6, is_text=True, least=16, most=40),
     Column("QUEUE", 1),
     Column("IN FLIGHT", 5),
     Column("REQ/S", 1),
@@ -33,7 +33,7 @@ COLUMNS = (
     Column("GPU MEMORY", 4, is_rare=True),
     Column("UNACCOUNTED", 11, is_rare=True),
     Column("PLACEMENT", 12, is_text=True),
-    Column("ENGINE", 14, is_text=True, least=12),
+    Column("ENGINE", 14, is_text=True, least=12, most=40),
     Column("SIGNATURE", 13, is_text=True),
 )
 

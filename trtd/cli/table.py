@@ -19,6 +19,7 @@ class Column:
         rank: 0 always stays; of the others the highest goes first.
         is_text: whether it stands to the left.
         least: width down to which its cells may be cut; 0 for never.
+        most: width beyond which they are cut even where there is room; 0 for never.
         is_rare: whether it goes when no row has anything to say in it.
     """
 
@@ -26,6 +27,7 @@ class Column:
     rank: int
     is_text: bool = False
     least: int = 0
+    most: int = 0
     is_rare: bool = False
 
 
@@ -51,14 +53,13 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | N
         for index, column in enumerate(columns)
         if not column.is_rare or any(row[index] != NOTHING for row in rows)
     }
-    widths = dict(natural)
+    widths = {index: min(cells, columns[index].most or cells) for index, cells in natural.items()}
     while width is not None and _total(widths) > width:
         if not _shrink(columns, widths, _total(widths) - width):
             last = max(widths, key=lambda index: (columns[index].rank, index))
             if columns[last].rank == 0:
                 break
             del widths[last]
-            widths = {index: natural[index] for index in widths}
     lines = [_line(columns, widths, [column.title for column in columns])]
     lines += [_line(columns, widths, row) for row in rows]
     return Fitted(

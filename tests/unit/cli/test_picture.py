@@ -105,6 +105,14 @@ def test_nothing_is_lost_with_a_column():
     assert "b/0: last cause" not in text
 
 
+def test_a_long_cause_does_not_push_the_others_away():
+    """Where nothing limits the lines, a cause is cut all the same, and stands in full below."""
+    fault = KILLED | {"message": "x" * 300}
+    _, row, cause, *_ = lines(make_tenant(workers=[make_child(last_fault=fault)]))
+    assert len(row) < 200
+    assert cause == f"a/0: last cause: {'x' * 300}"
+
+
 @pytest.mark.parametrize("width", [40, 57, 80, 97, 120, 163, 200])
 def test_every_line_fits(width):
     """Long names, long causes and many workers break no line at any width."""

@@ -97,6 +97,8 @@ def test_rates_are_measured_between_records():
     assert list(screen.rates["a"]) == [1234.5, 25.0]
     screen.take(make_record(make_tenant("a", counters=counters(1)), uptime_s=1.0))
     assert screen.rates["a"][-1] == 1234.5
+    screen.take(make_record(make_tenant("a", counters=counters(0)), uptime_s=2.0))
+    assert screen.rates["a"][-1] == 1234.5
     screen.take(make_record(make_tenant("b", counters=counters(1))))
     assert screen.rates.keys() == {"b"}
 

@@ -10,9 +10,11 @@ from tests.support.status import make_child, make_status, make_tenant
 from tests.support.supervision import NOW
 from tests.unit.supervisor.test_totals import make_stats
 from trtd import observe
+from trtd.core.histogram import BOUNDS_S
 from trtd.health.exposition import exposition
 from trtd.supervisor.facts import Facts
 from trtd.supervisor.metrics import make_metrics
+from trtd.wire.health import METRIC_BOUNDS_S
 
 DEVICE = {
     "live_bytes": 1, "peak_bytes": 2, "hard_bytes": 3, "refused_count": 4, "refused_bytes": 5, "is_high": False,
@@ -86,16 +88,25 @@ def test_numbers_stand_under_their_labels():
 def test_histograms_are_cumulative_and_complete():
     """Buckets never fall, the last one is the count, and durations lie where they belong."""
     found = samples_of(make_text())
-    for name, count in (
-        ("trtd_request_duration_seconds", 3), ("trtd_queue_duration_seconds", 3),
-        ("trtd_worker_recovery_duration_seconds", 1),
+    for name, count, seconds in (
+        ("trtd_request_duration_seconds", 3, 0.01), ("trtd_queue_duration_seconds", 3, 0.01),
+        ("trtd_worker_recovery_duration_seconds", 1, 0.1),
     ):  # fmt: skip
         buckets = sorted(
             (float(dict(labels)["le"]), value) for (found_name, labels), value in found.items()
             if found_name == f"{name}_bucket"
         )  # fmt: skip
-        values = [value for _, value in buckets]
-        assert values == sorted(values)
-        assert values[-1] == sample(found, f"{name}_count", tenant="a") == count
-        assert values[0] == 0
+        assert [value for _, value in buckets] == [count if bound >= seconds else 0 for bound, _ in buckets]
+        assert buckets[-1] == (float("inf"), sample(found, f"{name}_count", tenant="a"))
+        assert buckets[0][1] == 0
     assert sample(found, "trtd_worker_recovery_duration_seconds_sum", tenant="a") == 0.1
+
+
+def test_each_bound_counts_what_lies_below_it():
+    """Durations at every bound of the router's finer buckets are counted at exactly the bounds that they reach."""
+    facts = Facts()
+    facts.tenant("a", NOW).totals.take(1, make_stats(BOUNDS_S), NOW + 1)
+    found = samples_of(exposition(make_metrics(make_status(make_tenant("a")), facts)).decode())
+    for bound in METRIC_BOUNDS_S:
+        counted = sample(found, "trtd_request_duration_seconds_bucket", tenant="a", le=str(bound))
+        assert counted == sum(seconds <= bound for seconds in BOUNDS_S)
