@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -37,6 +38,13 @@ def cgroup2_root() -> Path:
     raise NotPossible("no cgroup v2 is mounted")
 
 
+def _hand_down_controllers(group: Path) -> None:
+    """Let groups below have the controllers that limit workers, where this host has them in cgroup v2 at all."""
+    for controller in ("memory", "pids"):
+        with contextlib.suppress(OSError):
+            (group / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
+
+
 class Machine:
     """The booted system.
 
@@ -66,14 +74,17 @@ class Machine:
         root = self.folder / "root"
         root.mkdir()
         self._group.mkdir()
+        _hand_down_controllers(self._group.parent)
         boot = [
             str(Path(__file__).with_name("boot")),
             *(str(root), str(REPOSITORY), sys.base_prefix, sysconfig.get_path("purelib")),
         ]
-        namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--cgroup"]
+        namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"]
+        # Its group holds nothing but itself: only then it can divide it.
+        enter = f'echo 0 > {self._group}/cgroup.procs; exec unshare --cgroup "$@"'
         with (self.folder / "console").open("wb") as console:
             self._process = subprocess.Popen(
-                ["sh", "-c", f'echo $$ > {self._group}/cgroup.procs; exec unshare "$@"', "sh", *namespaces, *boot],
+                ["unshare", *namespaces, "sh", "-c", enter, "sh", *boot],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -171,10 +182,13 @@ class Machine:
                 found.append(line)
         return found
 
-    def wait_event(self, event: str, count: int = 1) -> dict[str, Any]:
-        """The n-th event of this name since the last `mark`."""
-        found = wait_until(lambda: self.events(event)[count - 1 :], f"{event} in the journal", PATIENCE_S)
-        return dict(found[0])
+    def wait_event(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The first event of this name and with these fields since the last `mark`."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.events(event) if fields.items() <= line.items()]
+
+        return dict(wait_until(found, f"{event} {fields} in the journal", PATIENCE_S)[0])
 
     def wait_message(self, part: str, unit: str = SERVICE) -> str:
         """The first entry since the last `mark` that contains the text."""

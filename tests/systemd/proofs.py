@@ -21,8 +21,21 @@ QUICK = {"restart": {"base_s": 0.01, "cap_s": 0.1}}
 POISON = 666.0
 TCP_PORT = 5555
 
+ASK = """
+import sys, numpy, trtd
+try:
+    with trtd.Client.for_tenant(sys.argv[1]) as client:
+        print(client.infer("echo", {"x": numpy.full((1, 4), float(sys.argv[2]), numpy.float32)}, timeout=60).outputs)
+except trtd.errors.TrtdError as error:
+    print(error)
+"""
+
 Evidence = Iterator[str]
 """A proof gives the lines that it saw, and fails with AssertionError when something else came."""
+
+
+class NotShown(Exception):
+    """This host lacks what a proof needs; the text says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,20 +384,33 @@ def credentials(machine: Machine) -> Evidence:
 
 
 def worker_groups(machine: Machine) -> Evidence:
-    """Each worker has a cgroup with its limits, and one that takes too much memory is ended by the kernel alone."""
+    """Each worker has a cgroup with its limits; one that takes more is ended by the kernel, and nobody else is."""
     machine.systemctl("stop", SERVICE)
-    leak = script("leak", when=POISON, leak_bytes=1 << 30)
-    machine.configure({"a": tenant(leak, memory={"limit_bytes": 160 << 20}, **QUICK), "b": tenant(**QUICK)})
+    leak = script("leak", when=POISON, bytes=1 << 30)
+    # The memory is written in one go, during which a slow machine gives no life sign.
+    hungry = tenant(leak, memory={"limit_bytes": 160 << 20}, health={"beat_s": 20.0}, **QUICK)
+    machine.configure({"a": hungry, "b": tenant(**QUICK)})
     machine.systemctl("start", SERVICE)
     machine.mark()
-    memory = machine.status()["daemon"]["memory_limits"]
-    yield f"trtd status: memory limits by {memory}"
-    expect(memory.startswith("cgroup "), "the daemon has no cgroup of its own to divide")
-    base = machine.path(memory.removeprefix("cgroup "))
+    held_by = machine.status()["daemon"]["memory_limits"]
+    if not held_by.startswith("cgroup "):
+        raise NotShown(f"the daemon says: {held_by}")
+    base = machine.path(held_by.removeprefix("cgroup "))
     for group in sorted(base.glob("worker-*")):
         limits = {name: (group / name).read_text().strip() for name in ("memory.max", "memory.oom.group", "pids.max")}
         yield f"{group.name}: {limits}"
-    yield f"leaf: {sorted(path.name for path in base.iterdir() if path.is_dir())}"
+    neighbour = machine.status()["tenants"][1]["workers"][0]["pid"]
+    asked = machine.attempt(*PYTHON, "-c", ASK, "a", str(POISON))
+    yield f"a request that takes 1 GiB: {asked.stdout.strip()}"
+    yield say(machine.wait_event("worker.exited", tenant="a"))
+    answer = machine.run(*PYTHON, "-c", ASK, "a", "1.0")
+    yield f"the next request: {answer.strip()}"
+    expect(machine.status()["tenants"][1]["workers"][0]["pid"] == neighbour, "the neighbour was replaced")
+    exits = machine.events("worker.exited")
+    expect({line["cause"] for line in exits} == {"out_of_memory"}, f"the journal has other causes: {exits}")
+    expect({line["tenant"] for line in exits} == {"a"}, f"another tenant suffered: {exits}")
+    shown = machine.show("ActiveState", "NRestarts")
+    expect(shown == {"ActiveState": "active", "NRestarts": "0"}, f"after it: {shown}")
 
 
 PROOFS: dict[str, Proof] = {

@@ -110,8 +110,8 @@ class ServiceManager:
             required = {name for name, table in self._supervisor.plan.config.tenants.items() if table.required}
             if has_settled(fleet, required):
                 self._is_ready = True
-                self._say(READY=1)
                 log.info("daemon.became_ready")
+                self._say(READY=1)
         if self._is_stopping or not self._is_ready:
             self._notifier.tell(EXTEND_TIMEOUT_USEC=round(EXTENSION_S * 1e6))
         self._tell_status(now)
