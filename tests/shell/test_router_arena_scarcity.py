@@ -17,6 +17,7 @@ from tests.support.arenas import PAGE_BYTES, Offerer, closing, make_memfd
 from tests.support.router import PATIENCE_S, make_endpoint
 from trtd import observe
 from trtd.errors import ErrorCode
+from trtd.router import offers
 from trtd.router.access import Access
 from trtd.router.arenas import MAX_STRANGE, Arenas, TenantArenas
 from trtd.router.memfds import Closer
@@ -140,6 +141,14 @@ def test_descriptors_are_kept_for_others(bench):
     late = bench.connect()
     bench.turn()
     assert late.receive() is None
+
+
+def test_a_process_without_a_number_offers_nothing(bench, monkeypatch):
+    """Where the kernel does not name the process, its arenas could not be told from those of others like it."""
+    monkeypatch.setattr(offers, "peer_of", lambda _: (0, os.getuid(), os.getgid()))
+    client = bench.connect()
+    bench.turn()
+    assert client.receive() is None
 
 
 def test_descriptors_that_cannot_be_closed_end_connections(bench, monkeypatch):

@@ -34,7 +34,7 @@ MAX_MESSAGE_BYTES = 1 << 32
 MAX_FDS = 16
 """Descriptors that come with one read."""
 
-_PEER = struct.Struct("3i")
+_PEER = struct.Struct("=iII")
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 

@@ -9,12 +9,11 @@ import socket
 import struct
 from typing import NamedTuple
 
+from trtd.child.stream import peer_of
 from trtd.router.access import Peer
 from trtd.wire.arenas import MAX_PACKET_BYTES, ArenaPacket, encode_packet
 
 _INT = struct.Struct("=i")
-_CREDENTIALS = struct.Struct("=iII")
-"""pid, uid and gid of the peer when it connected."""
 ROOM_FOR_ONE = socket.CMSG_LEN(_INT.size)
 """Room for one descriptor exactly: the kernel drops all others of a packet before they become ours. CMSG_SPACE, which
 is rounded up, has room for two."""
@@ -52,7 +51,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        pid, uid, gid = peer_of(sock)
         self.peer = Peer(uid, gid, pid)
         self.keys: set[int] = set()
 

@@ -57,8 +57,9 @@ def test_each_arena_is_held_once():
 def test_who_is_not_the_owner_has_no_arena(address):
     """Another process, another user, one without a number and one from another host own nothing, as area too."""
     book, _ = make_book(1000)
-    book.add(Arena(9, 1000, None, fd=-1))
-    for key in (1, 7, 9):
+    for key, owner in ((8, (1000, 0)), (9, None)):
+        book.add(Arena(key, 1000, owner, fd=-1))
+    for key in (1, 7, 8, 9):
         with pytest.raises(ArenaUnknown):
             resolve(book, address, make_message(Place.ARENA), [encode_ref(ArenaRef(key, 0, 8))])
         with pytest.raises(ArenaUnknown):
