@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-import select
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.support.router_end import RouterEnd
 from tests.support.worker import make_model_settings, make_worker_settings, write_script
+from tests.support.worker_end import WorkerEnd, router_and_worker
 from trtd.demo import models
 from trtd.errors import ErrorCode
-from trtd.wire.codec import encode_batch, encode_worker_message
-from trtd.wire.messages import Attach, Batch
-from trtd.worker.arenas import Arenas
-from trtd.worker.link import Link
-from trtd.worker.load import load
-from trtd.worker.loop import Loop
+from trtd.wire.codec import encode_batch
+from trtd.wire.messages import Batch
 
 
 def row(value: float, items: int = 1) -> dict[str, np.ndarray]:
     return {"x": np.full((items, 4), value, np.float32)}
 
 
-class WorkerEnd:
-    """Slots in threads of this process, with a thread that attaches, as a worker's main thread does."""
-
-    def __init__(self, address, settings) -> None:
-        loaded = load(settings)
-        catalogue = loaded.catalogue
-        descriptions = tuple(one.description for one in catalogue.models)
-        attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, descriptions))
-        self.link = Link(address, attach)
-        self.loop = Loop(self.link, catalogue, settings.generation, Arenas(loaded.runtime))
-        self._is_over = False
-        self._threads = [threading.Thread(target=self.loop.serve) for _ in range(settings.slots)]
-        self._keeper = threading.Thread(target=self._keep_attached)
-        for thread in (*self._threads, self._keeper):
-            thread.start()
-
-    def _keep_attached(self) -> None:
-        while not self._is_over:
-            retry_s = self.loop.connect()
-            select.select([] if retry_s else [self.link.loss_fd], (), (), retry_s or 0.02)
-
-    def stop(self) -> None:
-        """Finish what was received, and let the last answers leave."""
-        self.loop.stop()
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive()
-        self._is_over = True
-        self._keeper.join(20)
-        self.link.close()
-
-
 @pytest.fixture
 def start(tmp_path):
     """Start a router's end and a worker's end with the given models; both are gone afterwards."""
-    address = f"{tmp_path}/workers.sock"
-
-    @contextmanager
-    def start(*model_settings, **fields) -> Iterator[tuple[RouterEnd, WorkerEnd]]:
-        settings = make_worker_settings(*model_settings, router_path=address, **fields)
-        with RouterEnd(address) as router:
-            worker = WorkerEnd(address, settings)
-            try:
-                router.attached()
-                yield router, worker
-            finally:
-                worker.stop()
-
-    return start
+    return partial(router_and_worker, f"{tmp_path}/workers.sock")
 
 
 @pytest.fixture

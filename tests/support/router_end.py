@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +12,41 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.memory import ClientMemory
 from tests.support.streams import StreamEnd, StreamListener
 from trtd.core.ids import LeaseId, RequestId
+from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES, decode_ref
+from trtd.wire.batches import encode_arena_message
 from trtd.wire.codec import (
     decode_router_message,
     decode_worker_message,
     encode_batch,
     encode_client_message,
 )
-from trtd.wire.messages import Attach, Batch, BatchEntry, ErrorAnswer, InferAnswer, InferRequest, Results
+from trtd.wire.messages import (
+    ArenaClosed,
+    ArenaOpened,
+    Attach,
+    Batch,
+    BatchEntry,
+    ErrorAnswer,
+    InferAnswer,
+    InferRequest,
+    Place,
+    Results,
+    TensorSpec,
+)
 from trtd.wire.tensors import from_frame, spec_of, to_frame
 
 
 @dataclass(frozen=True)
 class Got:
-    """One answer as it came from the worker; `code` as its entry says."""
+    """One answer as it came from the worker; `code` as its entry says. An output in an arena is its `ArenaRef`."""
 
     lease: int
     code: str | None
     answer: InferAnswer | ErrorAnswer
-    outputs: dict[str, np.ndarray]
+    outputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,39 @@ class RouterEnd:
         batch = Batch(generation, tuple(one.entry for one in requests), int(time.monotonic() * 1e6))
         self.send_frames([encode_batch(batch), *(frame for one in requests for frame in one.frames)])
 
+    def open_arena(self, memory: ClientMemory) -> None:
+        """Hand shared memory over to the worker."""
+        assert self._worker is not None
+        fd = memory.duplicate()
+        self._worker.send([encode_arena_message(ArenaOpened(memory.key, memory.size_bytes))], [fd])
+        os.close(fd)
+
+    def close_arena(self, key: int) -> None:
+        """Tell the worker that no request will name it any more."""
+        self.send_frames([encode_arena_message(ArenaClosed(key))])
+
+    def lease_shared(
+        self,
+        memory: ClientMemory,
+        inputs: Mapping[str, np.ndarray],
+        area: tuple[int, int] | None = None,
+        at: int = 0,
+    ) -> Leased:
+        """A request whose inputs lie in shared memory, `area` is offset and size for its outputs."""
+        number = next(self._numbers)
+        specs, frames = [], []
+        for name, array in inputs.items():
+            specs.append(dataclasses.replace(spec_of(name, array), place=Place.ARENA))
+            frames.append(memory.write(array, at))
+            at += -(-array.nbytes // PLACE_ALIGNMENT_BYTES) * PLACE_ALIGNMENT_BYTES
+        if area is not None:
+            frames.append(memory.ref(*area))
+        request = InferRequest(
+            RequestId(number.to_bytes(16, "big")), "m", None, tuple(specs), has_area=area is not None
+        )
+        header = encode_client_message(request)
+        return self.lease_frames([header, *frames], number)
+
     def send_frames(self, frames: Sequence[Any]) -> None:
         """Send any message to the worker."""
         assert self._worker is not None
@@ -124,7 +174,7 @@ class RouterEnd:
                 outputs = {}
                 if isinstance(answer, InferAnswer):
                     pairs = zip(answer.outputs, own[1:], strict=True)
-                    outputs = {spec.name: from_frame(spec, frame) for spec, frame in pairs}
+                    outputs = {spec.name: _read(spec, frame) for spec, frame in pairs}
                 assert isinstance(answer, InferAnswer | ErrorAnswer)
                 self._results.append(Got(entry.lease, entry.code, answer, outputs))
             assert at == len(frames)
@@ -148,3 +198,7 @@ class RouterEnd:
         assert self._worker is not None
         header, *frames = self._worker.receive(what="word of the worker")
         return decode_worker_message(header), frames
+
+
+def _read(spec: TensorSpec, frame: bytes) -> Any:
+    return from_frame(spec, frame) if spec.place is Place.FRAME else decode_ref(frame)
