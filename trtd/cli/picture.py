@@ -18,7 +18,7 @@ OTHER_COLOUR = "\x1b[31m"
 
 COLUMNS = (
     Column("TENANT", 0, is_text=True, least=8),
-    Column("STATE", 0, is_text=True, least=22),
+    Column("STATE", 0, is_text=True, least=28),
     Column("SINCE", 7),
     Column("PID", 8),
     Column("GEN", 10),

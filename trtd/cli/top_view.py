@@ -6,7 +6,7 @@ import textwrap
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,6 +17,8 @@ from trtd.wire.status import Status, summary
 
 SPARKS = "▁▂▃▄▅▆▇█"
 HISTORY = 24
+SAMPLES = 4
+"""Records over which throughput is measured: the router tells its counts once a second, at instants of its own."""
 BAR_CELLS = 10
 HIGH = 0.8
 """Part of a limit above which a bar warns."""
@@ -36,6 +38,11 @@ SORT_KEYS: dict[str, Callable[[Mapping[str, Any], float], Any]] = {
 """What rows can be sorted by; what is most in need of a look comes first."""
 
 
+class _Sample(NamedTuple):
+    uptime_s: float
+    answers: int
+
+
 @dataclass(slots=True)
 class Screen:
     """What is shown, and how.
@@ -45,7 +52,7 @@ class Screen:
         error: why there is no newer one.
         sort: key of `SORT_KEYS`.
         is_reversed: whether the last row comes first.
-        rates: answers per second by tenant, measured between records, newest last.
+        rates: answers per second by tenant, measured over the last few records, newest last.
     """
 
     record: Mapping[str, Any] | None = None
@@ -53,20 +60,25 @@ class Screen:
     sort: str = "name"
     is_reversed: bool = False
     rates: dict[str, deque[float]] = field(default_factory=dict)
+    _samples: dict[str, deque[_Sample]] = field(default_factory=dict)
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """Show this record from now on, and measure what happened since the one before."""
-        before = {tenant["name"]: tenant for tenant in self.record["tenants"]} if self.record else {}
-        elapsed_s = record["daemon"]["uptime_s"] - self.record["daemon"]["uptime_s"] if self.record else 0.0
-        self.rates = {
-            tenant["name"]: self.rates.get(tenant["name"], deque(maxlen=HISTORY)) for tenant in record["tenants"]
-        }
+        """Show this record from now on, and measure what happened since those before."""
+        uptime_s = record["daemon"]["uptime_s"]
+        names = {tenant["name"] for tenant in record["tenants"]}
+        for name in self.rates.keys() - names:
+            del self.rates[name], self._samples[name]
         for tenant in record["tenants"]:
-            earlier = before.get(tenant["name"])
-            answers = _answers(tenant) - (_answers(earlier) if earlier else 0)
-            # A daemon that was restarted counts from zero.
-            is_measured = earlier is not None and elapsed_s > 0 and answers >= 0
-            self.rates[tenant["name"]].append(answers / elapsed_s if is_measured else tenant["recent"]["per_s"])
+            samples = self._samples.setdefault(tenant["name"], deque(maxlen=SAMPLES))
+            answers = _answers(tenant)
+            if samples and (uptime_s <= samples[-1].uptime_s or answers < samples[-1].answers):
+                # Another daemon counts from zero.
+                samples.clear()
+            samples.append(_Sample(uptime_s, answers))
+            first = samples[0]
+            measured = (answers - first.answers) / (uptime_s - first.uptime_s) if len(samples) > 1 else None
+            rates = self.rates.setdefault(tenant["name"], deque(maxlen=HISTORY))
+            rates.append(tenant["recent"]["per_s"] if measured is None else measured)
         self.record, self.error = record, None
 
     def press(self, key: str) -> bool:

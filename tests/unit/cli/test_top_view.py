@@ -90,14 +90,19 @@ def test_device_memory_stands_before_host_memory():
 
 
 def test_rates_are_measured_between_records():
-    """Throughput is what was answered since the last record; a restarted daemon starts anew with its own figure."""
+    """Throughput is what was answered over the last few records, so that one in which nothing was told is no gap."""
     screen = Screen()
-    screen.take(make_record(make_tenant("a", counters=counters(100)), uptime_s=10.0))
-    screen.take(make_record(make_tenant("a", counters=counters(150)), uptime_s=12.0))
-    assert list(screen.rates["a"]) == [1234.5, 25.0]
-    screen.take(make_record(make_tenant("a", counters=counters(1)), uptime_s=1.0))
-    assert screen.rates["a"][-1] == 1234.5
-    screen.take(make_record(make_tenant("a", counters=counters(0)), uptime_s=2.0))
+    for uptime_s, answered in [(10.0, 100), (12.0, 150), (13.0, 150), (14.0, 300), (15.0, 450)]:
+        screen.take(make_record(make_tenant("a", counters=counters(answered)), uptime_s=uptime_s))
+    assert list(screen.rates["a"]) == pytest.approx([1234.5, 25.0, 50 / 3, 50.0, 100.0])
+
+
+@pytest.mark.parametrize(("uptime_s", "answered"), [(1.0, 500), (20.0, 3)])
+def test_another_daemon_counts_from_zero(uptime_s, answered):
+    """After a restart of the daemon throughput starts with the daemon's own figure; a tenant that is gone is forgotten."""
+    screen = Screen()
+    for uptime, count in [(10.0, 100), (12.0, 150), (uptime_s, answered)]:
+        screen.take(make_record(make_tenant("a", counters=counters(count)), uptime_s=uptime))
     assert screen.rates["a"][-1] == 1234.5
     screen.take(make_record(make_tenant("b", counters=counters(1))))
     assert screen.rates.keys() == {"b"}
