@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections import deque
 
-from trtd.client.memory import Arena, Ended, Region
+from trtd.client.memory import Arena, Region
 from trtd.client.offers import Offers
 from trtd.client.regions import aligned
 from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES, ArenaAccepted, ArenaRef, ArenaRefused, ArenaWithdrawn, Welcome
@@ -54,8 +53,6 @@ class Arenas:
         self._connects_at = 0.0
         self._grows_at = 0.0
         self._count = 0
-        self._area_bytes = 0
-        self._ended: deque[Ended] = deque()
 
     # The connection.
 
@@ -101,15 +98,13 @@ class Arenas:
         with self._lock:
             if self._offers is None or self._limit_bytes == 0:
                 return None
-            self._take_back()
-            if is_area and self._area_bytes + size_bytes > self._limit_bytes // 2:
+            if is_area and size_bytes + self._area_bytes() > self._limit_bytes // 2:
                 return None
             return self._take(size_bytes, now, is_area=is_area, is_accepted=True)
 
     def take_unoffered(self, size_bytes: int, now: float) -> Region | None:
         """A region in any arena, accepted or not, for an array that will be sent later."""
         with self._lock:
-            self._take_back()
             return self._take(size_bytes, now, is_area=False, is_accepted=False)
 
     def find(self, address: int, size_bytes: int) -> ArenaRef | None:
@@ -128,10 +123,8 @@ class Arenas:
         with self._lock:
             if region.is_retired:
                 return
-            region.is_retired = True
             arena = region.arena
-            arena.regions.retire(region.offset)
-            self._area_bytes -= region.size_bytes
+            arena.retire(region)
             if arena.regions.retired_bytes * RETIRED_SHARE >= arena.size_bytes:
                 self._withdraw(arena)
 
@@ -147,33 +140,22 @@ class Arenas:
     def _take(self, size_bytes: int, now: float, *, is_area: bool, is_accepted: bool) -> Region | None:
         is_on_its_way = False
         for arena in self._arenas:
+            arena.take_back()
             if is_accepted and arena.key is None:
                 is_on_its_way = is_on_its_way or arena.size_bytes - arena.regions.used_bytes >= size_bytes
                 continue
-            region = self._take_from(arena, size_bytes, now, is_area=is_area)
+            region = arena.take(size_bytes, now, is_area=is_area)
             if region is not None:
                 return region
         if is_on_its_way:
             return None
         grown = self._grow(size_bytes, now)
-        return None if grown is None or is_accepted else self._take_from(grown, size_bytes, now, is_area=is_area)
+        return None if grown is None or is_accepted else grown.take(size_bytes, now, is_area=is_area)
 
-    def _take_from(self, arena: Arena, size_bytes: int, now: float, *, is_area: bool) -> Region | None:
-        offset = arena.regions.take(size_bytes)
-        if offset is None:
-            return None
-        arena.used_at = now
-        if is_area:
-            self._area_bytes += size_bytes
-        return Region(arena, offset, size_bytes, self._ended, is_area=is_area)
-
-    def _take_back(self) -> None:
-        ended = self._ended
-        while ended:
-            arena, offset, size_bytes, is_area = ended.popleft()
-            arena.regions.give_back(offset)
-            if is_area:
-                self._area_bytes -= size_bytes
+    def _area_bytes(self) -> int:
+        for arena in self._arenas:
+            arena.take_back()
+        return sum(arena.area_bytes for arena in self._arenas)
 
     def _grow(self, size_bytes: int, now: float) -> Arena | None:
         if now < self._grows_at:
@@ -249,8 +231,11 @@ class Arenas:
     def _offer_all(self) -> None:
         if self._offers is None or not self._is_welcome:
             return
+        room = self._limit_bytes
         for arena in list(self._arenas):
-            if self._limit_bytes == 0:
+            room -= arena.size_bytes
+            if room < 0:
+                # Made before the router said how much it takes; arrays in it travel as ordinary ones.
                 self._withdraw(arena)
             elif not arena.is_offered:
                 arena.is_offered = self._offers.offer(arena.number, arena.size_bytes, arena.fd)

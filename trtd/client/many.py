@@ -6,6 +6,7 @@ what it gave sent at once, and nothing is held while nothing is under way.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from trtd.client.handle import Handle
 from trtd.client.pending import PendingRequest
 from trtd.client.shared import SharedExchange
 from trtd.client.values import Answer, Tensor
-from trtd.errors import TrtdError
+from trtd.errors import TrtdError, Usage
 
 DEFAULT_WINDOW = 64
 MOST_TOGETHER = 32
@@ -111,10 +112,10 @@ class _Run:
     def _fill(self, source: Iterator[Mapping[str, Tensor]]) -> None:
         """Take inputs until the window is full or the source is empty."""
         shared, places = self._shared, self._places
-        shared.check_usable()
         held = 0
         held_since = time.monotonic()
         try:
+            shared.check_usable()
             while len(places) < self._window:
                 one = next(source)
                 now = time.monotonic()
@@ -137,4 +138,6 @@ class _Run:
             self.failure = error
             self._source = None
         if held:
-            shared.flush(time.monotonic(), is_detached=True)
+            # On a client that was closed meanwhile these end as those under way do.
+            with contextlib.suppress(Usage):
+                shared.flush(time.monotonic(), is_detached=True)

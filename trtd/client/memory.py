@@ -29,6 +29,8 @@ class Arena:
         is_offered: whether it was offered on the present connection.
         regions: its places.
         used_at: instant at which a region was last taken, in monotonic seconds.
+        area_bytes: in areas that are not retired.
+        ended: offsets of regions that nobody holds any more, and the size of each that was an area.
     """
 
     def __init__(self, number: int, size_bytes: int, now: float) -> None:
@@ -42,6 +44,8 @@ class Arena:
         self.is_offered = False
         self.regions = Regions(size_bytes)
         self.used_at = now
+        self.area_bytes = 0
+        self.ended: deque[tuple[int, int]] = deque()
         self.fd = os.memfd_create("trtd-arena", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
             os.ftruncate(self.fd, size_bytes)
@@ -62,6 +66,29 @@ class Arena:
         offset = address - self.address
         return offset if 0 <= offset <= self.size_bytes - size_bytes else None
 
+    def take(self, size_bytes: int, now: float, *, is_area: bool) -> Region | None:
+        """A region; None when there is no room."""
+        offset = self.regions.take(size_bytes)
+        if offset is None:
+            return None
+        self.used_at = now
+        if is_area:
+            self.area_bytes += size_bytes
+        return Region(self, offset, size_bytes, is_area=is_area)
+
+    def take_back(self) -> None:
+        """Make room of what nobody holds any more."""
+        while self.ended:
+            offset, area_bytes = self.ended.popleft()
+            self.regions.give_back(offset)
+            self.area_bytes -= area_bytes
+
+    def retire(self, region: Region) -> None:
+        """Never use the bytes of this area again."""
+        region.is_retired = True
+        self.regions.retire(region.offset)
+        self.area_bytes -= region.size_bytes
+
     def close(self) -> None:
         """Offer it no more. Arrays in it live on. Repeatable."""
         if self.fd >= 0:
@@ -70,10 +97,6 @@ class Arena:
 
     def __del__(self) -> None:
         self.close()
-
-
-Ended = tuple[Arena, int, int, bool]
-"""Arena, offset and size of a region that nobody holds any more, and whether it was an area."""
 
 
 class Region:
@@ -87,15 +110,14 @@ class Region:
         is_retired: whether its bytes must never be used again.
     """
 
-    __slots__ = ("_ended", "arena", "is_area", "is_retired", "offset", "size_bytes")
+    __slots__ = ("arena", "is_area", "is_retired", "offset", "size_bytes")
 
-    def __init__(self, arena: Arena, offset: int, size_bytes: int, ended: deque[Ended], *, is_area: bool) -> None:
+    def __init__(self, arena: Arena, offset: int, size_bytes: int, *, is_area: bool) -> None:
         self.arena = arena
         self.offset = offset
         self.size_bytes = size_bytes
         self.is_area = is_area
         self.is_retired = False
-        self._ended = ended
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -119,4 +141,4 @@ class Region:
     def __del__(self) -> None:
         # Any thread may come here at any time, in the middle of a garbage collection too: no lock may be taken.
         if not self.is_retired:
-            self._ended.append((self.arena, self.offset, self.size_bytes, self.is_area))
+            self.arena.ended.append((self.offset, self.size_bytes if self.is_area else 0))

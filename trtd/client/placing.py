@@ -31,6 +31,8 @@ def place(form: Form, frames: Sequence[Any], arenas: Arenas, now: float) -> Plac
         arenas: of the client.
         now: monotonic seconds.
     """
+    if arenas.is_expecting:
+        arenas.attend(now)
     epoch = arenas.epoch
     placed = list(frames)
     regions: list[Region] = []

@@ -45,6 +45,7 @@ class SharedExchange:
         self._is_closed = False
         self._leader: int | None = None
         self._leader_handle: Handle[Any] | None = None
+        self._led_count = 0
         self._looks_again_at = math.inf
         self._followers: dict[threading.Lock, None] = {}
         self._background: threading.Thread | None = None
@@ -119,6 +120,7 @@ class SharedExchange:
                 seat = None if self._leader is None else self._sit_down(handle)
                 if seat is None:
                     self._leader, self._leader_handle = threading.get_ident(), handle
+                    self._led_count += 1
             if seat is None:
                 self._lead(handle, until)
             else:
@@ -312,15 +314,17 @@ class SharedExchange:
     def _take_vacancy(self) -> bool:
         """Wait until there is something to lead and nobody who does. False when the client is closed."""
         with self._lock:
-            was_patient = False
+            led_before = None
             while not self._is_closed:
                 if self._leader is not None or not self._has_requests():
-                    self._is_background_idle, was_patient = True, False
+                    self._is_background_idle, led_before = True, None
                     self._vacancy.wait()
                     self._is_background_idle = False
-                elif self._called_back_count or was_patient:
+                elif self._called_back_count or led_before == self._led_count:
                     self._leader, self._leader_handle = threading.get_ident(), None
                     return True
                 else:
-                    was_patient = not self._vacancy.wait(PATIENCE_S)
+                    # Who led meanwhile will soon lead again.
+                    count = self._led_count
+                    led_before = None if self._vacancy.wait(PATIENCE_S) else count
             return False

@@ -13,7 +13,8 @@ from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
-from trtd.wire.messages import UNKNOWN_REQUEST_ID, HealthAnswer, HealthRequest
+from trtd.wire.bundles import BUNDLE_HEADER, MAX_BUNDLED, MAX_BUNDLED_BYTES, pack_bundle, unpack_bundle
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, Dtype, HealthAnswer, HealthRequest, InferRequest, TensorSpec
 
 
 class ScriptedTransport:
@@ -25,6 +26,8 @@ class ScriptedTransport:
         self.events = list(events)
         self.room = room
         self.sent: list[RequestId] = []
+        self.headers: list[bytes] = []
+        self.tensors: list[Sequence[Any]] = []
         self.answers: list[list[Any]] = []
         self.reconnects = 0
 
@@ -32,7 +35,12 @@ class ScriptedTransport:
         if not self.room:
             return False
         self.room -= 1
-        self.sent.append(codec.decode_client_message(header).id)
+        self.headers.append(header)
+        self.tensors.append(tensors)
+        if header == BUNDLE_HEADER:
+            self.sent += [codec.decode_client_message(frames[0]).id for frames in unpack_bundle(tensors[0])]
+        else:
+            self.sent.append(codec.decode_client_message(header).id)
         return True
 
     def readiness(self) -> int:
@@ -52,8 +60,20 @@ class ScriptedTransport:
         self.room = 0
 
     def answer(self, number: int) -> None:
-        message = HealthAnswer(make_id(number), True, "ready", "", (1,), "0.1")
-        self.answers.append([codec.encode_router_message(message)])
+        self.answers.append([make_answer(number)])
+
+    def answer_together(self, *numbers: int) -> None:
+        self.answers.append([BUNDLE_HEADER, pack_bundle([make_answer(number)] for number in numbers)])
+
+    @property
+    def bundle_sizes(self) -> list[int]:
+        """How many requests went out together, for each message; 0 for one by itself."""
+        pairs = zip(self.headers, self.tensors, strict=True)
+        return [len(unpack_bundle(tensors[0])) if header == BUNDLE_HEADER else 0 for header, tensors in pairs]
+
+
+def make_answer(number: int) -> bytes:
+    return codec.encode_router_message(HealthAnswer(make_id(number), True, "ready", "", (1,), "0.1"))
 
 
 def make_id(number: int) -> RequestId:
@@ -199,3 +219,80 @@ def test_close_ends_everything():
     [(handle, error)] = exchange.close()
     assert handle.number == 1
     assert isinstance(error, Unreachable)
+
+
+def make_infer_request(number: int, size_bytes: int) -> PendingRequest:
+    spec = TensorSpec("x", Dtype.UINT8, (size_bytes,))
+    form = Form(InferRequest(UNKNOWN_REQUEST_ID, "m", None, (spec,), 5.0))
+    return new_request(Owner(make_id(number), number), form, [bytes(size_bytes)], 5.0, 0.0)
+
+
+def make_bundling_exchange(*, room: int = 100) -> tuple[Exchange, ScriptedTransport]:
+    exchange, transport = make_exchange(ConnectionEvent.CONNECTED, room=room)
+    exchange.turn(0.0, is_connection_news=True)
+    exchange.arenas.has_bundles = True
+    return exchange, transport
+
+
+def test_what_is_submitted_together_leaves_together():
+    """Requests of one submit are one message, one by itself is sent as it is, and none is bundled for an old daemon."""
+    exchange, transport = make_exchange(ConnectionEvent.CONNECTED)
+    exchange.submit([make_health_request(number) for number in (1, 2)], 0.0)
+    assert transport.bundle_sizes == [0, 0]
+    exchange.arenas.has_bundles = True
+    exchange.submit([make_health_request(3)], 0.0)
+    exchange.submit([make_health_request(number) for number in (4, 5, 6)], 0.0)
+    assert transport.bundle_sizes == [0, 0, 0, 3]
+    assert transport.sent == [make_id(number) for number in range(1, 7)]
+
+
+def test_bundles_keep_their_bounds():
+    """A bundle has at most 64 requests and 256 KiB, and a large request travels by itself, all in order."""
+    exchange, transport = make_bundling_exchange()
+    exchange.submit([make_health_request(number) for number in range(1, 101)], 0.0)
+    assert transport.bundle_sizes == [MAX_BUNDLED, 100 - MAX_BUNDLED]
+    transport.headers.clear()
+    transport.tensors.clear()
+    sizes = [100, 100, MAX_BUNDLED_BYTES, 100, *[60_000] * 9]
+    exchange.submit([make_infer_request(200 + index, size) for index, size in enumerate(sizes)], 0.0)
+    # 100, 60,000 x 4; 60,000 x 4; 60,000
+    assert transport.bundle_sizes == [2, 0, 5, 4, 0]
+    assert transport.sent[100:] == [make_id(200 + index) for index in range(len(sizes))]
+
+
+def test_a_bundle_that_is_not_taken_stays():
+    """Requests of a bundle for which there is no room leave with the next one, each once."""
+    exchange, transport = make_bundling_exchange(room=0)
+    exchange.submit([make_health_request(number) for number in (1, 2)], 0.0)
+    assert transport.sent == []
+    transport.room = 5
+    exchange.submit([make_health_request(3)], 0.0)
+    assert transport.bundle_sizes == [3]
+    assert transport.sent == [make_id(1), make_id(2), make_id(3)]
+
+
+def test_answers_that_come_together():
+    """Each answer of a bundle finds its request; a bundle that cannot be read is nobody's, and the requests go on."""
+    exchange, transport = make_bundling_exchange()
+    exchange.submit([make_health_request(number) for number in (1, 2, 3)], 0.0)
+    transport.answers += [[BUNDLE_HEADER, b"damaged"], [BUNDLE_HEADER]]
+    transport.answer_together(3, 9, 1)
+    assert [handle.number for handle, _ in exchange.turn(0.0, is_connection_news=False)] == [3, 1]
+    assert len(exchange) == 1
+
+
+def test_a_lost_bundle_is_sent_again():
+    """After a reconnection the requests of a bundle leave again, marked as sent before, those answered left out."""
+    exchange, transport = make_bundling_exchange()
+    exchange.submit([make_infer_request(number, 8) for number in (1, 2, 3)], 0.0)
+    transport.answer(2)
+    exchange.turn(0.0, is_connection_news=False)
+    transport.events = [ConnectionEvent.DISCONNECTED]
+    exchange.turn(1.0, is_connection_news=True)
+    transport.events = [ConnectionEvent.CONNECTED]
+    exchange.turn(1.0, is_connection_news=True)
+    assert transport.sent[3:] == [make_id(1), make_id(3)]
+    [first, second] = [codec.decode_client_message(header) for header in transport.headers[-2:]]
+    assert isinstance(first, InferRequest)
+    assert isinstance(second, InferRequest)
+    assert (first.is_resent, second.is_resent) == (True, True)
