@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -16,15 +15,10 @@ import numpy as np
 import zmq
 
 from tests.support.daemon import tenant
+from tests.support.ports import free_port
 
 CANARY = 271828.0
 """First element of a tensor. As text, or as its four bytes in any order, it has no place in a bundle."""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def make_bundle(daemon, *flags: str) -> dict[str, str]:
