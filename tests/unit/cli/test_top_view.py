@@ -99,7 +99,7 @@ def test_rates_are_measured_between_records():
 
 @pytest.mark.parametrize(("uptime_s", "answered"), [(1.0, 500), (20.0, 3)])
 def test_another_daemon_counts_from_zero(uptime_s, answered):
-    """After a restart of the daemon throughput starts with the daemon's own figure; a tenant that is gone is forgotten."""
+    """After a restart of the daemon its own figure comes first; a tenant that is gone is forgotten."""
     screen = Screen()
     for uptime, count in [(10.0, 100), (12.0, 150), (uptime_s, answered)]:
         screen.take(make_record(make_tenant("a", counters=counters(count)), uptime_s=uptime))

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.health.test_exposition import make_text
+from trtd import observe
 
 ETC = Path(__file__).parents[3] / "etc"
 RULES = ETC / "prometheus" / "trtd.rules.yml"
@@ -79,6 +80,12 @@ def test_a_wrong_name_would_be_found():
     assert mistakes("rate(trtd_request_total[5m])") == ["trtd_request_total"]
     assert mistakes('trtd_queue_depth{replica="0"}') == ["trtd_queue_depth: replica"]
     assert mistakes("sum by (tenant, pod) (trtd_queue_depth)") == ["pod"]
+
+
+def test_the_readme_names_every_metric_and_no_other():
+    """The README's section on metrics lists each exported name, so that nobody has to guess from a scrape."""
+    section = (ETC.parent / "README.md").read_text(encoding="utf-8").partition("### Metrics\n")[2].partition("\n## ")[0]
+    assert set(NAME.findall(section)) == {value for name, value in vars(observe).items() if name.startswith("METRIC_")}
 
 
 def test_both_are_there_and_whole():
