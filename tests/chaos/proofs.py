@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos import drains, flood, hangs, hostile, reload, router, supervisor, workers
+from tests.chaos import arenas, drains, flood, hangs, hostile, reload, router, supervisor, workers
 from tests.chaos.figures import Report
 from tests.chaos.load import PAUSE_S
 
@@ -94,6 +94,13 @@ PROOFS: dict[str, Proof] = {
         "garbage, endless messages and raw connections at every socket",
         lambda options: hostile.run(options["connections"], options["seed"], options["pause-ms"] / 1e3),
         (Option("connections", 100_000, "raw connections"), SEED, PAUSE),
+    ),
+    "arenas": Proof(
+        "misuse of shared memory, and clients killed with requests in it",
+        lambda options: arenas.run(
+            options["connections"], options["kills"], options["seed"], options["pause-ms"] / 1e3
+        ),
+        (Option("connections", 10_000, "to the arenas' socket"), Option("kills", 200, "clients"), SEED, PAUSE),
     ),
     "reload": Proof(
         "SIGHUPs with changing and invalid configurations under load",

@@ -14,6 +14,7 @@ NUMBERS: dict[str, dict[str, int]] = {
     "drains": {"count": 50, "cut": 3},
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},
+    "arenas": {"connections": 3000, "kills": 50},
     "reload": {"count": 100},
 }
 
