@@ -171,8 +171,8 @@ class HealthChild:
             ASK_STATUS: self._supervisor.status,
             ASK_METRICS: self._supervisor.metrics,
         }
-        make = answers.get(question["ask"]) if isinstance(question, dict) and "ask" in question else None
-        return make() if make else None
+        word = question.get("ask") if isinstance(question, dict) else None
+        return answers[word]() if isinstance(word, str) and word in answers else None
 
 
 async def _end(child: subprocess.Popen[bytes]) -> None:
