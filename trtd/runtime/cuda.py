@@ -23,6 +23,7 @@ from cuda.bindings import runtime as cudart
 from trtd.core.cuda_faults import NOT_READY, CudaClass, lookup, sticky_fault
 from trtd.core.faults import ProcessFault
 from trtd.errors import InvalidConfig
+from trtd.runtime.naps import SPIN_S, Naps
 
 POOL_GRANULE_BYTES = 32 * 1024 * 1024
 """The driver grows pools by blocks of this size; a cap between two of them would refuse what the ledger allows."""
@@ -210,23 +211,28 @@ class Stream:
         call(cudart.cudaStreamDestroy, self.handle)
 
 
-SPIN_S = 100e-6
-"""How long a thread looks again and again before it sleeps: to be woken costs more than most short runs take."""
-
-
 class Event:
-    """A point on a stream that a thread can wait for: spinning, or spinning for a moment and then asleep."""
+    """A point on a stream that a thread can wait for: spinning, or asleep for most of the time."""
 
     def __init__(self, *, is_spinning: bool) -> None:
         self._is_spinning = is_spinning
+        self._naps = Naps()
         flags = cudart.cudaEventDisableTiming | (0 if is_spinning else cudart.cudaEventBlockingSync)
         self._handle = call(cudart.cudaEventCreateWithFlags, flags)
 
     def wait_for(self, stream: Stream) -> None:
         """Wait until all that is on the stream now has run. Errors of that work surface here."""
         call(cudart.cudaEventRecord, self._handle, stream.handle)
-        if self._is_spinning or not self._comes_soon():
+        if self._is_spinning:
             call(cudart.cudaEventSynchronize, self._handle)
+            return
+        began_at = time.perf_counter()
+        nap_s = self._naps.nap_s
+        if nap_s:
+            time.sleep(nap_s)
+        if not self._comes_soon():
+            call(cudart.cudaEventSynchronize, self._handle)
+        self._naps.note(time.perf_counter() - began_at)
 
     def _comes_soon(self) -> bool:
         until = time.perf_counter() + SPIN_S

@@ -77,6 +77,9 @@ def prepare(served: ServedModel, settings: ModelSettings) -> Slot:
         return slot
     except InvalidConfig as error:
         raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
+    except ModelFailed as error:
+        # Of a slot that is warmed when it is opened, with inputs that the model itself says it takes.
+        raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
     except OutOfMemory as error:
         raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from types import ModuleType
-
 import pytest
 
 from trtd.core.faults import ProcessFault
@@ -30,25 +25,13 @@ WRONG_SHAPE = (
 
 
 @pytest.fixture
-def judging(monkeypatch):
-    """The judge, on a device whose probe gives what the test says; `cuda.bindings` may be missing."""
-    has_cuda = importlib.util.find_spec("cuda") is not None
-    if not has_cuda:
-        # Nothing of it is called: the probe and the clearing of errors are replaced below.
-        for name in ("cuda", "cuda.bindings", "cuda.bindings.driver", "cuda.bindings.runtime"):
-            module = ModuleType(name)
-            monkeypatch.setitem(sys.modules, name, module)
-            parent, _, child = name.rpartition(".")
-            if parent:
-                monkeypatch.setattr(sys.modules[parent], child, module, raising=False)
-    judge = importlib.import_module("trtd.runtime.tensorrt.judge")
+def judging(import_with_cuda, monkeypatch):
+    """The judge, on a device whose probe gives what the test says."""
+    judge = import_with_cuda("trtd.runtime.tensorrt.judge")
     probed = {"code": 0}
     monkeypatch.setattr(judge.cuda, "probe", lambda: probed["code"])
     monkeypatch.setattr(judge.cuda, "forget_last_error", lambda: None)
-    yield judge, probed
-    if not has_cuda:
-        for name in ("trtd.runtime.cuda", "trtd.runtime.tensorrt.judge"):
-            sys.modules.pop(name, None)
+    return judge, probed
 
 
 @pytest.mark.parametrize(

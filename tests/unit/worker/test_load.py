@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -12,9 +13,11 @@ import pytest
 from tests.support.worker import make_model_settings, make_worker_settings, write_script
 from trtd.core.faults import FaultKind, ProcessFault
 from trtd.demo import models
-from trtd.wire.messages import Dtype
+from trtd.errors import ModelFailed
+from trtd.wire.messages import Dtype, ModelDescription
 from trtd.wire.settings import ProbeSettings
-from trtd.worker.load import load
+from trtd.worker.load import load, prepare
+from trtd.worker.validate import ServedModel
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -174,3 +177,18 @@ def test_models_that_do_not_travel_are_refused_at_load(tmp_path, fields, text):
     kind, permanent, message = fault_of(lambda: load(settings))
     assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
     assert text in message
+
+
+def test_a_slot_that_cannot_be_warmed_is_the_models_fault(tmp_path):
+    """A runtime that warms a slot when it opens it, and fails at that, has a model that no new process would serve."""
+
+    class Model:
+        description = ModelDescription("m", "1", (), (), is_batched=False, max_batch=0)
+
+        def open_slot(self):
+            raise ModelFailed("model 'm' 1: running a batch: a damaged kernel")
+
+    settings = make_model_settings(tmp_path)
+    kind, permanent, message = fault_of(lambda: prepare(ServedModel(cast("Any", Model()), settings), settings))
+    assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
+    assert "a damaged kernel" in message
