@@ -11,6 +11,9 @@ from typing import NamedTuple
 from trtd.core.arenas import Arena, ArenaBook
 from trtd.router.memfds import Closer
 
+MAX_ENDED = 64
+"""Arenas whose end is carried out in one turn of the router's loop; a client that dies may leave as many."""
+
 
 class _Ended(NamedTuple):
     book: ArenaBook
@@ -48,13 +51,15 @@ class Lifetimes:
             os.eventfd_write(self.fd, 1)
 
     def sweep(self) -> None:
-        """Carry out what was noted."""
+        """Carry out what was noted, as far as one turn of the loop goes."""
         os.eventfd_read(self.fd)
-        while self._ended:
+        for _ in range(min(len(self._ended), MAX_ENDED)):
             book, key, size_bytes, fd = self._ended.popleft()
             book.end(size_bytes)
             self._closer.take(fd)
             self._tell_workers(key)
+        if self._ended:
+            os.eventfd_write(self.fd, 1)
 
     def close_soon(self, fd: int) -> None:
         """Close the descriptor of memory that did not become an arena."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.arenas import PAGE_BYTES, SEALS, closing, make_memfd
 from trtd.core.arenas import Arena, ArenaBook
-from trtd.router.lifetimes import Lifetimes
+from trtd.router.lifetimes import MAX_ENDED, Lifetimes
 from trtd.router.memfds import Closer, check_memfd, is_memory
 
 PATIENCE_S = 10.0
@@ -77,6 +77,21 @@ def test_an_arena_ends_in_the_turn_of_the_loop():
             thread.join(PATIENCE_S)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+def test_many_arenas_end_over_several_turns():
+    """A client that leaves very many does not hold up the loop: what one turn leaves undone, the next ones do."""
+    told: list[int] = []
+    lifetimes = Lifetimes(told.append)
+    book = ArenaBook(PAGE_BYTES)
+    for key in range(2 * MAX_ENDED + 1):
+        lifetimes.follow(Arena(key, 1, "ann", os.dup(0)), book)
+    turns = []
+    while select.select([lifetimes.fd], [], [], 0)[0]:
+        lifetimes.sweep()
+        turns.append(len(told))
+    assert turns == [MAX_ENDED, 2 * MAX_ENDED, 2 * MAX_ENDED + 1]
+    lifetimes.close()
 
 
 def test_an_arena_that_outlives_the_loop_ends_in_silence():
