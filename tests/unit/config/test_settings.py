@@ -77,13 +77,16 @@ def test_the_router_is_told_its_section():
 
 def test_the_router_is_told_of_a_tenant():
     """Accounts become numbers, `*` a flag of its own, tcp an address with its keys."""
-    config = make_config(a=FULL | {"allow_users": ("alice", "77"), "allow_groups": ("ml",), "weight": 4}, b={})
+    config = make_config(
+        a=FULL | {"allow_users": ("alice", "77"), "allow_groups": ("ml",), "weight": 4, "max_arena_bytes": 8192}, b={}
+    )
     told = settings.tenant_endpoint(config, "a", ACCOUNTS)
     assert (told.allow_uids, told.allow_gids, told.allow_everyone) == ((1000, 77), (500,), False)
     assert told.address == "ipc:///run/trtd/a.sock"
     assert told.tcp_address == "tcp://*:5000"
     assert told.curve_clients == (CurveClient("laptop", KEY),)
     assert told.limits.weight == 4
+    assert (told.arenas_path, told.max_arena_bytes) == ("/run/trtd/a.arenas", 8192)
     told = settings.tenant_endpoint(make_config(b={"allow_users": ("*",)}), "b", ACCOUNTS)
     assert (told.allow_uids, told.allow_everyone, told.tcp_address) == ((), True, None)
 
