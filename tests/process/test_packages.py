@@ -28,6 +28,8 @@ SHARED = {
     "share/doc/trtd/examples/trtd-minimal.toml",
     "share/doc/trtd/examples/supervisord.conf",
     "share/trtd/status-v1.schema.json",
+    "share/trtd/grafana/trtd.json",
+    "share/trtd/prometheus/trtd.rules.yml",
     "share/trtd/systemd/trtd.service",
     "share/trtd/systemd/trtd@.socket",
     "share/trtd/systemd/sysusers.d/trtd.conf",
