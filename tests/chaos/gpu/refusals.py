@@ -19,7 +19,9 @@ from trtd.demo import plans
 from trtd.errors import OutOfMemory
 
 PLANS = ("mlp.plain", "encoder_fp16.plain", "nonzero.vc")
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
+CONTEXT_BYTES = 128 * 1024 * 1024
+"""Less than any process on the device takes; what the bystander loads while it serves is less, too."""
 ROUNDS = 6
 """How often each question is asked: enough for every number to come."""
 FRONT = '''"""TensorRT, in a process where allocation number {number} is refused."""
@@ -63,13 +65,16 @@ def run(most: int = 16, pause_s: float = PAUSE_S) -> Report:
             daemon.configure(daemon.tenants)
             daemon.call("reload")
             wait_until(lambda: len(daemon.status()["tenants"]) == 1, "the end of the offered tenants")
-            wait_until(lambda: cuda.memory_info()[0] == free_bytes, "the device's memory back, to the byte", PATIENCE_S)
+            wait_until(
+                lambda: free_bytes - cuda.memory_info()[0] < CONTEXT_BYTES, "the device's memory back", PATIENCE_S
+            )
+            not_back_bytes = free_bytes - cuda.memory_info()[0]
             if daemon.pids()["b"] != pid:
                 report.broken.append("the bystander was restarted")
         report.broken += daemon.account_problems()
     judgement = load.judge()
     report.broken += judgement.broken()
-    report.figures |= {"device_bytes_free_before_and_after": free_bytes, **judgement.figures()}
+    report.figures |= {"device_bytes_free": free_bytes, "not_back_bytes": not_back_bytes, **judgement.figures()}
     return report
 
 
