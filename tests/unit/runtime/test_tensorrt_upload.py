@@ -60,13 +60,24 @@ def test_the_device_gets_all_parts_in_order_and_zeros_behind(parts, padding):
     np.testing.assert_array_equal(device.bytes, np.concatenate([*arrays, np.zeros(padding, np.uint8)]))
 
 
-def test_large_pinned_parts_are_not_staged():
+@pytest.mark.parametrize("size", [MIN_DIRECT_BYTES, 2 * CHUNK_BYTES])
+def test_large_pinned_parts_are_not_staged(size):
     """An input of one request in pinned memory is one copy, from where it lies."""
     memory = random_bytes(3 * CHUNK_BYTES, 1)
-    part = memory[64 : 64 + 2 * CHUNK_BYTES]
-    device = Device(part.nbytes)
-    upload([part.data], part.nbytes, random_bytes(part.nbytes, 2), DEVICE, pinned_memory(memory), device.copy)
+    part = memory[64 : 64 + size]
+    device = Device(size)
+    upload([part.data], size, random_bytes(size, 2), DEVICE, pinned_memory(memory), device.copy)
     assert device.sources == [part.ctypes.data]
+    np.testing.assert_array_equal(device.bytes, part)
+
+
+def test_a_part_that_is_pinned_in_part_is_staged():
+    """What reaches over the end of pinned memory is not copied from where it lies."""
+    part = random_bytes(MIN_DIRECT_BYTES, 1)
+    staging = random_bytes(part.nbytes, 2)
+    device = Device(part.nbytes)
+    upload([part.data], part.nbytes, staging, DEVICE, pinned_memory(part[:-1]), device.copy)
+    assert device.sources == [staging.ctypes.data]
     np.testing.assert_array_equal(device.bytes, part)
 
 

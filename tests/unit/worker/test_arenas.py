@@ -106,6 +106,14 @@ def test_many_arenas_come_and_go(arenas, runtime):
     assert mapped_count() == 0
 
 
+def test_an_arena_that_is_opened_again_is_another_one(arenas, memory):
+    """Who holds the former arena of a key learns that it is closed."""
+    former = arenas.find(ArenaRef(memory.key, 0, 64))
+    arenas.open(memory.key, memory.size_bytes, memory.duplicate())
+    assert not former.is_open
+    assert arenas.find(ArenaRef(memory.key, 0, 64)).is_open
+
+
 def test_descriptors_are_closed(arenas, memory):
     """The descriptor that came is closed, whether it could be mapped or not."""
     before = open_fds()
@@ -123,6 +131,10 @@ def test_what_cannot_be_mapped_fails_the_requests_that_name_it(arenas, memory):
     with pytest.raises(ArenaUnknown, match=r"could not map it: it has 1048576 bytes, not 4096"):
         arenas.find(ArenaRef(other, 0, 64))
     arenas.close(other)
+    with pytest.raises(ArenaUnknown, match=r"no such shared memory$"):
+        arenas.find(ArenaRef(other, 0, 64))
+    arenas.open(other, 4096, memory.duplicate())
+    arenas.clear()
     with pytest.raises(ArenaUnknown, match=r"no such shared memory$"):
         arenas.find(ArenaRef(other, 0, 64))
     reader, writer = os.pipe()
