@@ -76,15 +76,18 @@ def _place_input(flat: np.ndarray[Any, Any], arenas: Arenas, regions: list[Regio
     if ref is not None:
         return ref
     region = arenas.take(flat.nbytes, now)
-    if region is None or region.key is None:
+    # Read once: another thread may withdraw the arena meanwhile, and the router then says that it does not know it.
+    key = None if region is None else region.key
+    if region is None or key is None:
         return None
     np.copyto(region.array(), flat)
     regions.append(region)
-    return region.ref(region.key)
+    return region.ref(key)
 
 
 def _take_area(size_bytes: int, arenas: Arenas, now: float) -> Area | None:
     region = arenas.take(size_bytes, now, is_area=True)
-    if region is None or region.key is None:
+    key = None if region is None else region.key
+    if region is None or key is None:
         return None
-    return Area(region.ref(region.key), region)
+    return Area(region.ref(key), region)
