@@ -17,7 +17,7 @@ def check_tenant(tenant: Tenant, awaited: Set[int], is_active: bool) -> None:
 
     Args:
         tenant: whose.
-        awaited: `id()` of every request whose deadline is watched.
+        awaited: `id()` of every request whose deadline is watched, and of every tenant that comes up by itself.
         is_active: whether the tenant takes part in the turns.
 
     Raises:
@@ -28,15 +28,17 @@ def check_tenant(tenant: Tenant, awaited: Set[int], is_active: bool) -> None:
     _check_workers(tenant)
     _check_announcements(tenant)
     _require(
-        is_active or not (_can_serve_queue(tenant) or _can_serve_lane(tenant)),
+        is_active or not (_can_serve_queue(tenant, awaited) or _can_serve_lane(tenant)),
         tenant,
         "a tenant that can go on is looked at",
     )
 
 
-def _can_serve_queue(tenant: Tenant) -> bool:
+def _can_serve_queue(tenant: Tenant, awaited: Set[int]) -> bool:
+    """Whether something waits that a worker has room for, and nobody will come back to it."""
     room = tenant.limits.max_outstanding
-    return len(tenant.queue) > 0 and any(len(holder.leases) < room for holder in tenant.candidates())
+    has_room = any(len(holder.leases) < room for holder in tenant.candidates())
+    return len(tenant.queue) > 0 and has_room and id(tenant) not in awaited
 
 
 def _can_serve_lane(tenant: Tenant) -> bool:

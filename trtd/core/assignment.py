@@ -49,6 +49,7 @@ class Assigner:
             for first in range(0, len(load), MAX_DISPATCHED):
                 part = tuple(load[first : first + MAX_DISPATCHED])
                 self._ledger.effects.append(Dispatch(holder.id, part, is_suspect))
+                holder.note_sent(now)
         self._loads.clear()
 
     def suspect(self, tenant: Tenant, requests: list[Request], replica: int, now: float) -> None:
@@ -82,7 +83,7 @@ class Assigner:
         if tenant.lane or tenant.lane_holder is not None:
             spent = self._serve_lane(tenant, now)
         queue = tenant.queue
-        candidates = tenant.candidates() if queue else ()
+        candidates = self._ready(tenant, now) if queue else ()
         room = tenant.limits.max_outstanding
         while queue and candidates and spent < allowance:
             holder = candidates[0] if len(candidates) == 1 else min(candidates, key=outstanding)
@@ -97,6 +98,18 @@ class Assigner:
             self.turns.charge(tenant.name, spent)
         if spent < allowance:
             self.turns.deactivate(tenant.name)
+
+    def _ready(self, tenant: Tenant, now: float) -> list[Holder]:
+        """The workers to which requests are handed now; with none, the tenant comes up when there will be one."""
+        candidates = tenant.candidates()
+        slots = tenant.limits.slots
+        ready = [holder for holder in candidates if holder.gathers_until(slots) <= now]
+        if candidates and not ready:
+            until = min(holder.gathers_until(slots) for holder in candidates)
+            if until != tenant.gathers_until:
+                tenant.gathers_until = until
+                self._ledger.agenda.look_again(tenant, until)
+        return ready
 
     def _serve_lane(self, tenant: Tenant, now: float) -> int:
         """Give the next group of suspects to a worker that holds nothing else; what it cost."""

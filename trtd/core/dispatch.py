@@ -19,6 +19,7 @@ worker dies; it is never replayed, and its late answer counts as stale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from trtd.core import accounting
@@ -281,6 +282,7 @@ class Dispatcher:
                 tenant.counters.stale += 1
             elif self._ledger.answer(tenant, request, result, now):
                 answered += 1
+        holder.note_heard()
         if answered:
             tenant.pace.count(answered, now)
         if tenant.queue or tenant.lane or tenant.lane_holder is not None:
@@ -299,6 +301,11 @@ class Dispatcher:
             elif self._tenants.get(due.name) is due:
                 self._reconsider(due, now)
         self._assigner.assign(self._tenants, now)
+
+    def busy_until(self, tenant: TenantName) -> float:
+        """Until when a further request of the tenant would wait here anyway; in the past where it would not."""
+        known = self._tenants.get(tenant)
+        return -math.inf if known is None else known.busy_until()
 
     def next_deadline(self) -> float | None:
         """When `advance` has to be called even if nothing happens; None for never."""

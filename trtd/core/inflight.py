@@ -26,6 +26,9 @@ SUSPECT_PATIENCE_S = 2.0
 SUSPICION_S = 60.0
 """How long an input is remembered that is suspected only; each new request is compared as long as any is remembered."""
 
+GATHER_S = 0.0003
+"""How long requests wait at most to travel together to a worker that is busy; about what one wake-up of it costs."""
+
 MAX_POISONS = 1024
 """Most inputs remembered per tenant; the one noted first is forgotten first."""
 
@@ -39,9 +42,11 @@ class Holder:
         is_admitted: supervisor and connection agree that it may be given work.
         is_closed: it gets nothing new.
         is_announced: since it was closed, its emptiness has been announced.
+        unheard: messages sent to it since it was last idle, less those that came back: about how many it has not read.
+        sent_at: when the last one was sent.
     """
 
-    __slots__ = ("id", "is_admitted", "is_announced", "is_closed", "leases")
+    __slots__ = ("id", "is_admitted", "is_announced", "is_closed", "leases", "sent_at", "unheard")
 
     def __init__(self, worker: WorkerId) -> None:
         self.id = worker
@@ -49,6 +54,25 @@ class Holder:
         self.is_admitted = False
         self.is_closed = False
         self.is_announced = False
+        self.unheard = 0
+        self.sent_at = 0.0
+
+    def note_sent(self, now: float) -> None:
+        """A message with requests went to it."""
+        self.unheard += 1
+        self.sent_at = now
+
+    def note_heard(self) -> None:
+        """A message with answers came from it."""
+        self.unheard = self.unheard - 1 if self.leases and self.unheard else 0
+
+    def gathers_until(self, slots: int) -> float:
+        """Until when it is better to gather requests for it than to send them; in the past where it is not.
+
+        With a message for each slot and one more on the way it has enough to go on with, and what comes meanwhile is
+        cheaper in one message: for it, and for the router, that wakes it up less often. Its next answers end the wait.
+        """
+        return self.sent_at + GATHER_S if self.unheard > slots else -math.inf
 
     @property
     def is_open(self) -> bool:

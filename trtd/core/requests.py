@@ -29,6 +29,7 @@ class TenantLimits:
         max_attempts: workers that one request may be given to, one after the other.
         max_outstanding: most requests leased to one worker at a time.
         poison_s: how long an input that ended workers is refused.
+        slots: batches that one worker runs at the same time.
     """
 
     weight: int = 1
@@ -39,6 +40,7 @@ class TenantLimits:
     max_attempts: int = 5
     max_outstanding: int = 64
     poison_s: float = 600.0
+    slots: int = 1
 
 
 @dataclass(slots=True, eq=False)

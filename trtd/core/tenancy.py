@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -46,6 +47,7 @@ class Tenant:
         lane_holder: the worker that the lane has taken for itself.
         lane_replicas: replicas that died with suspects in their hands; the lane waits for their successors.
         lane_patience_until: when it stops waiting for them and takes any worker.
+        gathers_until: until when its queue is kept together, because its workers are busy.
         held_bytes: payload of everything queued or leased, ghosts included.
         poison: inputs that ended workers.
         counters: see `TenantCounters`.
@@ -71,6 +73,7 @@ class Tenant:
     lane_holder: Holder | None = None
     lane_replicas: set[int] = field(default_factory=set)
     lane_patience_until: float = 0.0
+    gathers_until: float = 0.0
     held_bytes: int = 0
     poison: PoisonTable = field(default_factory=PoisonTable)
     counters: TenantCounters = field(default_factory=TenantCounters)
@@ -102,3 +105,8 @@ class Tenant:
     def candidates(self) -> list[Holder]:
         """Workers that may be given normal work, as far as they have room."""
         return [holder for holder in self.holders.values() if holder.is_open and holder is not self.lane_holder]
+
+    def busy_until(self) -> float:
+        """Until when every worker that may be given normal work has enough to go on with; in the past without one."""
+        slots = self.limits.slots
+        return min((holder.gathers_until(slots) for holder in self.candidates()), default=-math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import zmq
@@ -61,6 +62,7 @@ class Front:
         self._sources: dict[int, Source] = {}
         self._turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
+        self._paused: dict[TenantName, float] = {}
         self._arenas = Arenas(
             access, settings.socket_mode, has_bundles=HAS_BUNDLES, tell_workers=end_arena, clock=clock, log=log
         )
@@ -69,6 +71,7 @@ class Front:
     def configure(self, settings: TenantEndpoint) -> None:
         """Open a tenant's endpoint, or change it; requests that wait there are read when the loop comes to it."""
         tenant = TenantName(settings.tenant)
+        self.resume(tenant)
         self._access.configure(settings)
         self._turns.add(tenant, settings.limits.weight)
         endpoint = self.endpoints.get(tenant)
@@ -83,6 +86,7 @@ class Front:
 
     def forget(self, tenant: TenantName) -> None:
         """Close a tenant's endpoint."""
+        self.resume(tenant)
         endpoint = self.endpoints.pop(tenant, None)
         if endpoint is None:
             return
@@ -99,6 +103,7 @@ class Front:
                 self._open(endpoint)
 
     def _open(self, endpoint: Endpoint) -> None:
+        self.resume(endpoint.tenant)
         for address in endpoint.missing:
             try:
                 source = endpoint.bind(address, self._settings.curve_secret_key_file, self._listeners.get(address))
@@ -120,11 +125,44 @@ class Front:
             self._turns.drop(source)
             self._log.debug("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
 
+    def pause(self, tenant: TenantName, until: float) -> None:
+        """Read nothing of a tenant until then, or until `resume`: its requests would only wait here instead.
+
+        They gather in its sockets, and wake nobody up.
+        """
+        endpoint = self.endpoints.get(tenant)
+        if endpoint is None:
+            return
+        if tenant not in self._paused:
+            for source in endpoint.sources.values():
+                self._watch(source.port.fd, False)
+                self._turns.drop(source)
+        self._paused[tenant] = until
+
+    def resume(self, tenant: TenantName) -> None:
+        """Read a tenant's requests again, if that was paused."""
+        if self._paused.pop(tenant, None) is None:
+            return
+        for source in self.endpoints[tenant].sources.values():
+            self._watch(source.port.fd, True)
+            self._turns.wake(source)
+
+    def resume_due(self, now: float) -> None:
+        """Read again what was paused for long enough."""
+        if self._paused:
+            for tenant in [tenant for tenant, until in self._paused.items() if until <= now]:
+                self.resume(tenant)
+
+    def next_resume(self) -> float:
+        """When `resume_due` has something to do."""
+        return min(self._paused.values(), default=math.inf)
+
     def wake(self, fd: int) -> None:
         """The source with this fd may have input, or the arenas' sockets have."""
         source = self._sources.get(fd)
         if source is not None:
-            self._turns.wake(source)
+            if source.endpoint.tenant not in self._paused:
+                self._turns.wake(source)
         elif fd == self._arenas.fd:
             self._arenas.serve()
 

@@ -20,6 +20,7 @@ from trtd.core.dispatch import (
     Dispatcher,
     Refuse,
 )
+from trtd.core.ids import TenantName
 from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access
@@ -41,6 +42,8 @@ MAX_ANSWERS = 64
 """Results taken in one turn of the loop, and what is left of the last message: a turn is what a request of a quiet
 tenant waits."""
 READABLE = select.EPOLLIN
+SHORT_WAIT_S = 0.002
+"""Waits that are shorter are too fine for epoll, which counts in milliseconds."""
 STOP_PATIENCE_S = 2.5
 """How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
 
@@ -88,6 +91,7 @@ class RouterLoop:
         self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
         self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
+        self._given_work: set[TenantName] = set()
         self._stop_by: float | None = None
         for fd in (link.fd, self._access.fd):
             self._watch(fd, READABLE)
@@ -99,12 +103,14 @@ class RouterLoop:
             ready = self._wait()
             now = self._clock()
             try:
+                self._front.resume_due(now)
                 for fd, events in ready:
                     self._heed(fd, events, now)
                 self._take_results(now)
                 self._front.read(self._take_request)
                 self._dispatcher.advance(now)
                 self._perform(now)
+                self._pause_busy(now)
                 exit_code = self._keep_time(now)
             except ChannelClosed as error:
                 self._log.error("supervisor.lost", cause=str(error))
@@ -121,8 +127,11 @@ class RouterLoop:
         timeout = 0.0
         if not self._workers.has_news and not self._front.has_input:
             deadline = self._dispatcher.next_deadline()
-            due = self._chores.due
+            due = min(self._chores.due, self._front.next_resume())
             timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
+            if 0.0 < timeout < SHORT_WAIT_S:
+                select.select((self._epoll,), (), (), timeout)
+                timeout = 0.0
         return self._epoll.poll(timeout)
 
     def _watch(self, fd: int, events: int) -> None:
@@ -176,6 +185,7 @@ class RouterLoop:
         worker, news, results = arrived
         if news is News.ANSWERED:
             self._dispatcher.complete(worker, results, now)
+            self._front.resume(worker.tenant)
         elif news is News.ATTACHED:
             # After the first one it comes over a new connection: what was out on the old one may be lost.
             self._dispatcher.detach_worker(worker, now)
@@ -212,6 +222,7 @@ class RouterLoop:
             self._front.endpoints[request.tenant].deliver(request.route, effect.frames, now)
         elif isinstance(effect, Dispatch):
             self._workers.send(effect, now)
+            self._given_work.add(effect.worker.tenant)
         elif isinstance(effect, Refuse):
             request = effect.request
             frames = error_frames(request.id, effect.code, effect.message, effect.retry_after_s)
@@ -220,6 +231,14 @@ class RouterLoop:
             self._chores.announce_empty(effect.tenant, self._orders.epochs.get(effect.tenant, 0))
         elif isinstance(effect, AnnounceWorkerEmpty):
             self._link.tell(WorkerIsEmpty(*effect.worker))
+
+    def _pause_busy(self, now: float) -> None:
+        """Leave the requests of tenants that have just got work, and have enough of it, where they are for a moment."""
+        for tenant in self._given_work:
+            until = self._dispatcher.busy_until(tenant)
+            if until > now:
+                self._front.pause(tenant, until)
+        self._given_work.clear()
 
     def _keep_time(self, now: float) -> ExitCode | None:
         """An exit code when the loop has to end."""

@@ -15,8 +15,8 @@ SKIPPED_FRAME_COST_BYTES = 256
 """What a frame costs that is read off and thrown away; its bytes were paid for by the sender alone."""
 TURN_BYTES = 4 * MESSAGE_COST_BYTES
 """What one turn allows a tenant of weight 1."""
-MAX_READS = 8
-"""Reads in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
+MAX_READS = 32
+"""Requests read in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
 
 
 class ReadTurns:
@@ -41,9 +41,12 @@ class ReadTurns:
 
     def drop(self, source: Source) -> None:
         """Read nothing more of one closed source."""
-        awake = self._awake.get(source.endpoint.tenant)
+        tenant = source.endpoint.tenant
+        awake = self._awake.get(tenant)
         if awake is not None and source in awake:
             awake.remove(source)
+            if not awake:
+                self._turns.deactivate(tenant)
 
     def wake(self, source: Source) -> None:
         """A source may have input."""

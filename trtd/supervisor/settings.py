@@ -187,6 +187,7 @@ def _limits(tenant: Tenant) -> TenantLimits:
         max_attempts=queue.max_attempts,
         max_outstanding=queue.max_outstanding,
         poison_s=queue.poison_s,
+        slots=tenant.slots,
     )
 
 

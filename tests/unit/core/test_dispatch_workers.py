@@ -7,6 +7,7 @@ import pytest
 from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
 from trtd.core.dispatch import AnnounceWorkerEmpty, Dispatch, Result, TenantLimits
 from trtd.core.ids import LeaseId, TenantName
+from trtd.core.inflight import GATHER_S
 from trtd.errors import ErrorCode
 
 
@@ -273,3 +274,39 @@ def test_workers_of_old_generations_are_forgotten_once_they_hold_nothing():
         worker = desk.admit(make_worker(generation=generation))
         desk.dispatcher.close_worker(worker, desk.now)
     assert list(desk.dispatcher.tenant(TENANT).holders) == [make_worker(generation=19)]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_requests_for_a_busy_worker_travel_together(slots):
+    """With a message for each slot and one more on the way, the next ones gather, until an answer or a moment later."""
+    desk = Desk(TenantLimits(slots=slots))
+    worker = desk.admit()
+    for _ in range(slots + 1):
+        desk.submit_new()
+    first = desk.take(Dispatch)
+    assert len(first) == slots + 1
+    desk.submit_new()
+    desk.submit_new()
+    assert desk.take(Dispatch) == []
+    assert desk.dispatcher.busy_until(TENANT) == desk.now + GATHER_S == desk.dispatcher.next_deadline()
+    desk.dispatcher.complete(worker, [Result(first[0].requests[0][0], None, ())], desk.now)
+    desk.turn()
+    [answered] = desk.take(Dispatch)
+    assert len(answered.requests) == 2
+    desk.submit_new()
+    assert desk.take(Dispatch) == []
+    desk.now += GATHER_S
+    desk.turn()
+    assert [len(one.requests) for one in desk.take(Dispatch)] == [1]
+
+
+def test_a_worker_without_work_is_never_kept_waiting():
+    """However often it was given work, one that has answered all of it gets the next request at once."""
+    desk = Desk()
+    worker = desk.admit()
+    for _ in range(10):
+        desk.submit_new()
+        [dispatch] = desk.take(Dispatch)
+        desk.dispatcher.complete(worker, [Result(dispatch.requests[0][0], None, ())], desk.now)
+        desk.turn()
+    assert desk.dispatcher.busy_until(TENANT) < desk.now
