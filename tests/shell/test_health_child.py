@@ -104,7 +104,9 @@ def test_a_child_that_dies_or_falls_silent_is_replaced(tmp_path, monkeypatch, nu
     run(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b"[1]\n", b'{"ask": "reboot"}\n', b'{"ask": []}\n', b"x" * 1000 + b"\n"])
+@pytest.mark.parametrize(
+    "line", [b"nonsense\n", b"[1]\n", b'{"ask": "reboot"}\n', b'{"ask": []}\n', b"x" * 1000 + b"\n"]
+)
 def test_a_child_that_asks_for_more_gets_nothing(tmp_path, line):
     """A question that is none ends that life of the child; the supervisor takes no harm and does nothing for it."""
 
