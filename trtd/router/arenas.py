@@ -53,6 +53,9 @@ class Arenas:
 
     Attributes:
         fd: readable when `serve` has something to do.
+        access: as given, likewise `socket_mode` and `has_bundles`.
+        lifetimes: ends the arenas of all tenants.
+        max_fd: highest descriptor that connections and arenas may have.
     """
 
     def __init__(
