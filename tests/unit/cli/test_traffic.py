@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from trtd.cli import demo_steps
 from trtd.cli.traffic import Question, Tally, Traffic
-from trtd.client import Answer, Client, Timing
+from trtd.client import Answer, Client
 from trtd.errors import ErrorCode, Internal, WorkerLost
 
 QUESTION = Question("m", {}, "y", np.array([1.0, 2.0], dtype=np.float32))
@@ -27,7 +28,8 @@ class ScriptedClient:
         self.asked += 1
         if isinstance(answer, Exception):
             raise answer
-        return Answer({"y": np.array(answer, dtype=np.float32)}, model, "1", self.asked, Timing(0, 0, 0, 0))
+        told = SimpleNamespace(outputs={"y": np.array(answer, dtype=np.float32)}, generation=self.asked)
+        return cast("Answer", told)
 
 
 def ask(*answers: Any) -> Tally:
