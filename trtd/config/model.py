@@ -278,7 +278,9 @@ class TensorRT(_Section):
         default=False, description="whether code inside a plan (a lean runtime, plugins) may run on this host"
     )
     device: Annotated[int, Field(ge=0, le=1023)] = Field(0, description="which of the devices that the worker sees")
-    soft_bytes: BytesOrZero = Field(0, description="device memory above which its level counts as high; 0: none")
+    soft_bytes: BytesOrZero = Field(
+        0, description="device memory above which batches run one at a time and keep nothing for the next; 0: none"
+    )
     hard_bytes: BytesOrZero = Field(0, description="device memory that allocations never pass; 0: none")
     overhead_bytes: BytesOrZero = Field(
         600 * 1024**2, description="what the driver is expected to take beside that, for admission"
@@ -290,7 +292,9 @@ class TensorRT(_Section):
         "warn", description="what is done then: a log line, requests refused until it falls, or a new worker"
     )
     staging_bytes: BytesOrZero = Field(1024**3, description="pinned host memory of one worker; 0: no bound")
-    spin: bool = Field(default=False, description="whether waiting threads burn their processor, for some microseconds")
+    spin: bool = Field(
+        default=False, description="whether threads that wait burn their processor all the time, not only for a moment"
+    )
     max_graphs: Annotated[int, Field(ge=0, le=4096)] = Field(
         32, description="CUDA graphs of one slot and model, one for each shape that comes again; 0: none"
     )
