@@ -10,9 +10,9 @@ shrink under its readers is the seals' work.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
-import sys
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,15 @@ from trtd.wire.arenas import ArenaRef
 
 log = get_logger()
 
-# Before 3.13 a mapping keeps a duplicate of the descriptor.
-_WITHOUT_FD: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+# Not `mmap.mmap`: before Python 3.13 it keeps a duplicate of the descriptor, and the clients of a tenant may have more
+# arenas than a process may have descriptors.
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+)  # fmt: skip
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Mapping:
@@ -37,23 +44,29 @@ class Mapping:
         Raises:
             OSError, ValueError: it has another size, or cannot be mapped.
         """
+        self.address = 0
         actual_bytes = os.fstat(fd).st_size
         if actual_bytes != size_bytes:
             raise ValueError(f"it has {actual_bytes} bytes, not {size_bytes}")
+        address = _libc.mmap(None, size_bytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address == _MAP_FAILED:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        self.address = int(address)
         self._runtime = runtime
-        self._map = mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, **_WITHOUT_FD)
-        self._bytes = np.frombuffer(self._map, np.uint8)
-        self.address = int(self._bytes.ctypes.data)
+        memory = (ctypes.c_uint8 * size_bytes).from_address(self.address)
+        self._bytes = np.frombuffer(memoryview(memory), np.uint8)
         runtime.pin(self._bytes)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """How numpy makes arrays whose base is this object: not the mmap, which would not outlive its unpinning."""
+        """How numpy makes arrays whose base is this object."""
         return {"shape": self._bytes.shape, "typestr": "|u1", "data": (self.address, False), "version": 3}
 
     def __del__(self) -> None:
-        if hasattr(self, "_bytes"):
+        if self.address:
             self._runtime.unpin(self._bytes)
+            _libc.munmap(self.address, self._bytes.nbytes)
 
 
 class Arena:
