@@ -43,7 +43,7 @@ def run(count: int = 1000, together: int = 25, seed: int = 0, pause_s: float = P
                 offers = {}
                 for number in range(start, min(start + together, count)):
                     plan = rng.choice(PLANS)
-                    kind, damaged = _damage(good[plan], rng)
+                    kind, damaged = damage_plan(good[plan], rng)
                     path = daemon.place / f"{model_of(plan)}.{number}.plan"
                     path.write_bytes(damaged)
                     offers[f"p{number}"] = (plan, kind, path)
@@ -83,7 +83,7 @@ def _read(daemon: GpuStage, plan: str) -> bytes:
     return unpack_plan(assets(), plan, daemon.place).read_bytes()
 
 
-def _damage(plan: bytes, rng: random.Random) -> tuple[str, bytes]:
+def damage_plan(plan: bytes, rng: random.Random) -> tuple[str, bytes]:
     """One kind of damage, chosen at random."""
     kind = rng.choice(("cut", "cut", "cut and told", "header", "header", "flipped", "flipped", "blocks"))
     if kind.startswith("cut"):
@@ -141,7 +141,7 @@ def _offer(daemon: GpuStage, offers: dict[str, tuple[str, str, Path]], tally: _T
         else:
             fault = worker["last_fault"]
             tally.outcomes[fault["kind"]] += 1
-            tally.reasons[f"{fault['kind']}: {_reason(fault['message'], path)}"] += 1
+            tally.reasons[f"{fault['kind']}: {reason(fault['message'], path)}"] += 1
             if not fault["message"]:
                 tally.broken.append(f"{tenant} was refused without a reason")
         path.unlink()
@@ -160,7 +160,7 @@ def _ask(daemon: GpuStage, tenant: str, plan: str) -> str:
     return "answers right"
 
 
-def _reason(message: str, path: Path) -> str:
+def reason(message: str, path: Path) -> str:
     """A message without what differs from plan to plan."""
     told = message.partition(str(path))[2].lstrip(": ") or message
     return re.sub(r"0x[0-9a-f]+|\d+|b'[^']*'|b\"[^\"]*\"", "N", told)[:90]
