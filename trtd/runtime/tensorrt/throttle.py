@@ -13,8 +13,6 @@ class Throttle:
     def __init__(self, is_high: Callable[[], bool]) -> None:
         self._is_high = is_high
         self._turn = threading.Lock()
-        self.slowed_count = 0
-        """Runs that had to take turns."""
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
@@ -23,5 +21,4 @@ class Throttle:
             yield False
             return
         with self._turn:
-            self.slowed_count += 1
             yield True
