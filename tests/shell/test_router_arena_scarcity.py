@@ -19,7 +19,8 @@ from trtd import observe
 from trtd.errors import ErrorCode
 from trtd.router import offers
 from trtd.router.access import Access
-from trtd.router.arenas import MAX_STRANGE, Arenas, TenantArenas
+from trtd.router.arena_hub import ArenaHub
+from trtd.router.arenas import MAX_STRANGE, TenantArenas
 from trtd.router.memfds import Closer
 from trtd.wire.arenas import ArenaAccepted, ArenaOffered, ArenaRefused, Welcome, encode_packet
 
@@ -40,7 +41,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "a.arenas"
         self.told: list[int] = []
-        self.hub = Arenas(
+        self.hub = ArenaHub(
             OpenAccess(),
             0o600,
             has_bundles=False,

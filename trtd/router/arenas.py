@@ -1,8 +1,8 @@
-"""Where clients offer shared memory: a unix socket of packets beside each tenant's endpoint, all watched by one poller.
+"""Where clients offer shared memory: a unix socket of packets beside each tenant's endpoint.
 
 What a descriptor has to be is in `trtd.router.memfds`, who may name what and how much there may be in
-`trtd.core.arenas`, when an arena ends in `trtd.router.lifetimes`. What a request's references mean is left to
-`trtd.router.places`.
+`trtd.core.arenas`, when an arena ends in `trtd.router.lifetimes`, what all tenants share in `trtd.router.arena_hub`.
+What a request's references mean is left to `trtd.router.places`.
 
 A peer that breaks the rules of the socket is hung up on, and so is one that does not read its answers: the same
 tensors travel in frames, so a client loses nothing but speed. Its arenas are withdrawn with its connection.
@@ -12,106 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import select
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from trtd.core.arenas import Arena, ArenaBook
 from trtd.core.ids import TenantName
 from trtd.errors import BY_CODE, Malformed, Overloaded, TrtdError
-from trtd.observe import Logger, RateLimit
-from trtd.router.access import Access
-from trtd.router.lifetimes import Lifetimes
+from trtd.router.arena_hub import ArenaHub
 from trtd.router.memfds import Closer, check_memfd, is_memory
 from trtd.router.offers import Connection, Packet
 from trtd.router.sockets import listen
 from trtd.wire.arenas import ArenaAccepted, ArenaOffered, ArenaRefused, ArenaWithdrawn, Welcome, decode_packet
 from trtd.wire.settings import TenantEndpoint
 
-MAX_EVENTS = 16
-"""Sockets that are served in one turn of the router's loop; each gives one packet, or one new connection."""
 MAX_CONNECTIONS = 512
 """Most connections of one tenant's clients."""
 MAX_STRANGE = 16
 """Descriptors of no memory that one tenant may have waiting to be closed; with more, its clients are hung up on."""
-
-_READABLE = select.EPOLLIN | select.EPOLLRDHUP
-
-
-class Arenas:
-    """The sockets of all tenants.
-
-    Args:
-        access: says who may use a tenant.
-        socket_mode: permission bits of the socket files.
-        has_bundles: whether the tenants' endpoints take several requests in one message.
-        tell_workers: called with the key of each arena that has ended.
-        clock: monotonic seconds.
-        log: for refusals, and for sockets that cannot be opened.
-
-    Attributes:
-        fd: readable when `serve` has something to do.
-        access: as given, likewise `socket_mode` and `has_bundles`.
-        lifetimes: ends the arenas of all tenants.
-        max_fd: highest descriptor that connections and arenas may have.
-    """
-
-    def __init__(
-        self,
-        access: Access,
-        socket_mode: int,
-        *,
-        has_bundles: bool,
-        tell_workers: Callable[[int], None],
-        clock: Callable[[], float],
-        log: Logger,
-    ) -> None:
-        self.access = access
-        self.socket_mode = socket_mode
-        self.has_bundles = has_bundles
-        self.lifetimes = Lifetimes(tell_workers)
-        # The kernel gives the lowest free number, so what is above is kept for what the router cannot do without:
-        # libzmq aborts where it gets no descriptor.
-        self.max_fd = resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
-        self._clock = clock
-        self._log = log
-        self._limit = RateLimit(1.0)
-        self._poller = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self.fd = self._poller.fileno()
-        self.watch(self.lifetimes.fd, self.lifetimes.sweep)
-
-    def serve(self) -> None:
-        """Serve the sockets that have something, as far as one turn of the loop goes. Never waits."""
-        for fd, _ in self._poller.poll(0, MAX_EVENTS):
-            handler = self._handlers.get(fd)
-            # One that was served before it in this turn may have closed it.
-            if handler is not None:
-                handler()
-
-    def watch(self, fd: int, handler: Callable[[], None]) -> None:
-        """Call `handler` when the descriptor is readable, or its peer is gone."""
-        self._poller.register(fd, _READABLE)
-        self._handlers[fd] = handler
-
-    def unwatch(self, fd: int) -> None:
-        """The opposite, before the descriptor is closed."""
-        self._poller.unregister(fd)
-        del self._handlers[fd]
-
-    def report(self, event: str, tenant: TenantName, **fields: object) -> None:
-        """Log what a client did, without letting it fill the log."""
-        held_back = self._limit.take(f"{event} {tenant}", self._clock())
-        if held_back is not None:
-            self._log.warning(event, tenant=tenant, held_back=held_back, **fields)
-
-    def close(self) -> None:
-        """Serve nobody any more; tenants are closed before."""
-        self.unwatch(self.lifetimes.fd)
-        self.lifetimes.close()
-        self._poller.close()
 
 
 class TenantArenas:
@@ -125,7 +42,7 @@ class TenantArenas:
         book: who may name what, and how much there is.
     """
 
-    def __init__(self, hub: Arenas, settings: TenantEndpoint) -> None:
+    def __init__(self, hub: ArenaHub, settings: TenantEndpoint) -> None:
         self.book = ArenaBook(settings.max_arena_bytes)
         self._hub = hub
         self._tenant = TenantName(settings.tenant)

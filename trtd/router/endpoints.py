@@ -17,6 +17,7 @@ from trtd.errors import Malformed, TooLarge, TrtdError
 from trtd.router.arenas import TenantArenas
 from trtd.router.keys import read_secret_key
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
+from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, split_for_bundles
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 from trtd.wire.settings import TenantEndpoint
 
@@ -32,15 +33,24 @@ MAX_PARKED = 16_384
 """Most answers of one tenant that wait for slow readers; their bytes are bounded by those of its queue."""
 MAX_RETRIED = 64
 """Slow readers that are tried in one go."""
+SMALL_FRAME_BYTES = 64 * 1024
+"""Frames below this size may share their memory with others, see `trtd.child.stream`."""
 LINGER_S = 2.0
 """How long answers that libzmq holds may take to leave after an endpoint was closed."""
 
 
 class Route(NamedTuple):
-    """Where an answer goes: one connection of one socket."""
+    """Where an answer goes: one connection of one socket.
+
+    Attributes:
+        port: the socket.
+        peer: the connection.
+        takes_bundles: whether the question came in a bundle, so that the answer may leave in one.
+    """
 
     port: Port
     peer: bytes
+    takes_bundles: bool = False
 
 
 class Received(NamedTuple):
@@ -137,6 +147,7 @@ class Endpoint:
         socket_mode: permission bits of its socket file.
         used: see `Port`.
         late: where it adds itself while it has parked answers.
+        bundling: where it adds itself while it has answers that leave together.
         arenas: the shared memory of its clients.
 
     Attributes:
@@ -154,6 +165,7 @@ class Endpoint:
         socket_mode: int,
         used: set[Port],
         late: set[Endpoint],
+        bundling: set[Endpoint],
         arenas: TenantArenas,
     ) -> None:
         self.tenant = TenantName(settings.tenant)
@@ -164,6 +176,8 @@ class Endpoint:
         self._context = context
         self._used = used
         self._late = late
+        self._bundling = bundling
+        self._bundles: dict[Route, list[Sequence[Any]]] = {}
         self._socket_mode = socket_mode
         self._parked: dict[Route, deque[Parked]] = {}
         self._parked_count = 0
@@ -219,14 +233,34 @@ class Endpoint:
         return source
 
     def deliver(self, route: Route, frames: Sequence[Any], now: float) -> None:
-        """Send an answer, or park it where its client does not read."""
+        """Send an answer, or park it where its client does not read; one to a bundle waits for `send_bundles`."""
+        if route.takes_bundles:
+            self._bundles.setdefault(route, []).append(frames)
+            self._bundling.add(self)
+        else:
+            self._send(route, frames, (frames,), now)
+
+    def send_bundles(self, now: float) -> None:
+        """Send what waits to leave together. A lone answer leaves as it is, and so does a large one."""
+        bundles, self._bundles = self._bundles, {}
+        for route, answers in bundles.items():
+            for part in split_for_bundles(answers):
+                message = part[0] if len(part) == 1 else [BUNDLE_HEADER, pack_bundle(part)]
+                self._send(route, message, part, now)
+
+    def _send(self, route: Route, message: Sequence[Any], answers: Sequence[Sequence[Any]], now: float) -> None:
+        """Send one message; where its client does not read, the answers in it are parked one by one."""
         if self._parked and route in self._parked:
-            self._park(route, frames, now)
-            return
-        try:
-            route.port.send(route.peer, frames)
-        except Undelivered as problem:
-            if problem.is_full:
+            is_full = True
+        else:
+            try:
+                route.port.send(route.peer, message)
+            except Undelivered as problem:
+                is_full = problem.is_full
+            else:
+                return
+        for frames in answers:
+            if is_full:
                 self._park(route, frames, now)
             else:
                 self.undeliverable += 1
@@ -236,7 +270,9 @@ class Endpoint:
         if self._parked_count >= MAX_PARKED or self._parked_bytes + size > self.settings.limits.max_bytes:
             self.undeliverable += 1
             return
-        self._parked.setdefault(route, deque()).append(Parked(frames, size, now + PARKED_S))
+        # What a worker said is a part of all that was read with it, which must not be kept for one slow reader.
+        own = [bytes(frame) if len(frame) < SMALL_FRAME_BYTES else frame for frame in frames]
+        self._parked.setdefault(route, deque()).append(Parked(own, size, now + PARKED_S))
         self._parked_count += 1
         self._parked_bytes += size
         self._late.add(self)

@@ -11,14 +11,12 @@ from trtd.core.ids import TenantName
 from trtd.errors import InvalidConfig
 from trtd.observe import Logger
 from trtd.router.access import Access
-from trtd.router.arenas import Arenas, TenantArenas
+from trtd.router.arena_hub import ArenaHub
+from trtd.router.arenas import TenantArenas
 from trtd.router.endpoints import Endpoint, Received, Source
 from trtd.router.sockets import Port
 from trtd.router.turns import ReadTurns
 from trtd.wire.settings import RouterSettings, TenantEndpoint
-
-HAS_BUNDLES = False
-"""Whether endpoints take several requests in one message; clients are told when they connect to the arenas' socket."""
 
 
 class Front:
@@ -37,6 +35,7 @@ class Front:
     Attributes:
         endpoints: by tenant.
         late: those that have answers for clients that did not read yet.
+        bundling: those that have answers which leave together.
     """
 
     def __init__(
@@ -52,6 +51,7 @@ class Front:
     ) -> None:
         self.endpoints: dict[TenantName, Endpoint] = {}
         self.late: set[Endpoint] = set()
+        self.bundling: set[Endpoint] = set()
         self._context = context
         self._settings = settings
         self._listeners = {listener.address: listener.fd for listener in settings.listeners}
@@ -63,8 +63,8 @@ class Front:
         self._turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
         self._paused: dict[TenantName, float] = {}
-        self._arenas = Arenas(
-            access, settings.socket_mode, has_bundles=HAS_BUNDLES, tell_workers=end_arena, clock=clock, log=log
+        self._arenas = ArenaHub(
+            access, settings.socket_mode, has_bundles=True, tell_workers=end_arena, clock=clock, log=log
         )
         watch(self._arenas.fd, True)
 
@@ -77,7 +77,9 @@ class Front:
         endpoint = self.endpoints.get(tenant)
         if endpoint is None:
             arenas = TenantArenas(self._arenas, settings)
-            endpoint = Endpoint(self._context, settings, self._settings.socket_mode, self._used, self.late, arenas)
+            endpoint = Endpoint(
+                self._context, settings, self._settings.socket_mode, self._used, self.late, self.bundling, arenas
+            )
             self.endpoints[tenant] = endpoint
         else:
             self._unwatch(endpoint, endpoint.stale_sources(settings))
@@ -171,9 +173,14 @@ class Front:
         """Whether a source may have input that was not read yet."""
         return self._turns.has_input
 
-    def read(self, take: Callable[[Endpoint, Received], None]) -> None:
+    def read(self, take: Callable[[Endpoint, Received], int]) -> None:
         """Hand messages to `take`, in the fair order, for one turn of the loop."""
         self._turns.read(take)
+
+    def send_bundles(self, now: float) -> None:
+        """Send the answers that were kept to leave together."""
+        while self.bundling:
+            self.bundling.pop().send_bundles(now)
 
     def close(self) -> None:
         """Close every endpoint."""

@@ -18,9 +18,10 @@ from trtd.core.ids import RequestId, TenantName
 from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode, Malformed, NotAllowed, TooLarge, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
-from trtd.router.endpoints import Endpoint, Received
+from trtd.router.endpoints import MAX_BODY_FRAMES, Endpoint, Received
 from trtd.router.places import resolve, tensor_pieces
 from trtd.wire.arenas import REF_BYTES
+from trtd.wire.bundles import BUNDLE_HEADER, unpack_bundle
 from trtd.wire.codec import (
     check_frames,
     decode_client_message,
@@ -30,6 +31,8 @@ from trtd.wire.codec import (
 )
 from trtd.wire.memo import HeaderMemo
 from trtd.wire.messages import (
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
     UNKNOWN_REQUEST_ID,
     WIRE_VERSION,
     DescribeAnswer,
@@ -66,8 +69,29 @@ class Intake:
         self._has_worker = has_worker
         self._memo = HeaderMemo()
 
-    def take(self, endpoint: Endpoint, received: Received, now: float) -> None:
-        """Handle one message. A request's own answer comes later, as an effect of the dispatcher."""
+    def take(self, endpoint: Endpoint, received: Received, now: float) -> int:
+        """Handle one message; how many requests are in it. Their answers come later, as effects of the dispatcher."""
+        route, owner, header, frames, size, error, origin = received
+        if header != BUNDLE_HEADER or error is not None:
+            self._take(endpoint, received, now)
+            return 1
+        try:
+            if len(frames) != 1:
+                raise Malformed(f"a bundle has one frame beside its header, got {len(frames)}")
+            messages = unpack_bundle(frames[0].buffer)
+        except Malformed as problem:
+            endpoint.deliver(route, error_frames(UNKNOWN_REQUEST_ID, problem.code, problem.message), now)
+            return 1
+        route = route._replace(takes_bundles=True)
+        for parts in messages:
+            # Copied, so that one that waits does not keep the whole bundle.
+            header, *frames = map(bytes, parts)
+            size = len(header) + sum(map(len, frames))
+            error = refuse_bundled(header, frames, size, endpoint.settings.max_request_bytes)
+            self._take(endpoint, Received(route, owner, header, frames, size, error, origin), now)
+        return len(messages)
+
+    def _take(self, endpoint: Endpoint, received: Received, now: float) -> None:
         route, owner, header, frames, size, error, origin = received
         try:
             if error is not None:
@@ -164,6 +188,17 @@ def refuse_frames(message: InferRequest, frames: Sequence[Any]) -> NoReturn:
     """
     check_frames(message.inputs, frames[: len(message.inputs)] if message.has_area else frames)
     raise Malformed(f"the area of {len(message.inputs)} tensors is one more frame of {REF_BYTES} bytes")
+
+
+def refuse_bundled(header: bytes, frames: Sequence[Any], size: int, max_request_bytes: int) -> TrtdError | None:
+    """What is wrong with the sizes of a message in a bundle; of others that is found while they are read."""
+    if len(header) > MAX_HEADER_BYTES:
+        return Malformed(f"the header has {len(header)} bytes, the most is {MAX_HEADER_BYTES}")
+    if len(frames) > MAX_BODY_FRAMES:
+        return Malformed(f"the message has more than {MAX_TENSORS} tensor frames")
+    if size > max_request_bytes:
+        return TooLarge(f"the message has more than {max_request_bytes} bytes")
+    return None
 
 
 def fingerprint(request: Request) -> bytes:

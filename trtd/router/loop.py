@@ -110,6 +110,7 @@ class RouterLoop:
                 self._front.read(self._take_request)
                 self._dispatcher.advance(now)
                 self._perform(now)
+                self._front.send_bundles(now)
                 self._pause_busy(now)
                 exit_code = self._keep_time(now)
             except ChannelClosed as error:
@@ -196,14 +197,15 @@ class RouterLoop:
             self._log.debug("worker.connection_lost", tenant=worker.tenant, worker=str(worker))
         return len(results)
 
-    def _take_request(self, endpoint: Endpoint, received: Received) -> None:
+    def _take_request(self, endpoint: Endpoint, received: Received) -> int:
         now = self._clock()
         try:
-            self._intake.take(endpoint, received, now)
+            return self._intake.take(endpoint, received, now)
         except Exception as error:
             self._report("a client's message", error, tenant=endpoint.tenant)
             frames = error_frames(read_request_id(received.header), ErrorCode.INTERNAL, "a defect of the router")
             endpoint.deliver(received.route, frames, now)
+            return 1
 
     def _perform(self, now: float) -> None:
         """Do what the dispatcher decided, until it has decided nothing more."""

@@ -61,8 +61,8 @@ class ReadTurns:
         """Whether a source may have input that was not read yet."""
         return self._turns.next() is not None
 
-    def read(self, take: Callable[[Endpoint, Received], None]) -> None:
-        """Hand messages to `take`, for one turn of the loop."""
+    def read(self, take: Callable[[Endpoint, Received], int]) -> None:
+        """Hand messages to `take`, for one turn of the loop; it says how many requests were in each."""
         turns = self._turns
         left = MAX_READS
         while left > 0:
@@ -85,7 +85,7 @@ class ReadTurns:
 
     @staticmethod
     def _read_source(
-        source: Source, take: Callable[[Endpoint, Received], None], most: int, allowance: float
+        source: Source, take: Callable[[Endpoint, Received], int], most: int, allowance: float
     ) -> tuple[int, float, bool]:
         """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
         cost = 0
@@ -98,9 +98,10 @@ class ReadTurns:
             if isinstance(received, int):
                 cost += received * SKIPPED_FRAME_COST_BYTES
                 continue
-            cost += MESSAGE_COST_BYTES + received.size
-            take(source.endpoint, received)
+            taken = take(source.endpoint, received)
+            cost += MESSAGE_COST_BYTES * taken + received.size
             # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
             if reads == 1 and not source.port.has_input():
-                return reads, cost, True
+                return taken, cost, True
+            reads += taken - 1
         return reads, cost, False

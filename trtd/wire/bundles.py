@@ -32,6 +32,24 @@ def pack_bundle(messages: Iterable[Sequence[Any]]) -> bytes:
     return b"".join(parts)
 
 
+def split_for_bundles(messages: Sequence[Sequence[Any]]) -> list[list[Sequence[Any]]]:
+    """The messages in parts, in order: several that may travel as one bundle, or one that travels by itself."""
+    parts: list[list[Sequence[Any]]] = []
+    room = 0
+    for frames in messages:
+        size = packing.HEAD.size + sum(map(_padded, frames)) + _padded_table(len(frames))
+        if size > MAX_BUNDLED_BYTES:
+            parts.append([frames])
+            room = 0
+        elif size <= room and len(parts[-1]) < MAX_BUNDLED:
+            parts[-1].append(frames)
+            room -= size
+        else:
+            parts.append([frames])
+            room = MAX_BUNDLE_BYTES - size
+    return parts
+
+
 def unpack_bundle(frame: Any) -> list[list[memoryview]]:
     """The frames of each message, as views.
 
@@ -54,3 +72,12 @@ def unpack_bundle(frame: Any) -> list[list[memoryview]]:
     if not messages:
         raise Malformed("the bundle has no messages")
     return messages
+
+
+def _padded(frame: Any) -> int:
+    size = frame_bytes(frame)
+    return size + -size % packing.ALIGNMENT_BYTES
+
+
+def _padded_table(count: int) -> int:
+    return 8 * (count + (count & 1))

@@ -55,7 +55,7 @@ def read(turns: ReadTurns, rounds: int = 1) -> Counter[str]:
     """How many messages of each tenant so many turns of the loop take."""
     taken: Counter[str] = Counter()
     for _ in range(rounds):
-        turns.read(lambda endpoint, _: taken.update([endpoint.tenant]))
+        turns.read(lambda endpoint, _: taken.update([endpoint.tenant]) or 1)
     return taken
 
 
@@ -71,7 +71,7 @@ def test_a_flood_does_not_keep_others_waiting():
     flooded, other = FakeSource(FakeEndpoint("a"), 10_000), FakeSource(FakeEndpoint("b"), 1)
     order: list[str] = []
     turns = make_turns(flooded, other)
-    turns.read(lambda endpoint, _: order.append(endpoint.tenant))
+    turns.read(lambda endpoint, _: order.append(endpoint.tenant) or 1)
     assert order.index("b") <= TURN_BYTES // MESSAGE_COST_BYTES
 
 
@@ -126,3 +126,17 @@ def test_a_closed_source_is_read_no_more():
     turns.remove(TenantName("b"))
     assert read(turns) == Counter()
     assert not turns.has_input
+
+
+def test_a_bundle_counts_as_what_is_in_it():
+    """A message with many requests uses up a turn as they would one by one."""
+    turns = make_turns(FakeSource(FakeEndpoint("a"), 10_000))
+    taken = 0
+
+    def take(_endpoint: Any, _received: Received) -> int:
+        nonlocal taken
+        taken += 10
+        return 10
+
+    turns.read(take)
+    assert MAX_READS <= taken < MAX_READS + 10
