@@ -13,7 +13,7 @@ from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import Malformed, TrtdError, error_from_wire
 from trtd.wire import codec, tensors
 from trtd.wire.arenas import ArenaRef, decode_ref
-from trtd.wire.frames import frame_bytes, payload_bytes, travelling_bytes
+from trtd.wire.frames import payload_bytes, travelling_bytes
 from trtd.wire.messages import (
     DescribeAnswer,
     Dtype,
@@ -74,7 +74,8 @@ class ResultHeader:
         Raises:
             trtd.errors.Malformed: see above.
         """
-        if [frame_bytes(frame) for frame in frames] != self.frame_sizes:
+        # Frames are bytes, or memoryviews of single bytes.
+        if list(map(len, frames)) != self.frame_sizes:
             tensors.check_frames(self.message.outputs, frames)
         if self.has_refs:
             self._check_refs(frames, area)
@@ -148,7 +149,9 @@ class AnswerReader:
         Raises:
             trtd.errors.TrtdError: it cannot be read.
         """
-        header = bytes(frames[0])
+        header = frames[0]
+        if type(header) is not bytes:
+            header = bytes(header)
         id_at = self._id_at
         id_end = id_at + REQUEST_ID_BYTES
         timing_at = header.rfind(_TIMING_KEY) + len(_TIMING_KEY)

@@ -145,7 +145,7 @@ class Exchange:
                         return
                     pending.sent(len(messages))
                     continue
-            header, *frames = self._frames_of(request, now)
+            header, frames = self._message_of(request, now)
             if not self.transport.send(header, frames):
                 return
             pending.sent()
@@ -155,16 +155,18 @@ class Exchange:
         messages: list[list[Any]] = []
         room = MAX_BUNDLE_BYTES
         for request in self._pending.first_to_send(MAX_BUNDLED):
-            frames = self._frames_of(request, now)
-            size = sum(map(len, frames))
+            header, frames = self._message_of(request, now)
+            size = len(header)
+            for frame in frames:
+                size += len(frame)
             room -= size + PACKING_BYTES * (1 + len(frames))
             if size > MAX_BUNDLED_BYTES or room < 0:
                 break
-            messages.append(frames)
+            messages.append([header, *frames])
         return messages
 
-    def _frames_of(self, request: PendingRequest, now: float) -> list[Any]:
-        """What is sent of the request now."""
+    def _message_of(self, request: PendingRequest, now: float) -> tuple[bytes, Sequence[Any]]:
+        """What is sent of the request now: its header, and the frames that follow it."""
         placement = request.placement
         if placement is not None and (placement.epoch != self.arenas.epoch or request.send_count):
             placement = request.placement = None
@@ -173,7 +175,7 @@ class Exchange:
             header = form.header(request.id)
         else:
             header = codec.encode_client_message(request.message_at(now, form))
-        return [header, *frames]
+        return header, frames
 
     def _take(self, frames: list[Any], now: float, completions: list[Completion]) -> None:
         if frames[0] != BUNDLE_HEADER:

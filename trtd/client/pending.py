@@ -167,9 +167,10 @@ class PendingRequests:
 
     def add(self, request: PendingRequest) -> None:
         """A new request, to be sent after those that wait to be sent."""
-        self._requests[request.id] = request
-        self._unsent.append(request.id)
-        self._check_at(request.deadline, request.id)
+        request_id = request.id
+        self._requests[request_id] = request
+        self._unsent.append(request_id)
+        self._check_at(request.deadline, request_id)
 
     def connected(self) -> None:
         """There is a connection."""

@@ -75,7 +75,8 @@ class SharedExchange:
         Raises:
             trtd.errors.Usage: the client is closed, or belongs to the process that this one was forked from.
         """
-        self.check_usable()
+        if self._is_closed or forks.depth != self._fork_depth:
+            self.check_usable()
         self._inbox.append(request)
         self.flush(request.submitted_at, is_detached=is_detached)
 
@@ -169,7 +170,8 @@ class SharedExchange:
 
     def _take_inbox(self) -> list[PendingRequest]:
         inbox = self._inbox
-        return [inbox.popleft() for _ in range(len(inbox))]
+        count = len(inbox)
+        return [inbox.popleft()] if count == 1 else [inbox.popleft() for _ in range(count)]
 
     def _send_inbox(self, now: float) -> list[tuple[Callback, Handle[Any]]]:
         requests = self._take_inbox()
