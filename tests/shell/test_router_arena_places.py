@@ -12,7 +12,6 @@ import pytest
 from tests.support.arenas import PAGE_BYTES, ask_places, closing
 from trtd.core.dispatch import TenantLimits
 from trtd.errors import ErrorCode
-from trtd.router.front import HAS_BUNDLES
 from trtd.wire import control
 from trtd.wire.arenas import (
     ArenaRef,
@@ -26,7 +25,7 @@ def test_an_arena_carries_inputs_and_answers(bench):
     """A request that names places reaches the worker with its references as they are, and so does the answer back."""
     worker = bench.worker()
     offerer, client = bench.offerer(), bench.client()
-    assert offerer.welcome() == Welcome(64 * 1024 * 1024, has_bundles=HAS_BUNDLES)
+    assert offerer.welcome() == Welcome(64 * 1024 * 1024, has_bundles=True)
     key, fd = offerer.open(4 * PAGE_BYTES)
     with closing(fd):
         place, area = ArenaRef(key, 64, 100), ArenaRef(key, PAGE_BYTES, 3 * PAGE_BYTES)

@@ -44,7 +44,7 @@ class Bench:
         self.hub = ArenaHub(
             OpenAccess(),
             0o600,
-            has_bundles=False,
+            has_bundles=True,
             tell_workers=self.told.append,
             clock=time.monotonic,
             log=observe.get_logger(),

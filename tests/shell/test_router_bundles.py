@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 
+from tests.support.arenas import closing, place_frames
 from trtd.errors import ErrorCode
 from trtd.wire import codec
+from trtd.wire.arenas import ArenaRef
 from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, unpack_bundle
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
@@ -107,3 +109,16 @@ def test_a_deaf_client_gets_its_bundle_later(bench):
     worker.serve(len(ids))
     answers, _ = receive_all(client, len(ids))
     assert {answer.id for answer, _ in answers} == ids
+
+
+def test_requests_of_a_bundle_name_places_in_arenas(bench):
+    """What a bundled request names in shared memory is looked for like that of any other one."""
+    worker, client, offerer = bench.worker(), bench.client(), bench.offerer()
+    offerer.welcome()
+    key, fd = offerer.open()
+    with closing(fd):
+        bundle = [place_frames(ArenaRef(named, 0, 8)) for named in (key, key + 1, key)]
+        client.send(BUNDLE_HEADER, pack_bundle(bundle))
+        worker.serve(2)
+        codes = {answer.id: getattr(answer, "code", None) for answer, _ in receive_all(client, 3)[0]}
+    assert [codes[codec.read_request_id(frames[0])] for frames in bundle] == [None, ErrorCode.ARENA_UNKNOWN, None]

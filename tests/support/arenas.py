@@ -102,18 +102,22 @@ class Offerer:
         self.socket.close()
 
 
-def ask_places(
-    client: RouterClient,
-    *refs: ArenaRef,
-    area: ArenaRef | None = None,
-    sizes: Sequence[int] | None = None,
-    **fields: Any,
-) -> RequestId:
-    """Send a request whose inputs are bytes at these places; their sizes in the header are those of the places."""
-    request_id = RequestId(fields.pop("id", None) or uuid.uuid4().bytes)
+def place_frames(
+    *refs: ArenaRef, area: ArenaRef | None = None, sizes: Sequence[int] | None = None, **fields: Any
+) -> list[bytes]:
+    """A request whose inputs are bytes at these places; their sizes in the header are those of the places."""
     sizes = [ref.size_bytes for ref in refs] if sizes is None else sizes
     inputs = tuple(TensorSpec(f"x{at}", Dtype.UINT8, (size,), Place.ARENA) for at, size in enumerate(sizes))
+    request_id = RequestId(uuid.uuid4().bytes)
     request = InferRequest(request_id, "m", None, inputs, has_area=area is not None, **fields)
-    frames = [encode_ref(ref) for ref in (*refs, *([area] if area is not None else []))]
-    client.send(codec.encode_client_message(request), *frames)
-    return request_id
+    return [
+        codec.encode_client_message(request),
+        *(encode_ref(ref) for ref in (*refs, *([area] if area is not None else []))),
+    ]
+
+
+def ask_places(client: RouterClient, *refs: ArenaRef, **fields: Any) -> RequestId:
+    """Send such a request; its id."""
+    frames = place_frames(*refs, **fields)
+    client.send(*frames)
+    return codec.read_request_id(frames[0])
