@@ -37,13 +37,14 @@ from trtd.wire.messages import (
 MAX_ATTACH_BYTES = MAX_MODELS_BYTES + MAX_HEADER_BYTES
 MAX_FRAME_COUNT = 2 + MAX_TENSORS
 """Most frames of one entry: header, tensors, and the area for the outputs."""
+BATCH_ITEMS = 5
+"""Fields of an entry of a batch: lease, frame_count, queue_us, remaining_us, must_run_alone."""
 
 _HEAD_ITEMS = 3
 _BATCH_HEAD_ITEMS = _HEAD_ITEMS + 1
-_BATCH_ITEMS = 5
 _RESULT_ITEMS = 3
 _ATTACH_ITEMS = 6
-_MAX_BATCH_ITEMS = _BATCH_HEAD_ITEMS + MAX_ENTRIES * _BATCH_ITEMS
+_MAX_BATCH_ITEMS = _BATCH_HEAD_ITEMS + MAX_ENTRIES * BATCH_ITEMS
 _MAX_RESULT_ITEMS = _HEAD_ITEMS + MAX_ENTRIES * _RESULT_ITEMS
 _MAX_ARENA_HEADER_BYTES = 64
 _CODES = frozenset(code.value for code in ErrorCode)
@@ -67,8 +68,8 @@ def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> by
     Raises:
         TooLarge: as above.
     """
-    if len(items) > MAX_ENTRIES * _BATCH_ITEMS:
-        raise TooLarge(f"a batch has {len(items) // _BATCH_ITEMS} entries, the most is {MAX_ENTRIES}")
+    if len(items) > MAX_ENTRIES * BATCH_ITEMS:
+        raise TooLarge(f"a batch has {len(items) // BATCH_ITEMS} entries, the most is {MAX_ENTRIES}")
     return headers.pack_header([WIRE_VERSION, "batch", generation, sent_at_us, *items])
 
 
@@ -78,15 +79,28 @@ def decode_batch(header: bytes | memoryview) -> Batch:
     Raises:
         Malformed, UnsupportedVersion: see above.
     """
+    generation, sent_at_us, items = decode_batch_items(header)
+    fields = (items[at::BATCH_ITEMS] for at in range(BATCH_ITEMS))
+    return Batch(generation, tuple(map(BatchEntry, *fields)), sent_at_us)
+
+
+def decode_batch_items(header: bytes | memoryview) -> tuple[int, int, tuple[Any, ...]]:
+    """The same without an object per entry: generation, `sent_at_us`, and the fields of all entries in one tuple.
+
+    Raises:
+        Malformed, UnsupportedVersion: see above.
+    """
     flat = headers.unpack(header, "the batch", MAX_HEADER_BYTES, _MAX_BATCH_ITEMS)
-    generation = _generation(flat, "batch", _BATCH_HEAD_ITEMS, _BATCH_ITEMS)
+    generation = _generation(flat, "batch", _BATCH_HEAD_ITEMS, BATCH_ITEMS)
     sent_at_us = flat[_BATCH_HEAD_ITEMS - 1]
     _check_uint(sent_at_us, "sent_at_us")
-    items = iter(flat[_BATCH_HEAD_ITEMS:])
-    entries: list[BatchEntry] = []
-    for lease, count, queue_us, remaining_us, is_alone in zip(items, items, items, items, items, strict=True):
+    items = flat[_BATCH_HEAD_ITEMS:]
+    each = iter(items)
+    for index, (lease, count, queue_us, remaining_us, is_alone) in enumerate(
+        zip(each, each, each, each, each, strict=True)
+    ):
         if type(lease) is not int or type(count) is not int or not 1 <= count <= MAX_FRAME_COUNT:
-            raise _wrong_entry(lease, count, len(entries))
+            raise _wrong_entry(lease, count, index)
         # The OR of integers is negative when one of them is, and as long as the longest.
         if (
             type(queue_us) is not int
@@ -95,11 +109,10 @@ def decode_batch(header: bytes | memoryview) -> Batch:
             or not 0 <= (lease | queue_us | remaining_us) <= headers.MAX_UINT
         ):
             raise Malformed(
-                f"entry {len(entries)}: lease, queue_us and remaining_us must be integers "
+                f"entry {index}: lease, queue_us and remaining_us must be integers "
                 "from 0 to 2**63 - 1, must_run_alone a boolean"
             )
-        entries.append(BatchEntry(lease, count, queue_us, remaining_us, is_alone))  # type: ignore[arg-type]  # NewType
-    return Batch(generation, tuple(entries), sent_at_us)
+    return generation, sent_at_us, items
 
 
 def encode_arena_message(message: ArenaOpened | ArenaClosed) -> bytes:

@@ -16,15 +16,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 from trtd.core.batching import Batcher, Waiting
+from trtd.core.ids import LeaseId
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
-from trtd.wire.batches import decode_arena_message
-from trtd.wire.codec import decode_batch, read_request_id
-from trtd.wire.messages import ArenaOpened, BatchEntry
+from trtd.wire.batches import BATCH_ITEMS, decode_arena_message, decode_batch_items
+from trtd.wire.codec import read_request_id
+from trtd.wire.messages import ArenaOpened
 from trtd.worker.answers import Answer, Job, messages, refusal
 from trtd.worker.arenas import Arenas
 from trtd.worker.link import Link
+from trtd.worker.plans import Plan
 from trtd.worker.progress import Progress
 from trtd.worker.runner import Runner, typed
 from trtd.worker.validate import Catalogue, Desk, ServedModel
@@ -173,20 +175,29 @@ class Loop:
             return
         self._messages_received += 1
         try:
-            batch = decode_batch(frames[0] if frames else b"")
-            if batch.generation != self._generation:
-                raise Malformed(f"it is for generation {batch.generation}")
-            if sum(entry.frame_count for entry in batch.entries) != len(frames) - 1:
+            generation, sent_at_us, items = decode_batch_items(frames[0] if frames else b"")
+            if generation != self._generation:
+                raise Malformed(f"it is for generation {generation}")
+            if sum(items[1::BATCH_ITEMS]) != len(frames) - 1:
                 raise Malformed(f"its entries do not add up to its {len(frames)} frames")
         except TrtdError as error:
             log.error("worker.message_refused", cause=error.message)
             return
         # The message may have waited here while every slot was busy. The clock is the same in all processes of a host.
-        sent_at = min(batch.sent_at_us / 1e6, time.monotonic())
+        sent_at = min(sent_at_us / 1e6, time.monotonic())
         at = 1
-        for entry in batch.entries:
-            end = at + entry.frame_count
-            self._admit(entry, frames[at:end], sent_at)
+        each = iter(items)
+        for lease, count, queue_us, remaining_us, must_run_alone in zip(each, each, each, each, each, strict=True):
+            end = at + count
+            admitted = self._admit(lease, queue_us, frames[at:end])
+            if admitted is not None:
+                job, plan = admitted
+                group = plan.group
+                if must_run_alone and group is not None:
+                    # Suspects run with the suspects of their message only, which the router has chosen.
+                    group = (self._messages_received, group)
+                expires_at = sent_at + remaining_us / 1e6
+                self._batcher.add(Waiting(group, plan.items, sent_at, expires_at, plan.model.limits, job))
             at = end
 
     def _hear_of_arena(self, header: memoryview) -> None:
@@ -203,8 +214,8 @@ class Loop:
         elif message is not None:
             self._arenas.close(message.key)
 
-    def _admit(self, entry: BatchEntry, frames: Sequence[memoryview], sent_at: float) -> None:
-        """Put one request with those that wait, or refuse it."""
+    def _admit(self, lease: LeaseId, queue_us: int, frames: Sequence[memoryview]) -> tuple[Job, Plan] | None:
+        """What one request asks for; None when it was refused."""
         header = bytes(frames[0])
         try:
             request_id, plan = self._desk.read(header)
@@ -212,12 +223,6 @@ class Loop:
         except MemoryError:
             raise
         except Exception as error:
-            self._refusals.append(refusal(entry.lease, read_request_id(header), typed(error)))
-            return
-        group = plan.group
-        if entry.must_run_alone and group is not None:
-            # Suspects run with the suspects of their message only, which the router has chosen.
-            group = (self._messages_received, group)
-        job = Job(entry.lease, request_id, plan.model, inputs, entry.queue_us)
-        expires_at = sent_at + entry.remaining_us / 1e6
-        self._batcher.add(Waiting(group, plan.items, sent_at, expires_at, plan.model.limits, job))
+            self._refusals.append(refusal(lease, read_request_id(header), typed(error)))
+            return None
+        return Job(lease, request_id, plan.model, inputs, queue_us), plan
