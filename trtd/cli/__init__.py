@@ -1,1 +1,0 @@
-"""The `trtd` command: one table of commands, and how their answers look."""

@@ -1,1 +1,0 @@
-"""What `trtd demo` shows: small models made on the spot."""

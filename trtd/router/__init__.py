@@ -1,1 +1,0 @@
-"""SHELL: the router process, ZeroMQ in front and behind, with `trtd.core.dispatch` as its mind."""
