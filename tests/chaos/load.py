@@ -1,0 +1,187 @@
+"""Callers that ask in a closed loop, check each answer and keep a history of all of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import trtd
+from tests.chaos.history import RIGHT, WRONG, History, Judgement, judge
+from tests.support.daemon import Daemon, wait_until
+from trtd.cli.traffic import Question
+from trtd.client.pending import PendingRequests
+from trtd.errors import TrtdError
+
+CALLERS_PER_TENANT = 3
+TIMEOUT_S = 60.0
+PAUSE_S = 0.002
+ERROR_PAUSE_S = 0.01
+
+
+class Caller(threading.Thread):
+    """One client connection, asked from one thread with a bounded number of requests under way."""
+
+    def __init__(
+        self, client: trtd.Client, history: History, questions: Sequence[Question], depth: int, pause_s: float
+    ) -> None:
+        super().__init__(name=f"caller of {history.tenant}")
+        self.history = history
+        self.should_stop = False
+        self.failure: Exception | None = None
+        self._client = client
+        self._questions = questions
+        self._depth = depth
+        self._pause_s = pause_s
+
+    def run(self) -> None:
+        """Ask until told to stop. Anything but an answer or a typed error is a defect of the client."""
+        try:
+            self._ask()
+        except Exception as error:
+            self.failure = error
+
+    def _ask(self) -> None:
+        under_way: deque[tuple[int, Question, Any]] = deque()
+        with self._client:
+            while not self.should_stop:
+                while len(under_way) < self._depth:
+                    under_way.append(self._send())
+                if not self._settle(*under_way.popleft()):
+                    # Refused at once is asked again at once; that would be a flood.
+                    time.sleep(ERROR_PAUSE_S)
+                elif self._pause_s:
+                    time.sleep(self._pause_s)
+            while under_way:
+                self._settle(*under_way.popleft())
+
+    def _send(self) -> tuple[int, Question, Any]:
+        question = self._questions[len(self.history) % len(self._questions)]
+        at = time.monotonic()
+        handle = self._client.submit(question.model, question.inputs, timeout=self.history.timeout_s)
+        return self.history.sent(handle.id, at), question, handle
+
+    def _settle(self, number: int, question: Question, handle: Any) -> bool:
+        try:
+            answer = handle.result()
+        except TrtdError as error:
+            self.history.ended(number, time.monotonic(), error.code)
+            return False
+        outcome = RIGHT if question.is_answered_by(answer.outputs.get(question.output)) else WRONG
+        # The client's own measure: answers that came while an earlier one was waited for are not late.
+        self.history.ended(number, self.history.sent_at[number] + answer.timing.total_s, outcome, answer.generation)
+        return True
+
+
+class Load:
+    """Callers of several tenants; the last one of each tenant keeps four requests under way, the others one."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        questions: Mapping[str, Sequence[Question]],
+        *,
+        callers: int = CALLERS_PER_TENANT,
+        pause_s: float = PAUSE_S,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.callers = {
+            tenant: [
+                Caller(
+                    daemon.client(tenant),
+                    History(tenant, timeout_s),
+                    asked,
+                    4 if number and number == callers - 1 else 1,
+                    pause_s,
+                )
+                for number in range(callers)
+            ]
+            for tenant, asked in questions.items()
+        }
+
+    @property
+    def histories(self) -> list[History]:
+        """Of all callers."""
+        return [caller.history for callers in self.callers.values() for caller in callers]
+
+    def histories_of(self, tenant: str) -> list[History]:
+        """Of the callers of one tenant."""
+        return [caller.history for caller in self.callers[tenant]]
+
+    def judge(self) -> Judgement:
+        """What came of it; to be asked when it is over."""
+        judgement = judge(self.histories)
+        judgement.failures = [
+            f"a {caller.name} ended with {caller.failure!r}"
+            for callers in self.callers.values()
+            for caller in callers
+            if caller.failure is not None
+        ]
+        return judgement
+
+    def wait_answered(self, tenants: Iterable[str], since: float, generation: int = 0, what: str = "") -> None:
+        """Wait until each caller of the tenants has a right answer later than an instant, of at least a generation."""
+        histories = [history for tenant in tenants for history in self.histories_of(tenant)]
+        waiting = set(range(len(histories)))
+
+        def is_answered() -> bool:
+            for number in list(waiting):
+                if histories[number].first_right_after(since, generation) is not None:
+                    waiting.discard(number)
+            return not waiting
+
+        wait_until(is_answered, what or f"right answers for each caller of {', '.join(tenants)}", TIMEOUT_S)
+
+    def wait_more(self, tenant: str, count: int) -> None:
+        """Wait until the callers of a tenant sent some more requests: a moment that no clock decides."""
+        histories = self.histories_of(tenant)
+        goal = sum(map(len, histories)) + count
+        wait_until(lambda: sum(map(len, histories)) >= goal, f"{count} more requests to {tenant}")
+
+    def stop(self) -> None:
+        """Let all requests under way end, and the callers with them."""
+        callers = [caller for group in self.callers.values() for caller in group]
+        for caller in callers:
+            caller.should_stop = True
+        for caller in callers:
+            if caller.ident is not None:
+                caller.join()
+
+    def __enter__(self) -> Self:
+        for callers in self.callers.values():
+            for caller in callers:
+                caller.start()
+        try:
+            self.wait_answered(list(self.callers), 0.0)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextmanager
+def second_answers() -> Iterator[Callable[[], int]]:
+    """How many answers came in this process that no request waited for: what the client drops, and nobody sees."""
+    answered = PendingRequests.answered
+    count = 0
+
+    def counting(self: PendingRequests, request_id: Any) -> Any:
+        nonlocal count
+        request = answered(self, request_id)
+        count += request is None
+        return request
+
+    PendingRequests.answered = counting  # type: ignore[method-assign]
+    try:
+        yield lambda: count
+    finally:
+        PendingRequests.answered = answered  # type: ignore[method-assign]

@@ -1,0 +1,110 @@
+"""The table of the proofs: what each is called, what it shows, and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos import arenas, drains, flood, hangs, hostile, reload, router, supervisor, workers
+from tests.chaos.figures import Report
+from tests.chaos.load import PAUSE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A number of a proof, with the default that the full run uses."""
+
+    name: str
+    default: int | float
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One proof.
+
+    Attributes:
+        summary: for `--help`.
+        run: takes the options by name.
+        options: its numbers.
+    """
+
+    summary: str
+    run: Callable[[dict[str, Any]], Report]
+    options: tuple[Option, ...]
+
+
+SEED = Option("seed", 0, "which random choices")
+PAUSE = Option("pause-ms", PAUSE_S * 1e3, "pause of each caller between an answer and its next request")
+
+
+def _killing(run: Callable[..., Report], *more: str) -> Callable[[dict[str, Any]], Report]:
+    def call(options: dict[str, Any]) -> Report:
+        return run(options["kills"], pause_s=options["pause-ms"] / 1e3, **{name: options[name] for name in more})
+
+    return call
+
+
+PROOFS: dict[str, Proof] = {
+    "workers": Proof(
+        "SIGKILL of workers under load",
+        _killing(workers.run, "seed"),
+        (Option("kills", 1000, "how many"), SEED, PAUSE),
+    ),
+    "router": Proof(
+        "SIGKILL of the router under load",
+        _killing(router.run, "seed"),
+        (Option("kills", 100, "how many"), SEED, PAUSE),
+    ),
+    "supervisor": Proof(
+        "SIGKILL of the supervisor under load, and its next start",
+        _killing(supervisor.run),
+        (Option("kills", 50, "how many"), PAUSE),
+    ),
+    "hangs": Proof(
+        "workers stopped by a signal or stuck in native code",
+        lambda options: hangs.run(options["count"], options["progress-s"], options["pause-ms"] / 1e3),
+        (
+            Option("count", 20, "hangs of each kind"),
+            Option("progress-s", 2.0, "the tenants' [health] progress_s"),
+            PAUSE,
+        ),
+    ),
+    "drains": Proof(
+        "drain and resume under load, and drains that time out",
+        lambda options: drains.run(options["count"], options["cut"], options["seed"], options["pause-ms"] / 1e3),
+        (
+            Option("count", 200, "drains under load"),
+            Option("cut", 10, "drains with too short a timeout"),
+            SEED,
+            PAUSE,
+        ),
+    ),
+    "flood": Proof(
+        "one tenant floods its endpoint, another one is measured",
+        lambda options: flood.run(options["requests"], options["rounds"], options["processes"]),
+        (
+            Option("requests", 3000, "of the measured tenant in each phase"),
+            Option("rounds", 3, "how often each phase comes"),
+            Option("processes", 2, "that flood"),
+        ),
+    ),
+    "hostile": Proof(
+        "garbage, endless messages and raw connections at every socket",
+        lambda options: hostile.run(options["connections"], options["seed"], options["pause-ms"] / 1e3),
+        (Option("connections", 100_000, "raw connections"), SEED, PAUSE),
+    ),
+    "arenas": Proof(
+        "misuse of shared memory, and clients killed with requests in it",
+        lambda options: arenas.run(
+            options["connections"], options["kills"], options["seed"], options["pause-ms"] / 1e3
+        ),
+        (Option("connections", 10_000, "to the arenas' socket"), Option("kills", 200, "clients"), SEED, PAUSE),
+    ),
+    "reload": Proof(
+        "SIGHUPs with changing and invalid configurations under load",
+        lambda options: reload.run(options["count"], options["seed"], options["pause-ms"] / 1e3),
+        (Option("count", 500, "how many"), SEED, PAUSE),
+    ),
+}

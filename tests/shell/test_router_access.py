@@ -1,0 +1,225 @@
+"""Who may connect to a real router: users on ipc, keys on tcp, and what happens when a list changes."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.support.router import PATIENCE_S, RouterClient, make_endpoint
+from tests.support.streams import StreamEnd
+from trtd.errors import ErrorCode
+from trtd.wire import control
+from trtd.wire.messages import ErrorAnswer, InferAnswer
+from trtd.wire.settings import CurveClient
+
+NOBODY = 65_534
+
+HANDSHAKE = """
+import os, sys, zmq, zmq.utils.monitor
+address, uid = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+context = zmq.Context()
+socket = context.socket(zmq.DEALER)
+events = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+socket.connect(address)
+print(zmq.utils.monitor.recv_monitor_message(events)["event"].name)
+context.destroy(linger=0)
+"""
+
+
+def handshake(address: str, uid: int) -> str:
+    """What a client of another user sees of its handshake."""
+    return subprocess.run(
+        [sys.executable, "-c", HANDSHAKE, address, str(uid)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    ).stdout.strip()
+
+
+HANG_UP = """
+import os, socket, sys
+path, uid = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+with socket.socket(socket.AF_UNIX) as end:
+    end.connect(path)
+    end.settimeout(10)
+    print(end.recv(1) == b"")
+"""
+
+
+def hang_up(path: Path, uid: int) -> bool:
+    """Whether the workers' socket closes the connection of another user."""
+    told = subprocess.run(
+        [sys.executable, "-c", HANG_UP, str(path), str(uid)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=True,
+    )
+    return told.stdout.strip() == "True"
+
+
+def is_hung_up(end: StreamEnd) -> bool:
+    """Whether the far side has closed the connection by the time it would have."""
+    poll = select.poll()
+    poll.register(end.stream, select.POLLRDHUP)
+    return bool(poll.poll(200))
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_user_who_is_not_on_the_list_is_refused(bench, public_directory):
+    """The kernel's word on the peer decides: not listed, listed by user, by group, or everyone."""
+    allowed = {"nobody": {}, "user": {"allow_uids": (NOBODY,)}, "group": {"allow_gids": (NOBODY,)}}
+    allowed["all"] = {"allow_everyone": True}
+    seen = {}
+    for name, fields in allowed.items():
+        endpoint = make_endpoint(public_directory, name, **fields)
+        bench.router.open_tenant(endpoint)
+        bench.router.wait_until(lambda name=name: (public_directory / f"{name}.sock").exists())
+        seen[name] = handshake(endpoint.address, NOBODY)
+    accepted = "HANDSHAKE_SUCCEEDED"
+    assert seen == {"nobody": "HANDSHAKE_FAILED_AUTH", "user": accepted, "group": accepted, "all": accepted}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_only_the_daemons_user_may_be_a_worker(bench, public_directory):
+    """The workers' socket hangs up on other users even where its file would let them in."""
+    path = public_directory / "workers.sock"
+    bench.start(workers_path=str(path))
+    path.chmod(0o666)
+    assert hang_up(path, NOBODY)
+    ours = StreamEnd.connect(str(path))
+    assert not is_hung_up(ours)
+    ours.close()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_the_socket_has_its_mode(bench, mode):
+    """A tenant's socket file has the configured permission bits, the workers' is for the daemon alone."""
+    bench.start(socket_mode=mode, workers_path=f"{bench.directory}/r2/workers.sock")
+    bench.tenant("moded")
+    path = bench.directory / "moded.sock"
+    bench.router.wait_until(path.exists)
+    assert path.stat().st_mode & 0o777 == mode
+    assert (bench.directory / "r2" / "workers.sock").stat().st_mode & 0o777 == 0o600
+
+
+class Curve:
+    """A router with a tcp endpoint, and keys."""
+
+    def __init__(self, bench, directory: Path) -> None:
+        self.bench = bench
+        self.public, secret = zmq.curve_keypair()
+        self.key_file = directory / "secret.key"
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_bytes(secret)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+    def client(self, keys: tuple[bytes, bytes]) -> RouterClient:
+        public, secret = keys
+        return self.bench.connect(
+            self.address, curve_publickey=public, curve_secretkey=secret, curve_serverkey=self.public
+        )
+
+
+@pytest.fixture
+def curve(bench, tmp_path) -> Curve:
+    return Curve(bench, tmp_path)
+
+
+def test_a_key_decides_on_tcp(bench, curve):
+    """A listed key is served over tcp, another one or none is refused, and ipc goes on beside it."""
+    listed, other = zmq.curve_keypair(), zmq.curve_keypair()
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", listed[0].decode()),))
+    worker = bench.worker()
+    known, unknown, bare = curve.client(listed), curve.client(other), bench.connect(curve.address)
+    local = bench.client()
+    for client in (unknown, bare, known, local):
+        client.ask()
+    worker.serve(2)
+    assert isinstance(known.receive()[0], InferAnswer)
+    assert isinstance(local.receive()[0], InferAnswer)
+    assert not unknown.has_answer(0.2)
+    assert not bare.has_answer(0.2)
+
+
+def test_a_key_that_is_taken_off_the_list_is_refused_at_once(bench, curve):
+    """A change of the list also counts for connections that were made before."""
+    keys = zmq.curve_keypair()
+    ann = CurveClient("ann", keys[0].decode())
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(ann,))
+    worker = bench.worker()
+    client = curve.client(keys)
+    client.ask()
+    worker.serve(1)
+    assert isinstance(client.receive()[0], InferAnswer)
+    bench.tenant(tcp_address=curve.address, curve_clients=())
+    bench.router.tell(control.AskUnfinished("a"))
+    bench.router.expect(control.Unfinished)
+    client.ask()
+    answer, _ = client.receive()
+    assert isinstance(answer, ErrorAnswer)
+    assert answer.code == ErrorCode.NOT_ALLOWED
+
+
+def test_a_key_file_that_others_may_read_opens_no_port(bench, curve):
+    """Without a secret key that is secret there is no tcp endpoint; ipc is not affected."""
+    curve.key_file.chmod(0o644)
+    keys = zmq.curve_keypair()
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", keys[0].decode()),))
+    local = bench.client()
+    local.ask()
+    worker = bench.worker()
+    worker.serve(1)
+    assert isinstance(local.receive()[0], InferAnswer)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(curve.address.rpartition(":")[2])), timeout=PATIENCE_S)
+    curve.key_file.chmod(0o600)
+    remote = curve.client(keys)
+    remote.ask()
+    worker.serve(1)
+    assert isinstance(remote.receive()[0], InferAnswer)
+
+
+def test_an_owner_cannot_take_over_the_request_of_another(bench, curve):
+    """The id of another owner's request is no way to its answer."""
+    keys = zmq.curve_keypair()
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", keys[0].decode()),))
+    worker = bench.worker()
+    victim, thief = bench.client(), curve.client(keys)
+    request_id = victim.ask(b"secret")
+    batch, requests = worker.receive()
+    thief.ask(id=request_id, is_resent=True)
+    refused, _ = thief.receive()
+    assert isinstance(refused, ErrorAnswer)
+    worker.answer(batch, requests)
+    assert victim.receive()[1] == [b"secret"]
+    assert not thief.has_answer(0.2)

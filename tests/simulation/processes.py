@@ -1,0 +1,225 @@
+"""Modelled processes: alive until they die, sometimes frozen, and void in all that they had scheduled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.simulation.clock import Clock, Link
+from trtd.core.batching import Batcher, BatchLimits, Waiting
+from trtd.core.dispatch import Result
+from trtd.core.faults import ExitStatus, Fault, FaultKind
+from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
+from trtd.core.lifecycle import Beat, BecameReady, FaultReported, Greeted
+from trtd.errors import ErrorCode
+
+SIGKILL = 9
+SIGSEGV = 11
+POISON = 666
+"""Input that ends the worker which runs it."""
+HANG = 667
+"""Input whose run never returns."""
+BEAT_EVERY_S = 0.2
+
+
+class Entry(NamedTuple):
+    """One request on its way to a worker."""
+
+    lease: LeaseId
+    tenant: TenantName
+    id: RequestId
+    value: int
+    deadline: float
+    must_run_alone: bool
+
+
+class Answer(NamedTuple):
+    """What a worker answers: what for, and who it was."""
+
+    tenant: TenantName
+    id: RequestId
+    value: int
+    worker: WorkerId
+
+
+def answer_to(value: int) -> int:
+    """What a right worker answers."""
+    return value * 3 + 1
+
+
+class Process:
+    """One process. What it scheduled with `later` waits while it is frozen, and is void when it is dead."""
+
+    def __init__(self, clock: Clock, pid: int, on_exit: Callable[[ExitStatus], None]) -> None:
+        self.clock = clock
+        self.pid = pid
+        self.is_alive = True
+        self.is_frozen = False
+        self.was_frozen = False
+        self._held: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._on_exit = on_exit
+
+    def later(self, delay_s: float, call: Callable[..., None], *args: Any) -> None:
+        """Do it after a delay, if the process still lives."""
+        self.clock.after(delay_s, self.do, call, *args)
+
+    def do(self, call: Callable[..., None], *args: Any) -> None:
+        """Do it now, or when the process is thawed, or never."""
+        if not self.is_alive:
+            return
+        if self.is_frozen:
+            self._held.append((call, args))
+        else:
+            call(*args)
+
+    def freeze(self) -> None:
+        """Stop, like SIGSTOP: what comes in waits."""
+        self.is_frozen = self.was_frozen = True
+
+    def thaw(self) -> None:
+        """Go on with everything that waited."""
+        self.is_frozen = False
+        while self._held and self.is_alive and not self.is_frozen:
+            call, args = self._held.popleft()
+            call(*args)
+
+    def die(self, status: ExitStatus) -> None:
+        """End at once; the supervisor hears of it when the process is reaped."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self.close()
+        slow = self.clock.random.random() < 0.01
+        self.clock.after(self.clock.random.uniform(1.0, 3.0) if slow else 0.0005, self._on_exit, status)
+
+    def close(self) -> None:
+        """What the kernel closes for the dead."""
+
+
+class SimWorker(Process):
+    """A worker: says hello, loads, attaches, runs batches of the real `Batcher`, answers.
+
+    Attributes:
+        id: which life of which worker.
+        to_supervisor: link for lifecycle events.
+        router: the router it is connected to, None while there is none.
+    """
+
+    def __init__(self, clock: Clock, sim: Any, worker: WorkerId, on_exit: Callable[[ExitStatus], None]) -> None:
+        super().__init__(clock, next(sim.pids), on_exit)
+        self.sim = sim
+        self.id = worker
+        self.to_supervisor = Link(clock, lambda event: sim.supervisor.child_event(str(worker.key), event))
+        self.router: Any = None
+        self.from_router: Link | None = None
+        self.to_router: Link | None = None
+        self.is_ready = False
+        self.has_failed = False
+        self.started = 0
+        self.running: set[int] = set()
+        spec = sim.tenants[worker.tenant]
+        self.slots = spec.slots
+        self.batcher = Batcher()
+        self.batch_limits = BatchLimits(spec.max_batch, spec.max_delay_s)
+        draw = clock.random.random()
+        self.later(clock.random.uniform(0.001, 0.02), self._greet)
+        if draw < sim.plan.start_failure:
+            self.later(clock.random.uniform(0.01, 0.1), self.die, ExitStatus(signal=SIGSEGV))
+
+    def _greet(self) -> None:
+        self._tell(Greeted(self.id.generation))
+        if self.clock.random.random() < self.sim.plan.permanent_failure:
+            self._tell(FaultReported(self.id.generation, Fault(FaultKind.BAD_MODEL, "truncated", permanent=True)))
+            self.later(0.001, self.die, ExitStatus(code=65))
+            return
+        self.later(self.clock.random.uniform(0.005, 0.1), self._become_ready)
+
+    def _become_ready(self) -> None:
+        self.is_ready = True
+        self._tell(BecameReady(self.id.generation))
+        self.connect()
+        self._beat()
+
+    def _beat(self) -> None:
+        # The oldest batch that runs, so that one slot's hang is not hidden by the others' progress.
+        self._tell(Beat(self.id.generation, min(self.running, default=self.started), len(self.running)))
+        self.later(BEAT_EVERY_S, self._beat)
+
+    def _tell(self, event: Any) -> None:
+        self.to_supervisor.send(event)
+
+    def connect(self) -> None:
+        """Attach to the present router, if there is one (its connections come up one after the other)."""
+        router = self.sim.router
+        if not self.is_alive or not self.is_ready or router is None or self.router is router:
+            return
+        self.router = router
+        self.to_router = Link(self.clock, lambda item: router.do(router.worker_said, self, item))
+        self.from_router = Link(self.clock, lambda entries: self.do(self._receive, entries))
+        self.to_router.send("attach")
+
+    def ask_to_stop(self) -> None:
+        """Finish what runs, then leave with code 0."""
+        self.do(self._stop)
+
+    def _stop(self) -> None:
+        if self.running or len(self.batcher):
+            self.later(0.01, self._stop)
+        else:
+            self.die(ExitStatus(code=0))
+
+    def _receive(self, entries: list[Entry]) -> None:
+        now = self.clock.now
+        for entry in entries:
+            group = ("alone", entry.lease) if entry.must_run_alone else ("model", entry.value % 2)
+            self.batcher.add(Waiting(group, 1, now, entry.deadline, self.batch_limits, entry))
+        self._start_batches()
+
+    def _start_batches(self) -> None:
+        while len(self.running) < self.slots:
+            now = self.clock.now
+            for dropped in self.batcher.take_expired(now):
+                self._answer(dropped.work, ErrorCode.DEADLINE_EXCEEDED)
+            batch = self.batcher.take(now)
+            if batch is None:
+                due = self.batcher.next_due()
+                if due is not None:
+                    self.later(max(due - now, 0.0), self._start_batches)
+                return
+            number = self.started
+            self.started += 1
+            self.running.add(number)
+            values = [waiting.work.value for waiting in batch]
+            if HANG in values:
+                return
+            compute_s = self.clock.random.expovariate(1 / 0.01)
+            if POISON in values:
+                self.later(compute_s, self.die, ExitStatus(signal=SIGSEGV))
+                return
+            self.later(compute_s, self._finish, number, batch)
+
+    def _finish(self, number: int, batch: list[Waiting]) -> None:
+        self.running.discard(number)
+        for waiting in batch:
+            self._answer(waiting.work, None)
+        self._start_batches()
+
+    def _answer(self, entry: Entry, code: ErrorCode | None) -> None:
+        if self.to_router is not None:
+            answer = Answer(entry.tenant, entry.id, answer_to(entry.value), self.id)
+            self.to_router.send(Result(entry.lease, code, answer))
+
+    def report_sticky_fault(self) -> None:
+        """Like a sticky CUDA error: say so, then leave; nothing is answered any more."""
+        self._tell(FaultReported(self.id.generation, Fault(FaultKind.TEMPORARY, "sticky")))
+        self.later(0.001, self.die, ExitStatus(code=75))
+
+    def close(self) -> None:
+        """What was sent before the death may still arrive, or not; nothing more comes in."""
+        if self.from_router is not None:
+            self.from_router.cut()
+        if self.clock.random.random() < 0.5:
+            if self.to_router is not None:
+                self.to_router.cut()
+            self.to_supervisor.cut()

@@ -1,0 +1,32 @@
+"""Models as a worker compares requests with them, from their descriptions alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.worker import make_model_settings
+from trtd.wire.messages import Dtype, ModelDescription, TensorContract
+from trtd.worker.validate import ServedModel
+
+
+class Described:
+    """A model that is only its description."""
+
+    def __init__(self, description: ModelDescription, copies_inputs: bool) -> None:
+        self.description = description
+        self.copies_inputs = copies_inputs
+
+
+def make_served(
+    *inputs: TensorContract,
+    name: str = "m",
+    version: str = "1",
+    is_batched: bool = True,
+    max_batch: int = 8,
+    copies_inputs: bool = False,
+) -> ServedModel:
+    """A served model; by default `x` float32 [N, 4] in batches of up to 8."""
+    contracts = inputs or (TensorContract("x", Dtype.FLOAT32, (None, 4)),)
+    description = ModelDescription(name, version, contracts, contracts, is_batched, max_batch if is_batched else 0)
+    model: Any = Described(description, copies_inputs)
+    return ServedModel(model, make_model_settings("m", name=name, version=version, max_batch=max_batch))

@@ -1,0 +1,131 @@
+"""How a status record looks, at every width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.status import make_child, make_status, make_tenant
+from trtd.cli import picture
+from trtd.wire.status import TenantStatus
+
+GIB = 1024**3
+KILLED = {"kind": "killed", "message": "killed by SIGKILL", "blame": "tenant", "permanent": False}
+DEVICE = {
+    "live_bytes": GIB, "peak_bytes": GIB, "hard_bytes": 4 * GIB, "refused_count": 0, "refused_bytes": 0,
+    "is_high": False, "pool_bytes": GIB, "driver_bytes": 2 * GIB, "unaccounted_bytes": GIB // 2, "verdict": "ok",
+}  # fmt: skip
+
+
+def lines(*tenants: TenantStatus, colour: bool = False, width: int | None = None) -> list[str]:
+    return picture.status_lines(make_status(*tenants), colour=colour, width=width)
+
+
+def test_a_ready_tenant():
+    """One row with everything an operator looks for; then what is unsigned, the whole in one line, and the daemon."""
+    head, row, unsigned, summary, daemon = lines(make_tenant())
+    assert " ".join(head.split()) == (
+        "TENANT STATE SINCE PID GEN RESTARTS LAST CAUSE QUEUE IN FLIGHT REQ/S P50 P99 MEMORY PLACEMENT ENGINE SIGNATURE"
+    )
+    assert row.split() == [
+        "a", "ready", "12s", "4242", "3", "2", "-", "4", "5", "1234", "1.2ms", "-", "64M", "cpu,", "process", "m.onnx",
+        "UNSIGNED",
+    ]  # fmt: skip
+    assert unsigned.startswith("UNSIGNED engines: a.")
+    assert summary == "1 of 1 tenants ready, 1234 requests/s"
+    assert daemon == "daemon pid 7, up 2m; router ready, pid 8, generation 1, 1M"
+
+
+def test_a_tenant_in_trouble():
+    """The worker's own state, when it is tried again, its last cause, its limit and the reason stand there."""
+    worker = make_child(state="backoff", restart_in_s=0.8, pid=None, last_fault=KILLED, memory_limit_bytes=GIB)
+    _, row, reason, *_ = lines(make_tenant(health="waiting", reason="no worker yet", workers=[worker]))
+    assert "waiting: backoff 800ms" in row
+    assert "killed by SIGKILL" in row
+    assert "64M/1G" in row
+    assert reason == "a: no worker yet"
+
+
+def test_several_workers():
+    """Each further worker has its own row, without repeating what belongs to the tenant."""
+    workers = [make_child("a/0"), make_child("a/1", state="warming", pid=9)]
+    _, first, second, *_ = lines(make_tenant(health="degraded", workers=workers))
+    assert first.split()[:2] == ["a", "degraded"]
+    assert second.split()[:2] == ["a/1", "warming"]
+    assert second.split()[-9:] == ["-"] * 5 + ["64M"] + ["-"] * 3
+
+
+def test_a_tenant_without_workers():
+    """A drained tenant has a row too."""
+    head, row, *_ = lines(make_tenant(health="drained", workers=[]))
+    assert row.split()[:3] == ["a", "drained", "-"]
+    assert len(head.split()) - len(row.split()) == 2 - 1
+
+
+def test_device_memory_beside_its_watermark():
+    """What the ledger holds, the watermark, and what the driver counts beside it, only where a tenant has a device."""
+    assert "GPU MEMORY" not in lines(make_tenant())[0]
+    on_gpu = make_tenant(workers=[make_child(device=DEVICE)], placement="gpu 0")
+    head, row, *_ = lines(on_gpu, make_tenant("b"))
+    assert "GPU MEMORY  UNACCOUNTED" in head
+    assert "1G/4G         512M" in row
+    assert "gpu 0, process" in row
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "hidden"),
+    [
+        (80, "TENANT STATE RESTARTS QUEUE IN_FLIGHT REQ/S P99 MEMORY", "LAST CAUSE"),
+        (120, "TENANT STATE SINCE PID RESTARTS LAST_CAUSE QUEUE IN_FLIGHT REQ/S P50 P99 MEMORY", "PLACEMENT"),
+        (200, None, None),
+    ],
+)  # fmt: skip
+def test_the_common_widths(width, shown, hidden):
+    """At 80, 120 and 200 columns the most important columns are there, the others are named, and every line fits."""
+    worker = make_child("forecast/0", state="backoff", restart_in_s=3.1, last_fault=KILLED)
+    waiting = make_tenant("forecast", health="waiting", workers=[worker])
+    picture_lines = lines(waiting, make_tenant("ranking"), width=width)
+    assert max(map(len, picture_lines)) <= width
+    if shown is not None:
+        assert " ".join(picture_lines[0].split()) == shown.replace("_", " ")
+        (note,) = [line for line in picture_lines if line.startswith("not shown at this width")]
+        assert hidden in note
+    else:
+        assert not any("not shown" in line for line in picture_lines)
+
+
+def test_nothing_is_lost_with_a_column():
+    """A cause that is cut or has no column stands in full below, unless a tenant's reason has it already."""
+    fault = KILLED | {"message": "the device reported an illegal address at " + "x" * 90}
+    down = make_tenant("b", reason=f"worker b/0 is quarantined: {fault['message']}", workers=[make_child("b/0")])
+    down["workers"][0]["last_fault"] = fault  # type: ignore[typeddict-item]
+    text = " ".join(lines(make_tenant(workers=[make_child(last_fault=fault)]), down, width=100)).replace("  ", " ")
+    assert "a/0: last cause: the device reported an illegal address" in text
+    assert "b/0: last cause" not in text
+
+
+def test_a_long_cause_does_not_push_the_others_away():
+    """Where nothing limits the lines, a cause is cut all the same, and stands in full below."""
+    fault = KILLED | {"message": "x" * 300}
+    _, row, cause, *_ = lines(make_tenant(workers=[make_child(last_fault=fault)]))
+    assert len(row) < 200
+    assert cause == f"a/0: last cause: {'x' * 300}"
+
+
+@pytest.mark.parametrize("width", [40, 57, 80, 97, 120, 163, 200])
+def test_every_line_fits(width):
+    """Long names, long causes and many workers break no line at any width."""
+    workers: list[Any] = [make_child(f"{'x' * 63}/{index}", state="backoff", last_fault=KILLED) for index in range(3)]
+    tenant = make_tenant("x" * 63, health="waiting", reason="r" * 300, workers=workers)
+    assert max(map(len, lines(tenant, make_tenant(workers=[]), width=width))) <= width
+
+
+def test_rows_have_the_colour_of_their_state():
+    """Each row is coloured by what it says of its worker, the head never, and a pipe sees no colour."""
+    head, good, bad, unsigned, *_ = lines(make_tenant("a"), make_tenant("b", health="unavailable"), colour=True)
+    assert "\x1b" not in head
+    assert good.startswith(picture.COLOURS["ready"])
+    assert bad.startswith(picture.OTHER_COLOUR)
+    assert unsigned.startswith(picture.BOLD)
+    assert not any("\x1b" in line for line in lines(make_tenant()))

@@ -1,0 +1,97 @@
+"""Groups of suspects, and the memory for poison."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.desk import make_request
+from trtd.core.inflight import MAX_PARTS, MAX_POISONS, PoisonTable, SuspectLane, split
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 64, 100])
+def test_a_group_splits_into_equal_parts_in_order(count):
+    """At most eight groups, none empty, sizes differ by at most one, and the order is kept."""
+    requests = [make_request() for _ in range(count)]
+    parts = split(requests)
+    assert [request for part in parts for request in part] == requests
+    assert len(parts) == min(count, MAX_PARTS)
+    sizes = {len(part) for part in parts}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_lane_keeps_groups_in_order_and_marks_their_members():
+    """Groups come out as they went in, those pushed to the front first, and all members are suspects."""
+    lane = SuspectLane()
+    first, second, front = [make_request()], [make_request(), make_request()], [make_request()]
+    lane.append(first)
+    lane.append(second)
+    lane.push_front([front])
+    assert len(lane) == 4
+    assert all(request.is_suspect for request in lane)
+    assert [lane.pop() for _ in range(3)] == [front, first, second]
+    with pytest.raises(IndexError):
+        lane.pop()
+
+
+def test_a_request_leaves_its_group_and_an_empty_group_leaves_the_lane():
+    """Removing members one by one never leaves an empty group behind."""
+    lane = SuspectLane()
+    alone, left, stays = (make_request() for _ in range(3))
+    lane.append([alone])
+    lane.append([left, stays])
+    lane.remove(alone)
+    lane.remove(left)
+    assert lane.pop() == [stays]
+    assert len(lane) == 0
+
+
+def test_poison_is_remembered_for_its_time():
+    """An input is recalled until its time is up, and not known before it was noted."""
+    table = PoisonTable()
+    table.note(b"a", 2, 10.0, 5.0)
+    assert table.recall(b"a", 14.9) == 2
+    assert table.recall(b"b", 14.9) is None
+    assert table.recall(b"a", 15.0) is None
+    assert len(table) == 0
+
+
+def test_a_suspicion_is_not_a_conviction():
+    """Only an input that reached the number of lone deaths moves `convicted_at`."""
+    table = PoisonTable()
+    table.note(b"a", 0, 10.0, 5.0)
+    table.note(b"b", 1, 11.0, 5.0)
+    assert table.convicted_at < 10.0
+    table.note(b"b", 2, 12.0, 5.0)
+    assert table.convicted_at == 12.0
+
+
+def test_a_suspicion_undoes_no_conviction():
+    """An input noted again keeps the larger number of deaths and the later end."""
+    table = PoisonTable()
+    table.note(b"a", 2, 10.0, 50.0)
+    table.note(b"a", 0, 11.0, 5.0)
+    assert table.recall(b"a", 59.0) == 2
+    assert table.recall(b"a", 60.0) is None
+
+
+def test_poison_can_be_forgiven_and_released():
+    """One input, or all, can be forgotten before its time."""
+    table = PoisonTable()
+    for digest in (b"a", b"b", b"c"):
+        table.note(digest, 2, 10.0, 5.0)
+    table.forgive(b"a")
+    assert [table.recall(digest, 11.0) for digest in (b"a", b"b")] == [None, 2]
+    table.clear()
+    assert len(table) == 0
+
+
+def test_the_memory_for_poison_is_bounded():
+    """Beyond the bound the one noted first is forgotten; noting one again makes it new."""
+    table = PoisonTable()
+    for number in range(MAX_POISONS):
+        table.note(b"%d" % number, 2, 10.0, 5.0)
+    table.note(b"0", 2, 10.0, 5.0)
+    table.note(b"more", 2, 10.0, 5.0)
+    assert len(table) == MAX_POISONS
+    assert table.recall(b"0", 11.0) == 2
+    assert table.recall(b"1", 11.0) is None

@@ -1,0 +1,56 @@
+"""Admission by memory: refused with each term and the sum, one byte below need and not at need."""
+
+from __future__ import annotations
+
+from trtd.core.memory_plan import MemoryPlan, refuse
+
+PLAN = MemoryPlan(weights_bytes=3000, context_bytes=20, enqueue_bytes=200, io_bytes=40, slots=3, overhead_bytes=500)
+NEED = 3000 + 60 + 600 + 120
+
+
+def test_at_need_it_fits_and_one_byte_below_it_does_not():
+    """The watermark decides to the byte; the refusal names the terms, the sum and the bound."""
+    assert refuse(PLAN, held_bytes=0, hard_bytes=NEED, free_bytes=None) is None
+    assert refuse(PLAN, held_bytes=0, hard_bytes=NEED - 1, free_bytes=None) == (
+        "it needs 3780 bytes of device memory (weights 3000 + contexts x 3 slots 60 + scratch x 3 slots 600 + inputs "
+        "and outputs x 3 slots 120); the hard watermark is 3779 bytes"
+    )
+
+
+def test_what_is_held_counts():
+    """Models share one watermark."""
+    refusal = refuse(PLAN, held_bytes=1, hard_bytes=NEED, free_bytes=None)
+    assert refusal is not None
+    assert "beside 1 bytes held" in refusal
+
+
+def test_the_device_has_to_have_it_with_what_the_driver_takes():
+    """What the driver takes counts against the device, not against the watermark."""
+    assert refuse(PLAN, held_bytes=0, hard_bytes=0, free_bytes=NEED + 500) is None
+    refusal = refuse(PLAN, held_bytes=0, hard_bytes=NEED, free_bytes=NEED + 499)
+    assert refusal is not None
+    assert refusal.startswith("it needs 4280 bytes")
+    assert refusal.endswith("+ driver 500); the device has 4279 bytes free")
+
+
+def test_without_bounds_everything_fits():
+    """No watermark and an unknown device refuse nothing, and a plan of nothing has no terms."""
+    assert refuse(PLAN, held_bytes=10**12, hard_bytes=0, free_bytes=None) is None
+    assert MemoryPlan().terms() == ()
+
+
+def test_scratch_that_earlier_models_need_anyway_is_not_asked_for_again():
+    """Models of one slot share scratch memory: only what goes beyond the largest one before counts."""
+    assert MemoryPlan(enqueue_bytes=200, shared_bytes=150, slots=3).ledger_bytes == 150
+    assert MemoryPlan(enqueue_bytes=200, shared_bytes=300, slots=3).ledger_bytes == 0
+
+
+def test_what_earlier_models_have_not_allocated_yet_counts():
+    """A promise is kept: it leaves less for who comes later, at the watermark and on the device."""
+    assert refuse(PLAN, held_bytes=5, promised_bytes=7, hard_bytes=NEED + 12, free_bytes=NEED + 507) is None
+    refusal = refuse(PLAN, held_bytes=5, promised_bytes=7, hard_bytes=NEED + 11, free_bytes=None)
+    assert refusal is not None
+    assert "beside 5 bytes held and 7 bytes promised to models loaded before; the hard" in refusal
+    refusal = refuse(PLAN, held_bytes=5, promised_bytes=7, hard_bytes=0, free_bytes=NEED + 506)
+    assert refusal is not None
+    assert "+ driver 500) beside 7 bytes promised to models loaded before; the device" in refusal

@@ -1,0 +1,163 @@
+"""What a child may say, and what of it is believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.supervision import make_fault
+from trtd.core import lifecycle
+from trtd.core.faults import ExitStatus, FaultKind
+from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, ConfigApplied, Fleet, TenantEmptied, TenantSpec
+from trtd.core.ids import TenantName
+from trtd.core.lifecycle import Timeouts
+from trtd.core.restarts import RestartPolicy
+from trtd.errors import Blame
+from trtd.supervisor.children import Children, believable
+from trtd.supervisor.facts import Facts
+from trtd.supervisor.spawn import ChildOrder
+from trtd.wire import control
+
+SPEC = TenantSpec(TenantName("a"), 1, Timeouts(), RestartPolicy(), "w", "r")
+
+
+class World:
+    """A fleet with one tenant, and children whose processes and router are recorded instead of real."""
+
+    def __init__(self) -> None:
+        self.time = 10.0
+        self.fleet = Fleet(Timeouts(), RestartPolicy())
+        self.facts = Facts()
+        self.events: list[Any] = []
+        self.started: list[tuple[str, int]] = []
+        self.lost = 0
+        self.opened_generation: int | None = None
+        self.children = Children(self.fleet, self.facts, self.submit, self, None)
+        self.children.connect(self, self)  # type: ignore[arg-type]
+        self.submit(ConfigApplied((SPEC,)))
+
+    def submit(self, event: Any) -> None:
+        self.events.append(event)
+        for effect in self.fleet.handle(event, self.time):
+            if isinstance(effect, ChildEffect):
+                self.children.perform(effect, self.time)
+
+    def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
+        return ChildOrder("worker", b""), 1 << 30
+
+    def start(self, name: str, generation: int, order: ChildOrder) -> Any:
+        self.started.append((name, generation))
+
+        class Started:
+            pid = 1000 + len(self.started)
+
+        return Started()
+
+    def now(self) -> float:
+        return self.time
+
+    def tell(self, *_: Any) -> bool:
+        return True
+
+    def kill(self, *_: Any) -> None:
+        pass
+
+    def lost_router(self) -> None:
+        self.lost += 1
+
+    def opened(self, generation: int) -> None:
+        self.opened_generation = generation
+
+    def make_ready(self) -> None:
+        """Bring the first worker up."""
+        self.children.child_said("a/0", 1, control.Hello(1, 1, self.time))
+        self.children.child_said("a/0", 1, control.WorkerReady(1, (), "scripted 1", 0.5))
+
+    def faults(self) -> list[Any]:
+        return [
+            event.event.fault
+            for event in self.events
+            if isinstance(event, ChildEvent) and isinstance(event.event, lifecycle.FaultReported)
+        ]
+
+
+def test_a_tenant_cannot_blame_others():
+    """Whatever a worker says of its fault, its tenant pays, so no crash loop escapes the restart budget."""
+    for blame in Blame:
+        for kind in FaultKind:
+            assert believable(make_fault(kind, blame=blame), "a/0").is_charged
+    assert believable(make_fault(blame=Blame.CLIENT), ROUTER).blame is Blame.DAEMON
+
+
+def test_a_fault_is_told_in_one_bounded_line():
+    """Whatever text a child calls its fault, what goes on is short, has no control characters, and fits a packet."""
+    for name in ("a/0", ROUTER):
+        fault = believable(make_fault(message="\x1b[2J\n" + "x" * control.MAX_PACKET_BYTES), name)
+        assert len(fault.message) <= 1024
+        assert fault.message.isprintable()
+        control.encode(control.WorkerRevoked("a" * 60, 0, 1, str(fault.kind), fault.message))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        control.TenantIsEmpty("a", 0),
+        control.WorkerIsEmpty("a", 0, 1),
+        control.RouterReady(1),
+        control.RouterBeat(1, 0, 0),
+        control.Stop(),
+        control.WorkerBeat(2, 0, 0, 0, 0),
+        control.Hello(7, 1, 0.0),
+    ],
+)
+def test_a_worker_that_speaks_out_of_turn_is_at_fault(message):
+    """A message that only the router may send, or of another generation, ends the worker and does nothing else."""
+    world = World()
+    world.make_ready()
+    before = len(world.events)
+    world.children.child_said("a/0", 1, message)
+    (event,) = world.events[before:]
+    assert event.event.fault.kind is FaultKind.MISBEHAVED
+    assert not isinstance(event, TenantEmptied)
+    assert world.fleet.children["a/0"].state is lifecycle.State.STOPPING
+
+
+def test_recovery_is_from_death_to_main():
+    """The time between the end of a process and its successor's main() is kept for status and metrics."""
+    world = World()
+    world.make_ready()
+    world.children.child_exited("a/0", 1, ExitStatus(signal=9), at=20.0)
+    assert world.started[-1] == ("a/0", 2)
+    world.children.child_said("a/0", 2, control.Hello(2, 1, main_at=20.25))
+    assert world.facts.child("a/0").recovery_s == 0.25
+    assert world.facts.tenants["a"].recoveries.count == 1
+    assert world.facts.tenants["a"].restarts == {"killed": 1}
+
+
+def test_a_process_that_cannot_be_started_is_a_failed_spawn(monkeypatch):
+    """An error of the system becomes an event, and the child waits to be tried again."""
+    world = World()
+    world.make_ready()
+
+    def fail(*_: Any) -> None:
+        raise OSError(11, "no more processes")
+
+    monkeypatch.setattr(world, "start", fail)
+    for number in range(2):
+        world.children.child_exited("a/0", 1 + number, ExitStatus(signal=9), at=20.0)
+    child = world.fleet.children["a/0"]
+    assert child.last_fault is not None
+    assert child.last_fault.kind is FaultKind.SPAWN_FAILED
+    assert "no more processes" in child.last_fault.message
+
+
+def test_beats_are_noted():
+    """Memory and progress of a beat stand in the facts, and the lifecycle sees the life sign."""
+    world = World()
+    world.make_ready()
+    world.children.child_said("a/0", 1, control.WorkerBeat(1, 5, 2, 1000, 2000))
+    seen = world.facts.child("a/0")
+    assert (seen.rss_bytes, seen.peak_rss_bytes, seen.progress) == (1000, 2000, 5)
+    assert seen.enforcement == "rss"
+    assert world.fleet.children["a/0"].in_flight == 2

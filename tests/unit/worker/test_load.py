@@ -1,0 +1,194 @@
+"""Loading, warm-up and the known-answer probe: what may serve and what may not."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import onnx.helper
+import pytest
+
+from tests.support.worker import make_model_settings, make_worker_settings, write_script
+from trtd.core.faults import FaultKind, ProcessFault
+from trtd.demo import models
+from trtd.errors import ModelFailed
+from trtd.wire.messages import Dtype, ModelDescription
+from trtd.wire.settings import ProbeSettings
+from trtd.worker.load import load, prepare
+from trtd.worker.validate import ServedModel
+
+ONES = np.ones((1, 4), np.float32)
+
+
+@pytest.fixture
+def load_onnx(tmp_path):
+    """Load one ONNX model as a worker does."""
+
+    def load_onnx(data: bytes, probe: ProbeSettings | None = None, **fields):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(data)
+        model = make_model_settings(path, probe=probe, **fields)
+        return load(make_worker_settings(model, runtime="onnxruntime"))
+
+    return load_onnx
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A probe with the given arrays and no tolerance."""
+    numbers = itertools.count()
+
+    def known(absolute: float = 0.0, relative: float = 0.0, **arrays):
+        path = tmp_path / f"known-{next(numbers)}.npz"
+        np.savez(path, **{name.replace("_", ".", 1): array for name, array in arrays.items()})
+        return ProbeSettings(str(path), absolute, relative)
+
+    return known
+
+
+def fault_of(work) -> tuple[FaultKind, bool, str]:
+    with pytest.raises(ProcessFault) as caught:
+        work()
+    fault = caught.value.fault
+    assert "\n" not in fault.message
+    return fault.kind, fault.permanent, fault.message
+
+
+def test_a_right_answer_lets_a_model_serve(load_onnx, known):
+    """A model whose answer is right, exactly or within the tolerance, serves; NaN is right where NaN is expected."""
+    identity = models.identity(dims=(4,))
+    nan = np.array([[np.nan, 1, 2, 3]], np.float32)
+    for probe in (
+        known(in_x=ONES, out_y=ONES),
+        known(in_x=nan, out_y=nan),
+        known(in_x=ONES, out_y=ONES * 1.01, relative=0.02),
+        known(in_x=ONES, out_y=ONES + 0.01, absolute=0.02),
+    ):
+        assert load_onnx(identity, probe).catalogue.models[0].description.name == "m"
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (ONES * 2, "4 of 4 values differ, first at [0, 0]: got 1.0, expected 2.0"),
+        (np.array([[1, 1, np.nan, 1]], np.float32), "1 of 4 values differ, first at [0, 2]: got 1.0, expected nan"),
+        (np.ones((2, 4), np.float32), "got shape [1, 4], expected [2, 4]"),
+        (np.ones((1, 4)), "got float32, expected float64"),
+    ],
+)
+def test_a_wrong_answer_is_a_permanent_fault(load_onnx, known, expected, text):
+    """An answer that differs in a value, in shape or dtype keeps the model from serving, and the fault shows how."""
+    identity = models.identity(dims=(4,))
+    kind, permanent, message = fault_of(lambda: load_onnx(identity, known(in_x=ONES, out_y=expected)))
+    assert (kind, permanent) == (FaultKind.PROBE_FAILED, True)
+    assert text in message
+
+
+@pytest.mark.parametrize("dtype", [Dtype.UINT64, Dtype.BFLOAT16, Dtype.BOOL])
+def test_probes_of_any_dtype(load_onnx, known, dtype):
+    """Whole numbers, bools and bfloat16 (as its bits) are compared as what they are; a differing one is found."""
+    kind = {Dtype.UINT64: np.uint64, Dtype.BFLOAT16: np.uint16, Dtype.BOOL: np.bool_}[dtype]
+    one, zero = np.ones((1, 4), kind), np.zeros((1, 4), kind)
+    identity = models.identity(dtype, (4,))
+    load_onnx(identity, known(in_x=one, out_y=one))
+    assert fault_of(lambda: load_onnx(identity, known(in_x=one, out_y=zero)))[0] is FaultKind.PROBE_FAILED
+
+
+def test_a_probe_that_is_no_question_to_the_model_is_bad_config(load_onnx, known, tmp_path):
+    """A file that is missing, no .npz, or names wrong tensors or shapes is a permanent fault of the configuration."""
+    identity = models.identity(dims=(4,))
+    (tmp_path / "text.npz").write_text("hello")
+    np.save(tmp_path / "lone.npy", ONES)
+    for probe, text in (
+        (ProbeSettings(str(tmp_path / "nowhere.npz"), 0, 0), "No such file"),
+        (ProbeSettings(str(tmp_path / "text.npz"), 0, 0), "not an .npz file"),
+        (ProbeSettings(str(tmp_path / "lone.npy"), 0, 0), "not an .npz file"),
+        (known(in_x=ONES), "wanted arrays in.NAME"),
+        (known(in_x=ONES, out_z=ONES), "wanted arrays in.NAME"),
+        (known(in_x=ONES, out_y=ONES, y=ONES), "wanted arrays in.NAME"),
+        (known(in_z=ONES, out_y=ONES), "got inputs 'z', wanted 'x'"),
+        (known(in_x=ONES[:, :2], out_y=ONES), "got shape [1, 2]"),
+        (known(in_x=np.array(["a"]), out_y=ONES), "does not travel"),
+    ):
+        kind, permanent, message = fault_of(lambda probe=probe: load_onnx(identity, probe))
+        assert (kind, permanent) == (FaultKind.BAD_CONFIG, True), message
+        assert text in message
+
+
+def divide(shape) -> bytes:
+    """A model that reshapes to pairs: it refuses an odd number of columns."""
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["pairs"], value_ints=[-1, 3, 7]),
+        onnx.helper.make_node("Reshape", ["x", "pairs"], ["y"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", kind, shape)], [value("y", kind, (None, 3, 7))])
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+
+
+def test_a_model_that_refuses_sure_warm_up_inputs_may_not_serve(load_onnx):
+    """When only the batch varies, a refused warm-up is a permanent fault of the model."""
+    kind, permanent, message = fault_of(lambda: load_onnx(divide((None, 20))))
+    assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
+    assert "warm-up failed" in message
+
+
+def test_a_model_that_refuses_guessed_warm_up_inputs_serves(load_onnx):
+    """When other dimensions vary too, warm-up shapes are a guess, and a refusal keeps nothing from serving."""
+    assert load_onnx(divide((None, None))).catalogue.models
+
+
+def test_faults_tell_the_model_from_the_configuration(tmp_path):
+    """A bad file blames the model, an unknown runtime the configuration; both are permanent."""
+    broken = make_worker_settings(make_model_settings(write_script(tmp_path / "m.json", behaviour="dance")))
+    assert fault_of(lambda: load(broken))[:2] == (FaultKind.BAD_MODEL, True)
+    unknown = make_worker_settings(make_model_settings("m"), runtime="abacus")
+    assert fault_of(lambda: load(unknown))[:2] == (FaultKind.BAD_CONFIG, True)
+
+
+def test_want_of_memory_while_warming_up_is_not_permanent(tmp_path):
+    """A model that finds too little memory for its warm-up may find it the next time."""
+    path = write_script(tmp_path / "m.json", behaviour="out_of_memory", when={"value": 0})
+    settings = make_worker_settings(make_model_settings(path))
+    assert fault_of(lambda: load(settings))[:2] == (FaultKind.OUT_OF_MEMORY, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"inputs": [{"name": f"x{n}", "dtype": "int8", "shape": []} for n in range(33)], "outputs": None},
+            "33 inputs",
+        ),
+        ({"inputs": [{"name": "x", "dtype": "int8", "shape": [1] * 17}]}, "17 dimensions"),
+        ({"outputs": ["a\nb"]}, "control character"),
+    ],
+)
+def test_models_that_do_not_travel_are_refused_at_load(tmp_path, fields, text):
+    """A model with too many tensors or dimensions, or a name that no header takes, is refused before it serves."""
+    if "outputs" in fields and fields["outputs"] is None:
+        fields = {**fields, "outputs": [one["name"] for one in fields["inputs"]]}
+    settings = make_worker_settings(make_model_settings(write_script(tmp_path / "m.json", **fields)))
+    kind, permanent, message = fault_of(lambda: load(settings))
+    assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
+    assert text in message
+
+
+def test_a_slot_that_cannot_be_warmed_is_the_models_fault(tmp_path):
+    """A runtime that warms a slot when it opens it, and fails at that, has a model that no new process would serve."""
+
+    class Model:
+        description = ModelDescription("m", "1", (), (), is_batched=False, max_batch=0)
+
+        def open_slot(self):
+            raise ModelFailed("model 'm' 1: running a batch: a damaged kernel")
+
+    settings = make_model_settings(tmp_path)
+    kind, permanent, message = fault_of(lambda: prepare(ServedModel(cast("Any", Model()), settings), settings))
+    assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
+    assert "a damaged kernel" in message

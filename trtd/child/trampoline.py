@@ -1,0 +1,101 @@
+"""The first steps of every child: die with the supervisor, leave no core dump, read the settings, say hello.
+
+The supervisor spawns `python -m trtd.router.main` or `python -m trtd.worker.main` with
+`--channel FD --settings FD --parent PID`; everything else a child needs stands in the sealed settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+from trtd.child.channel import Channel
+from trtd.errors import ExitCode, TrtdError
+from trtd.wire import control
+from trtd.wire.settings import RouterSettings, WorkerSettings
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+
+Settings = TypeVar("Settings", WorkerSettings, RouterSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildArgs:
+    """What stands on a child's command line."""
+
+    channel_fd: int
+    settings_fd: int
+    parent_pid: int
+
+
+def parse_args(argv: list[str]) -> ChildArgs:
+    """The child's command line; it is written by `trtd.supervisor.spawn`, never by people."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--settings", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    args = parser.parse_args(argv)
+    return ChildArgs(args.channel, args.settings, args.parent)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Let the kernel SIGKILL this process when the supervisor's main thread ends (prctl(2), PR_SET_PDEATHSIG).
+
+    The parent is compared afterwards, because it may have died before the call took effect.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os._exit(ExitCode.TEMPORARY)
+    # Requests stand in our memory: no core dumps, and no ptrace by other processes of the same user.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def read_settings(fd: int, kind: type[Settings]) -> Settings:
+    """The settings from the inherited memfd, which is closed afterwards.
+
+    Settings that cannot be read were written by another version of trtd: it was replaced under the running daemon. The
+    process ends, and the daemon tries again as its restart policy says.
+    """
+    with os.fdopen(fd, "rb") as file:
+        content = file.read()
+    try:
+        return control.decode_settings(content, kind)
+    except TrtdError as error:
+        sys.stderr.write(
+            f"trtd: {error}. The daemon runs another version than is installed here; restart the daemon.\n"
+        )
+        sys.stderr.flush()
+        os._exit(ExitCode.INTERNAL)
+
+
+def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -> tuple[Channel, Settings]:
+    """Do all first steps and say hello.
+
+    SIGINT is ignored, because a terminal sends it to the whole group while only the supervisor decides; SIGTERM
+    likewise.
+
+    Args:
+        argv: as `parse_args` reads it.
+        kind: of the settings.
+        main_at: start of the child's main(), where that was earlier than this call.
+    """
+    main_at = time.monotonic() if main_at is None else main_at
+    args = parse_args(argv)
+    die_with_parent(args.parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    settings = read_settings(args.settings_fd, kind)
+    channel = Channel.from_fd(args.channel_fd)
+    channel.send(control.Hello(generation=settings.generation, pid=os.getpid(), main_at=main_at))
+    return channel, settings

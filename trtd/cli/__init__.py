@@ -1,0 +1,1 @@
+"""The `trtd` command: one table of commands, and how their answers look."""

@@ -1,0 +1,65 @@
+"""`trtd infer`: one request, and its answer for people or as a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from trtd.cli import tensors
+from trtd.cli.operator import find_runtime_dir
+from trtd.cli.values import duration
+from trtd.client import Answer, BFloat16
+from trtd.client.values import Tensor
+from trtd.errors import ExitCode, Usage
+
+SHOWN_VALUES = 8
+"""Values printed from the beginning of each output."""
+
+
+def infer(args: argparse.Namespace) -> Answer:
+    """Send one request, with inputs from files or generated ones."""
+    with tensors.open_client(args.tenant, find_runtime_dir(args.runtime_dir), args.timeout) as client:
+        description = tensors.describe(client, args.model, args.version)
+        inputs = tensors.make_inputs(description, args.input, args.shape)
+        return client.infer(args.model, inputs, version=args.version)
+
+
+def show(answer: Answer, args: argparse.Namespace) -> int:
+    """Print the answer, and save its outputs when asked."""
+    timing = answer.timing
+    print(
+        f"model {answer.model} version {answer.version}, worker generation {answer.generation}, "
+        f"{duration(timing.total_s)} in all (queue {duration(timing.queue_s)}, batch {duration(timing.batch_s)}, "
+        f"compute {duration(timing.compute_s)})"
+    )
+    for name, output in answer.outputs.items():
+        print(describe_output(name, output))
+    if args.save:
+        _save(Path(args.save), answer)
+    return ExitCode.OK
+
+
+def describe_output(name: str, output: Tensor) -> str:
+    """One line: name, dtype, shape, and the first values."""
+    dtype = "bfloat16" if isinstance(output, BFloat16) else str(output.dtype)
+    values = output.to_float32() if isinstance(output, BFloat16) else output
+    shape = "x".join(str(dim) for dim in values.shape) or "scalar"
+    first = " ".join(_number(value) for value in values.reshape(-1)[:SHOWN_VALUES])
+    more = " ..." if values.size > SHOWN_VALUES else ""
+    return f"{name}: {dtype} {shape}: {first}{more}".rstrip(": ")
+
+
+def _number(value: np.generic) -> str:
+    return f"{value:.6g}" if np.issubdtype(value.dtype, np.inexact) else str(value)
+
+
+def _save(path: Path, answer: Answer) -> None:
+    arrays = {name: out.bits if isinstance(out, BFloat16) else out for name, out in answer.outputs.items()}
+    try:
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise Usage(f"--save: {path} cannot be written: {error.strerror}") from None
+    print(f"saved to {path}")

@@ -1,0 +1,101 @@
+"""`trtd serve`, `trtd config` and `trtd version`: what needs the configuration or nothing, and no daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import trtd
+from trtd.config import load as loading
+from trtd.config.flags import DEFAULT_TENANT, Override, model_overrides
+from trtd.config.load import Loaded, Sources
+from trtd.config.show import show
+from trtd.errors import ExitCode, InvalidConfig
+from trtd.wire import addresses
+
+
+def sources(args: argparse.Namespace) -> Sources:
+    """Where the configuration comes from, by environment and flags.
+
+    A daemon that lives from `--model` alone reads no file of the system's.
+    """
+    models = getattr(args, "model", [])
+    flags = {
+        "--runtime-dir": (("daemon", "runtime_dir"), getattr(args, "runtime_dir", None)),
+        "--log-format": (("log", "format"), getattr(args, "log_format", None)),
+        "--log-level": (("log", "level"), getattr(args, "log_level", None)),
+    }
+    overrides = tuple(Override(flag, path, value) for flag, (path, value) in flags.items() if value is not None)
+    return Sources(
+        environ=dict(os.environ),
+        uid=os.getuid(),
+        working_dir=Path.cwd(),
+        config_file=Path(args.config) if args.config else None,
+        overrides=(*model_overrides(models), *overrides),
+        system_file=None if models and not args.config else loading.SYSTEM_FILE,
+    )
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Run the daemon until it is told to stop; the exit code is the daemon's."""
+    from trtd.supervisor import main as supervisor
+
+    chosen = sources(args)
+    loaded = loading.load(chosen)
+    if not loaded.config.tenants:
+        raise InvalidConfig(
+            "no tenant is configured; name tenants in /etc/trtd/trtd.toml or give --model NAME=FILE.onnx"
+        )
+    if args.model:
+        _say_how_to_call(loaded)
+    return supervisor.serve(loaded, lambda: loading.load(chosen))
+
+
+def _say_how_to_call(loaded: Loaded) -> None:
+    runtime_dir = loaded.config.daemon.runtime_dir
+    is_found = runtime_dir == addresses.runtime_dir(os.environ, os.getuid())
+    where = "" if is_found else f" --runtime-dir {runtime_dir}"
+    print(f"tenant {DEFAULT_TENANT} will be at {addresses.tenant_address(runtime_dir, DEFAULT_TENANT)}; call it with:")
+    for model in loaded.config.tenants[DEFAULT_TENANT].models:
+        print(f"  trtd infer {DEFAULT_TENANT} {model}{where}", flush=True)
+
+
+def exit_code(code: int, args: argparse.Namespace) -> int:  # noqa: ARG001 - every renderer takes the arguments
+    """The daemon said what it had to say in its log."""
+    return code
+
+
+def config(args: argparse.Namespace) -> Loaded | InvalidConfig:
+    """Load the configuration without starting anything."""
+    try:
+        return loading.load(sources(args))
+    except InvalidConfig as error:
+        if args.action == "show":
+            raise
+        return error
+
+
+def show_config(answer: Loaded | InvalidConfig, args: argparse.Namespace) -> int:
+    """Print every problem, or every value."""
+    if isinstance(answer, InvalidConfig):
+        for problem in answer.problems:
+            print(problem)
+        return ExitCode.BAD_CONFIG
+    if args.action == "show":
+        print(show(answer.config, answer.origins, with_origin=args.origin), end="")
+    else:
+        files = ", ".join(str(file) for file in answer.files) or "no file"
+        print(f"valid: {len(answer.config.tenants)} tenants, from {files}")
+    return ExitCode.OK
+
+
+def version(args: argparse.Namespace) -> str:  # noqa: ARG001 - every handler takes the arguments
+    """The version of the package."""
+    return trtd.__version__
+
+
+def show_version(answer: str, args: argparse.Namespace) -> int:  # noqa: ARG001 - every renderer takes the arguments
+    """Print it."""
+    print(f"trtd {answer}")
+    return ExitCode.OK

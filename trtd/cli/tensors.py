@@ -1,0 +1,133 @@
+"""Inputs for `trtd infer` and `trtd bench`: from files, or made from what the model says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trtd.client import BFloat16, Client
+from trtd.client.values import Tensor
+from trtd.errors import InvalidInput, UnknownModel, Unreachable, Usage
+from trtd.wire import addresses, tensors
+from trtd.wire.messages import Dtype, ModelDescription, TensorContract
+
+SMALL_NUMBERS = 10
+"""Random integers stay below this, so that they are valid as ids into most tables."""
+
+Shape = tuple[int, ...]
+
+
+def open_client(tenant: str, runtime_dir: str, timeout_s: float) -> Client:
+    """A client of a tenant of this host.
+
+    Raises:
+        trtd.errors.Unreachable: there is no such socket, said at once rather than after the timeout.
+    """
+    path = Path(addresses.tenant_address(runtime_dir, tenant).removeprefix("ipc://"))
+    if not path.exists():
+        sockets = sorted(path.parent.glob("*.sock")) if os.access(path.parent, os.R_OK) else []
+        known = [socket.stem for socket in sockets if str(socket) != addresses.operator_path(runtime_dir)]
+        there = f"tenants there: {', '.join(known)}" if known else "no daemon runs there"
+        raise Unreachable(f"tenant {tenant!r} has no socket in {runtime_dir}; {there}")
+    return Client.for_tenant(tenant, runtime_dir, timeout=timeout_s)
+
+
+def describe(client: Client, model: str, version: str | None) -> ModelDescription:
+    """What the daemon says of one model.
+
+    Raises:
+        trtd.errors.UnknownModel: it has none of that name and version.
+    """
+    found = [one for one in client.describe(model) if version is None or one.version == version]
+    if not found:
+        raise UnknownModel(f"model {model!r} has no version {version!r}")
+    return found[-1]
+
+
+def make_inputs(
+    description: ModelDescription, given: Sequence[str], shapes: Sequence[str], *, batch: int = 1
+) -> dict[str, Tensor]:
+    """One tensor for each input of a model.
+
+    Args:
+        description: of the model.
+        given: `NAME=FILE.npy`, `NAME=random`, `NAME=zeros` or `NAME=ones`; an input that is not named is random.
+        shapes: `NAME=1,3,224,224`; without one, dimensions that may vary are 1.
+        batch: size of the first dimension, where that may vary.
+
+    Raises:
+        trtd.errors.Usage: an argument is not of that form, or names no input.
+        trtd.errors.InvalidInput: a file cannot be read as an array.
+    """
+    known = {contract.name: contract for contract in description.inputs}
+    sources = _pairs("--input", given, known)
+    dims = {name: _dims(text) for name, text in _pairs("--shape", shapes, known).items()}
+    rng = np.random.default_rng()
+    inputs: dict[str, Tensor] = {}
+    for name, contract in known.items():
+        source = sources.get(name, "random")
+        if source not in {"random", "zeros", "ones"}:
+            inputs[name] = _load(contract, Path(source))
+            continue
+        shape = dims.get(name) or _default_shape(contract, batch)
+        inputs[name] = _generate(contract.dtype, source, shape, rng)
+    return inputs
+
+
+def _pairs(flag: str, texts: Sequence[str], known: Mapping[str, TensorContract]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        # A tensor's name may hold "=", a value does not.
+        name, equals, value = text.rpartition("=")
+        if not (name and equals and value):
+            raise Usage(f"{flag} takes NAME=VALUE, not {text!r}")
+        if name not in known:
+            raise Usage(f"{flag}: the model has no input {name!r}; it has {', '.join(known)}")
+        pairs[name] = value
+    return pairs
+
+
+def _dims(text: str) -> Shape:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = (-1,)
+    if min(shape) < 0:
+        raise Usage(f"--shape takes whole numbers as in 1,3,224,224, not {text!r}")
+    return shape
+
+
+def _default_shape(contract: TensorContract, batch: int) -> Shape:
+    first = tuple(batch if size is None else size for size in contract.shape[:1])
+    return first + tuple(1 if size is None else size for size in contract.shape[1:])
+
+
+def _generate(dtype: Dtype, source: str, shape: Shape, rng: np.random.Generator) -> Tensor:
+    values: np.ndarray
+    if source != "random":
+        values = np.zeros(shape) if source == "zeros" else np.ones(shape)
+    elif dtype is Dtype.BOOL:
+        values = rng.integers(0, 2, shape)
+    elif dtype.startswith(("int", "uint")):
+        values = rng.integers(0, SMALL_NUMBERS, shape)
+    else:
+        values = rng.standard_normal(shape)
+    if dtype is Dtype.BFLOAT16:
+        return BFloat16.from_float32(values)
+    return np.asarray(values, dtype=tensors.to_numpy(dtype))
+
+
+def _load(contract: TensorContract, path: Path) -> Tensor:
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file of numbers"
+        raise InvalidInput(f"input {contract.name!r}: {path} cannot be read: {reason}") from None
+    if not isinstance(array, np.ndarray):
+        raise InvalidInput(f"input {contract.name!r}: {path} is an archive; give a .npy file with one array")
+    if contract.dtype is Dtype.BFLOAT16:
+        return BFloat16(array) if array.dtype == np.uint16 else BFloat16.from_float32(array)
+    return array

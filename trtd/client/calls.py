@@ -1,0 +1,168 @@
+"""Calls as messages: ids, arguments checked, headers that are encoded once for all calls of the same form. No I/O."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trtd.client.regions import aligned
+from trtd.client.values import Tensor
+from trtd.core.ids import REQUEST_ID_BYTES, RequestId
+from trtd.errors import InvalidInput, UnsupportedDtype
+from trtd.wire import codec, tensors
+from trtd.wire.frames import payload_bytes
+from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
+
+SHARED_FROM_BYTES = 64 * 1024
+"""Tensors from this size on travel through shared memory where it can be had."""
+PLACED_FROM_BYTES = 16 * 1024
+"""Workers write outputs from this size on into an area; smaller ones always come in frames."""
+COPIED_BELOW_BYTES = 16 * 1024
+"""Smaller inputs are copied when the call is made, which costs less than to keep a view of them."""
+
+_AS_THEY_ARE = frozenset(tensors.to_numpy(dtype) for dtype in Dtype)
+"""Dtypes whose bytes travel as they lie in memory."""
+_COUNTER_BYTES = 8
+_MOST_FORMS = 256
+_MARK = RequestId(b"\xff" * REQUEST_ID_BYTES)
+"""Stands for the id while a header is encoded; no UTF-8 text has these bytes."""
+
+
+class RequestIds:
+    """Ids that no other client chooses: a random half for the client and a counter."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(REQUEST_ID_BYTES - _COUNTER_BYTES)
+        self._count = 0
+
+    def next(self) -> RequestId:
+        """A new id."""
+        self._count += 1
+        return RequestId(self._prefix + self._count.to_bytes(_COUNTER_BYTES, "big"))
+
+
+def check_call(timeout_s: float, priority: int = 0) -> None:
+    """Refuse arguments that no request can have.
+
+    Raises:
+        ValueError: the timeout is not above 0 and finite, or the priority is out of range.
+    """
+    if not 0 < timeout_s < float("inf"):
+        raise ValueError(f"timeout has to be a finite number of seconds above 0, not {timeout_s}")
+    if not codec.MIN_PRIORITY <= priority <= codec.MAX_PRIORITY:
+        raise ValueError(f"priority has to be from {codec.MIN_PRIORITY} to {codec.MAX_PRIORITY}, not {priority}")
+
+
+class Form:
+    """All that calls have in common which differ in their ids and the bytes of their tensors only.
+
+    Attributes:
+        large: positions of the inputs that are large enough for shared memory.
+        area_bytes: what outputs needed in shared memory, as far as answers have told; 0 for nothing.
+    """
+
+    __slots__ = ("_after_id", "_before_id", "_learned_of", "_message", "_placed", "area_bytes", "large")
+
+    def __init__(self, message: ClientMessage) -> None:
+        """Take a message with any id.
+
+        Raises:
+            trtd.errors.TooLarge: the header would break its limit.
+        """
+        self._message = message
+        self._before_id, self._after_id = codec.encode_client_message(replace(message, id=_MARK)).split(_MARK)
+        self._placed: dict[tuple[tuple[int, ...], bool], Form] = {}
+        self._learned_of: Sequence[TensorSpec] = ()
+        self.area_bytes = 0
+        inputs = message.inputs if isinstance(message, InferRequest) else ()
+        sizes = [payload_bytes(spec) for spec in inputs]
+        self.large = tuple(position for position, size in enumerate(sizes) if size >= SHARED_FROM_BYTES)
+
+    def header(self, request_id: RequestId) -> bytes:
+        """The header of the call with this id."""
+        return self._before_id + request_id + self._after_id
+
+    def message(self, request_id: RequestId) -> ClientMessage:
+        """The message of the call with this id."""
+        return replace(self._message, id=request_id)
+
+    def placed(self, positions: tuple[int, ...], *, has_area: bool) -> Form:
+        """The same call with the inputs at these positions in arenas, and with an area for the outputs.
+
+        Raises:
+            trtd.errors.TooLarge: the header would break its limit.
+        """
+        form = self._placed.get((positions, has_area))
+        if form is None:
+            message = self._message
+            assert isinstance(message, InferRequest)  # noqa: S101  # others have no tensors to be placed
+            inputs = tuple(
+                replace(spec, place=Place.ARENA) if position in positions else spec
+                for position, spec in enumerate(message.inputs)
+            )
+            form = Form(replace(message, inputs=inputs, has_area=has_area))
+            self._placed[positions, has_area] = form
+        return form
+
+    def learn(self, outputs: tuple[TensorSpec, ...]) -> None:
+        """An answer has these outputs: later calls get an area in which such outputs fit."""
+        if outputs is self._learned_of:
+            return
+        self._learned_of = outputs
+        sizes = [aligned(size) for size in map(payload_bytes, outputs) if size >= PLACED_FROM_BYTES]
+        needed = sum(sizes)
+        if needed >= SHARED_FROM_BYTES:
+            self.area_bytes = max(self.area_bytes, needed)
+
+
+class Forms:
+    """The forms of a client's `infer` calls. A caller that repeats itself pays for checking and encoding once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Hashable, ...], Form] = {}
+
+    def infer(
+        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
+    ) -> tuple[Form, list[Any]]:
+        """The form of one `infer` call, and its tensor frames.
+
+        Raises:
+            trtd.errors.UnsupportedDtype: an input is no array, or of a dtype that does not travel.
+            trtd.errors.InvalidInput: there are too many inputs.
+            trtd.errors.TooLarge: names are so long that the header breaks its limit.
+        """
+        key: list[Hashable] = [model, version, timeout_s, priority]
+        frames: list[Any] = []
+        name = ""
+        try:
+            for name, tensor in inputs.items():
+                if type(tensor) is np.ndarray and tensor.nbytes < COPIED_BELOW_BYTES and tensor.dtype in _AS_THEY_ARE:
+                    frames.append(tensor.tobytes())
+                else:
+                    frames.append(tensors.to_frame(tensor))
+                key += (name, getattr(tensor, "dtype", None), tensor.shape)
+        except AttributeError:
+            raise UnsupportedDtype(
+                f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array or a BFloat16"
+            ) from None
+        except UnsupportedDtype as error:
+            raise UnsupportedDtype(f"input {name!r}: {error.message}") from None
+        form = self._known.get(tuple(key))
+        if form is None:
+            form = self._new_form(model, inputs, version, timeout_s, priority)
+            if len(self._known) >= _MOST_FORMS:
+                self._known.clear()
+            self._known[tuple(key)] = form
+        return form, frames
+
+    def _new_form(
+        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
+    ) -> Form:
+        if len(inputs) > MAX_TENSORS:
+            raise InvalidInput(f"a request has at most {MAX_TENSORS} inputs, not {len(inputs)}")
+        specs = tuple(tensors.spec_of(name, tensor) for name, tensor in inputs.items())
+        return Form(InferRequest(UNKNOWN_REQUEST_ID, model, version, specs, timeout_s, priority))

@@ -1,0 +1,194 @@
+"""SHELL: one DEALER socket to one endpoint, and the monitor that tells when its connection comes and goes.
+
+Not safe for several threads; whoever uses it holds a lock or runs in one thread. What is sent, and when again, is
+decided in `trtd.client.pending`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import zmq
+
+from trtd.errors import Usage
+
+RECONNECT_MS = 1
+LONGEST_RECONNECT_MS = 50
+HEARTBEAT_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 3000
+HANDSHAKE_MS = 2000
+SEND_QUEUE_MESSAGES = 256
+READABLE = int(zmq.POLLIN)
+WRITABLE = int(zmq.POLLOUT)
+ZERO_COPY_BYTES = 256 * 1024
+"""Tensors from this size on are sent from the caller's memory; below it, a copy is cheaper than the bookkeeping."""
+
+_EVENTS = int(zmq.EVENTS)
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE = int(zmq.SNDMORE)
+_EVENT_HEADER = struct.Struct("=HI")
+
+
+class ConnectionEvent(Enum):
+    """What became of the connection."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    NOT_ALLOWED = "the daemon refused this user or key"
+    HANDSHAKE_FAILED = "the peer does not speak ZeroMQ, or has another CURVE key than the one expected"
+
+
+_CONNECTION_EVENTS: dict[int, ConnectionEvent] = {
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): ConnectionEvent.CONNECTED,
+    int(zmq.EVENT_DISCONNECTED): ConnectionEvent.DISCONNECTED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): ConnectionEvent.NOT_ALLOWED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): ConnectionEvent.HANDSHAKE_FAILED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): ConnectionEvent.HANDSHAKE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """Keys for a `tcp://` endpoint, each as 40 characters of Z85.
+
+    Attributes:
+        server_key: the daemon's public key.
+        public_key: the client's own.
+        secret_key: the client's own.
+    """
+
+    server_key: str
+    public_key: str
+    secret_key: str
+
+
+class Transport:
+    """One connection to one endpoint, made again by ZeroMQ whenever it is lost."""
+
+    def __init__(self, address: str, curve: CurveKeys | None = None) -> None:
+        """Begin to connect.
+
+        Raises:
+            trtd.errors.Usage: the address or a key is not one.
+        """
+        self.address = address
+        # A context of its own, so that close() ends every thread and descriptor of this client.
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._monitor = self._context.socket(zmq.PAIR)
+        try:
+            self._connect(curve)
+        except (zmq.ZMQError, ValueError, TypeError) as error:
+            self.close()
+            raise Usage(f"{address!r} cannot be connected to: {error}") from None
+        self.fd = cast("int", self._socket.get(zmq.FD))
+        self.monitor_fd = cast("int", self._monitor.get(zmq.FD))
+
+    def _connect(self, curve: CurveKeys | None) -> None:
+        options: dict[int, int] = {
+            zmq.LINGER: 0,
+            # Nothing is queued for a daemon that is not there: requests wait in `PendingRequests`.
+            zmq.IMMEDIATE: 1,
+            zmq.SNDHWM: SEND_QUEUE_MESSAGES,
+            # What can arrive is bounded by what was asked for.
+            zmq.RCVHWM: 0,
+            zmq.RECONNECT_IVL: RECONNECT_MS,
+            zmq.RECONNECT_IVL_MAX: LONGEST_RECONNECT_MS,
+            zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+            zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+            zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+            zmq.IPV6: 1,
+        }
+        for option, value in options.items():
+            self._socket.set(option, value)
+        if curve is not None:
+            self._socket.set(zmq.CURVE_SERVERKEY, curve.server_key.encode())
+            self._socket.set(zmq.CURVE_PUBLICKEY, curve.public_key.encode())
+            self._socket.set(zmq.CURVE_SECRETKEY, curve.secret_key.encode())
+        events = 0
+        for event in _CONNECTION_EVENTS:
+            events |= event
+        self._socket.monitor("inproc://monitor", events)
+        # Unbounded, because ZeroMQ's I/O thread would block on a full monitor.
+        self._monitor.set(zmq.RCVHWM, 0)
+        self._monitor.set(zmq.LINGER, 0)
+        self._monitor.connect("inproc://monitor")
+        self._socket.connect(self.address)
+
+    def reconnect(self) -> None:
+        """Begin to connect anew: ZeroMQ itself does not try again after a handshake that was refused."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self.address)
+        self._socket.connect(self.address)
+
+    def send(self, header: bytes, tensors: Sequence[Any]) -> bool:
+        """Send one message; large tensors are not copied and must stay unchanged until the answer is there.
+
+        Returns:
+            False when there is no connection, or it takes no more at the moment: nothing was sent.
+        """
+        try:
+            if not tensors:
+                self._socket.send(header, _NOBLOCK)
+                return True
+            self._socket.send(header, _NOBLOCK | _SNDMORE)
+        except zmq.Again:
+            return False
+        last = len(tensors) - 1
+        for position, tensor in enumerate(tensors):
+            flags = _NOBLOCK if position == last else _NOBLOCK | _SNDMORE
+            # Once the first part is taken, only the end of the connection refuses another one. The message is lost with
+            # it, as the monitor will tell; ZeroMQ still has to be given the other parts, to drop them.
+            with contextlib.suppress(zmq.Again):
+                self._socket.send(tensor, flags, copy=_size_bytes(tensor) < ZERO_COPY_BYTES)
+        return True
+
+    def readiness(self) -> int:
+        """`READABLE` and `WRITABLE` as they are now. Renews the edge of `fd`, which tells of changes only."""
+        return cast("int", self._socket.get(_EVENTS))
+
+    def receive(self) -> list[Any] | None:
+        """One whole message as its header's bytes and views of the other frames, None when there is none."""
+        try:
+            frame = self._socket.recv(_NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        frames: list[Any] = [frame.bytes]
+        while frame.more:
+            frame = self._socket.recv(_NOBLOCK, copy=False)
+            frames.append(frame.buffer)
+        return frames
+
+    def connection_events(self) -> list[ConnectionEvent]:
+        """What became of the connection since the last call, oldest first. Renews the edge of `monitor_fd`."""
+        events = []
+        while True:
+            try:
+                parts = self._monitor.recv_multipart(_NOBLOCK)
+            except zmq.Again:
+                break
+            number, _ = _EVENT_HEADER.unpack_from(parts[0])
+            event = _CONNECTION_EVENTS.get(number)
+            if event is not None:
+                events.append(event)
+        if ConnectionEvent.CONNECTED in events:
+            # ZeroMQ swaps the pipes of the old connection and the new one only when it looks at its commands.
+            self._socket.get(_EVENTS)
+        return events
+
+    def close(self) -> None:
+        """Release sockets, threads and descriptors; repeatable."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+def _size_bytes(tensor: Any) -> int:
+    return tensor.nbytes if hasattr(tensor, "nbytes") else len(tensor)

@@ -1,0 +1,57 @@
+"""The layer of command line flags: single keys, and the models of `trtd serve --model NAME=FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtd.config.environment import value_layer
+from trtd.config.layers import Layer
+from trtd.config.origins import Origin
+from trtd.config.schema import KeyPath
+from trtd.errors import Usage
+
+DEFAULT_TENANT = "default"
+"""The tenant of models that are named on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A flag that sets a key.
+
+    Attributes:
+        flag: as it is written, such as `--log-level`.
+        path: the key.
+        value: as TOML would give it; a relative path starts at the working directory.
+    """
+
+    flag: str
+    path: KeyPath
+    value: Any
+
+
+def override_layers(overrides: Sequence[Override], working_dir: str) -> list[Layer]:
+    """One layer for each flag, in the order of the command line."""
+    return [
+        value_layer(override.path, override.value, Origin(f"flag {override.flag}"), working_dir)
+        for override in overrides
+    ]
+
+
+def model_overrides(models: Sequence[str]) -> tuple[Override, ...]:
+    """The flags of `--model NAME=FILE`, repeatable: models of one tenant called `default`.
+
+    Raises:
+        trtd.errors.Usage: one is not of that form, or a name comes twice.
+    """
+    overrides: list[Override] = []
+    for text in models:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise Usage(f"--model takes NAME=FILE, not {text!r}")
+        path = ("tenants", DEFAULT_TENANT, "models", name, "path")
+        if any(override.path == path for override in overrides):
+            raise Usage(f"--model {name!r} is given twice")
+        overrides.append(Override("--model", path, file))
+    return tuple(overrides)

@@ -1,0 +1,383 @@
+"""The heart of the router: requests in, exactly one answer each out.
+
+`Dispatcher` composes the accounts (`trtd.core.ledger`, with `trtd.core.admission` at the door), the choice of who gets
+what (`trtd.core.assignment`, with the fair order of `trtd.core.scheduling`) and the leases (`trtd.core.inflight`). It
+is pure: the shell (`trtd.router`) calls a method per thing that happened, with `now`, then `advance(now)`, and then
+performs what stands in `take_effects()`. Payloads are
+opaque: the frames of a request or an answer pass through unread.
+
+Promises held here, and checked by `check()` after every simulated event:
+  * accepted = answered + failed + in flight (queued or leased), per tenant, always;
+  * a request has at most one lease; an answer counts only from the lease's own worker and generation;
+  * what a dead worker held goes to a successor, suspects apart from the innocent, at most `max_attempts` times;
+  * a deadline is answered when it passes, wherever the request is.
+
+A request that is answered while a worker holds it, because its deadline passed, leaves a ghost: the lease stays, since
+the worker is still at it. A ghost takes room, keeps its worker from being empty and is suspected with the rest when the
+worker dies; it is never replayed, and its late answer counts as stale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from trtd.core import accounting
+from trtd.core.admission import Refusal
+from trtd.core.assignment import Assigner
+from trtd.core.ids import RequestId, TenantName, WorkerId
+from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, Holder
+from trtd.core.ledger import Ledger, unavailable
+from trtd.core.requests import (
+    AnnounceTenantEmpty,
+    AnnounceWorkerEmpty,
+    Deliver,
+    Dispatch,
+    DispatchEffect,
+    Refuse,
+    Request,
+    Result,
+    TenantCounters,
+    TenantLimits,
+)
+from trtd.core.tenancy import Gate, Tenant
+from trtd.errors import ErrorCode
+
+__all__ = [
+    "AnnounceTenantEmpty",
+    "AnnounceWorkerEmpty",
+    "Deliver",
+    "Dispatch",
+    "DispatchEffect",
+    "Dispatcher",
+    "Refuse",
+    "Request",
+    "Result",
+    "TenantCounters",
+    "TenantLimits",
+]
+
+
+class Dispatcher:
+    """Decides about every request of every tenant. One per router.
+
+    Args:
+        digest: a fingerprint of a request's payload; called only where poison is suspected.
+        first_lease: the first lease's number; others follow by one.
+        resend_grace_s: how long after a tenant's configuration clients of a former router may take to come back. A
+            tenant with a closed gate is not announced as empty before. 0 in the first router of a daemon.
+    """
+
+    def __init__(self, digest: Callable[[Request], bytes], first_lease: int, resend_grace_s: float = 0.0) -> None:
+        self._resend_grace_s = resend_grace_s
+        self._tenants: dict[TenantName, Tenant] = {}
+        self._ledger = Ledger(digest)
+        self._assigner = Assigner(self._ledger, first_lease)
+        self._turns = self._assigner.turns
+
+    # Tenants
+
+    def configure_tenant(self, tenant: TenantName, limits: TenantLimits, now: float) -> None:
+        """A tenant is new, or its limits have changed.
+
+        Of a new one nothing is known yet but its limits: it queues what comes, within them, until its gate and its
+        availability are told. So the clients of a former router lose nothing by being early.
+        """
+        known = self._tenants.get(tenant)
+        if known is not None:
+            known.limits = limits
+            self._turns.set_weight(tenant, limits.weight)
+            self._turns.activate(tenant)
+            return
+        self._tenants[tenant] = new = Tenant(tenant, limits)
+        self._turns.add(tenant, limits.weight)
+        if self._resend_grace_s > 0.0:
+            new.awaits_resends = True
+            new.resends_until = now + self._resend_grace_s
+            self._ledger.agenda.look_again(new, new.resends_until)
+
+    def forget_tenant(self, tenant: TenantName, now: float) -> None:
+        """A tenant is gone for good; what is left of its requests fails."""
+        gone = self._tenants.get(tenant)
+        if gone is None:
+            return
+        code = ErrorCode.DRAINING if gone.gate is Gate.CLOSED else ErrorCode.UNAVAILABLE
+        gone.is_announced = True
+        refusal = Refusal(code, f"the tenant {tenant} was removed")
+        self._ledger.fail_waiting(gone, refusal, now)
+        for request in list(gone.requests.values()):
+            request.lease = None
+            self._ledger.fail(gone, request, refusal, now)
+        del self._tenants[tenant]
+        self._turns.remove(tenant)
+
+    def set_gate(self, tenant: TenantName, is_open: bool, now: float) -> None:  # noqa: ARG002 - all events carry it
+        """Take new requests of a tenant, or refuse them and announce when the accepted ones are answered.
+
+        Told again that it is closed, it announces again. Under a closed gate a resent request that is not known here
+        still enters, until emptiness is announced: it was accepted once, by a former router.
+        """
+        known = self._tenants.get(tenant)
+        if known is None:
+            return
+        known.gate = Gate.OPEN if is_open else Gate.CLOSED
+        known.is_announced = False
+        self._ledger.announce_tenant_if_empty(known)
+
+    def set_availability(
+        self, tenant: TenantName, is_available: bool, reason: str, retry_after_s: float | None, now: float
+    ) -> None:
+        """Whether workers of a tenant can be expected; if not, what waits fails, and what workers hold stays theirs."""
+        known = self._tenants.get(tenant)
+        if known is None:
+            return
+        known.is_available = is_available
+        known.reason = reason
+        known.retry_after_s = retry_after_s
+        self._turns.activate(tenant)
+        if not is_available:
+            self._ledger.fail_waiting(known, unavailable(known), now)
+
+    def release_poison(self, tenant: TenantName) -> None:
+        """An operator lets a tenant's quarantined inputs pass again."""
+        known = self._tenants.get(tenant)
+        if known is not None:
+            known.poison.clear()
+
+    # Workers
+
+    def admit_worker(self, worker: WorkerId, now: float) -> None:  # noqa: ARG002 - all events carry it
+        """The worker may be given work: the supervisor vouches for it, and it is connected."""
+        tenant = self._tenants.get(worker.tenant)
+        if tenant is None:
+            return
+        for other in list(tenant.holders.values()):
+            if other.id.key == worker.key and other.id.generation < worker.generation and not other.leases:
+                self._drop(tenant, other)
+        holder = tenant.holders.setdefault(worker, Holder(worker))
+        holder.is_admitted = True
+        self._turns.activate(worker.tenant)
+
+    def close_worker(self, worker: WorkerId, now: float) -> None:  # noqa: ARG002 - all events carry it
+        """Nothing new for this worker; its emptiness is announced, and announced again when this is told again.
+
+        A worker that is not known here holds no lease. It is remembered as closed, should it be admitted late.
+        """
+        tenant = self._tenants.get(worker.tenant)
+        if tenant is None:
+            return
+        holder = tenant.holders.setdefault(worker, Holder(worker))
+        holder.is_closed = True
+        holder.is_announced = False
+        self._turns.activate(worker.tenant)
+        self._ledger.announce_worker_if_empty(holder)
+
+    def revoke_worker(self, worker: WorkerId, message: str, now: float, *, blames_requests: bool = True) -> None:
+        """This life of the worker is over; what it held is replayed or fails.
+
+        Args:
+            worker: which life.
+            message: why, in one line; it becomes part of WORKER_LOST and POISONOUS.
+            now: monotonic seconds.
+            blames_requests: whether what it held can have ended it. If so, its requests become suspects. False where a
+                person or the daemon wanted its end: they are replayed as they are.
+        """
+        tenant, holder = self._find(worker)
+        if tenant is None or holder is None:
+            return
+        self._drop(tenant, holder)
+        leased = list(holder.leases.values())
+        holder.leases.clear()
+        if blames_requests and len(leased) == 1:
+            leased[0].lone_deaths += 1
+        survivors = []
+        for request in leased:
+            request.lease = None
+            if request.is_answered:
+                request.is_suspect = request.is_suspect or blames_requests
+                self._ledger.release(tenant, request, now)
+            elif (refusal := _verdict(tenant, request, message)) is not None:
+                request.is_suspect = request.is_suspect or blames_requests
+                self._ledger.fail(tenant, request, refusal, now)
+            else:
+                survivors.append(request)
+        if blames_requests and survivors:
+            self._assigner.suspect(tenant, survivors, worker.replica, now)
+        else:
+            self._assigner.give_back(tenant, survivors)
+
+    def suspend_worker(self, worker: WorkerId, now: float) -> None:  # noqa: ARG002 - all events carry it
+        """The worker's connection is gone and nobody has said why: nothing new for it.
+
+        What it holds stays leased until the supervisor says that it died (`revoke_worker`: then its requests may be
+        suspects), or until it connects again (`detach_worker`).
+        """
+        _, holder = self._find(worker)
+        if holder is not None:
+            holder.is_admitted = False
+
+    def detach_worker(self, worker: WorkerId, now: float) -> None:
+        """The worker lost its connection and has made another one: its leases are queued again, at the front.
+
+        Nobody is suspected and the attempt does not count. It has to be admitted again.
+        """
+        tenant, holder = self._find(worker)
+        if tenant is None or holder is None:
+            return
+        leased = list(holder.leases.values())
+        holder.leases.clear()
+        holder.is_admitted = False
+        if holder.is_closed:
+            self._ledger.announce_worker_if_empty(holder)
+        else:
+            self._drop(tenant, holder)
+        survivors = []
+        for request in leased:
+            request.lease = None
+            request.attempts -= 1
+            if request.is_answered:
+                self._ledger.release(tenant, request, now)
+            elif not tenant.is_available:
+                self._ledger.fail(tenant, request, unavailable(tenant), now)
+            else:
+                survivors.append(request)
+        self._assigner.give_back(tenant, survivors)
+
+    # Requests
+
+    def submit(self, request: Request, now: float) -> None:
+        """A request arrived: accept it, recognise it as known, or refuse it."""
+        tenant = self._tenants.get(request.tenant)
+        if tenant is None:
+            text = f"the tenant {request.tenant} is not configured"
+            self._ledger.effects.append(Refuse(request, ErrorCode.UNAVAILABLE, text, None))
+            return
+        known = tenant.requests.get(request.id)
+        if known is None:
+            refusal = self._ledger.judge(tenant, request, now)
+        elif known.owner == request.owner:
+            known.route = request.route
+            tenant.counters.resent += 1
+            return
+        else:
+            refusal = Refusal(ErrorCode.MALFORMED, f"the id {request.id.hex()} is in use by another client")
+        if refusal is not None:
+            self._ledger.refuse(tenant, request, refusal)
+            return
+        self._ledger.accept(tenant, request, now)
+        self._turns.activate(request.tenant)
+
+    def complete(self, worker: WorkerId, results: Sequence[Result], now: float) -> None:
+        """A worker answered. Only an open lease of this very life counts; everything else is stale."""
+        tenant, holder = self._find(worker)
+        if tenant is None:
+            return
+        if holder is None:
+            tenant.counters.stale += len(results)
+            return
+        answered = 0
+        for result in results:
+            request = holder.leases.pop(result.lease, None)
+            if request is None:
+                tenant.counters.stale += 1
+            elif self._ledger.answer(tenant, request, result, now):
+                answered += 1
+        holder.note_heard()
+        if answered:
+            tenant.pace.count(answered, now)
+        if tenant.queue or tenant.lane or tenant.lane_holder is not None:
+            self._turns.activate(worker.tenant)
+        self._ledger.announce_worker_if_empty(holder)
+        self._ledger.announce_tenant_if_empty(tenant)
+
+    # Time and order
+
+    def advance(self, now: float) -> None:
+        """Answer what is out of time, then hand out what workers have room for. The last call before `take_effects`."""
+        while (due := self._ledger.agenda.take_due(now)) is not None:
+            if isinstance(due, Request):
+                self._ledger.expire(self._tenants[due.tenant], due, now)
+                self._turns.activate(due.tenant)
+            elif self._tenants.get(due.name) is due:
+                self._reconsider(due, now)
+        self._assigner.assign(self._tenants, now)
+
+    def busy_until(self, tenant: TenantName) -> float:
+        """Until when a further request of the tenant would wait here anyway; in the past where it would not."""
+        known = self._tenants.get(tenant)
+        return -math.inf if known is None else known.busy_until()
+
+    def next_deadline(self) -> float | None:
+        """When `advance` has to be called even if nothing happens; None for never."""
+        return self._ledger.agenda.next_instant()
+
+    def take_effects(self) -> list[DispatchEffect]:
+        """What the shell has to perform, in order; each is handed out once."""
+        effects = self._ledger.effects
+        self._ledger.effects = []
+        return effects
+
+    # Questions
+
+    def tenant(self, tenant: TenantName) -> Tenant:
+        """Everything known of a tenant, to be read only; KeyError for an unknown one."""
+        return self._tenants[tenant]
+
+    def counters(self, tenant: TenantName) -> TenantCounters:
+        """A tenant's counters."""
+        return self._tenants[tenant].counters
+
+    def queued(self, tenant: TenantName) -> int:
+        """How many requests wait for a worker, suspects included."""
+        return self._tenants[tenant].queued
+
+    def leased(self, tenant: TenantName) -> int:
+        """How many unanswered requests workers hold."""
+        return self._tenants[tenant].leased
+
+    def held_bytes(self, tenant: TenantName) -> int:
+        """Payload bytes of everything queued or leased; a ghost counts until its worker lets go of it."""
+        return self._tenants[tenant].held_bytes
+
+    def unfinished(self, tenant: TenantName) -> list[RequestId]:
+        """Ids of the accepted requests without an answer, in the order of their acceptance."""
+        return list(self._tenants[tenant].requests)
+
+    def check(self) -> None:
+        """Recompute every invariant from scratch.
+
+        Raises:
+            AssertionError: one does not hold; the text says which.
+        """
+        watched = self._ledger.agenda.watched()
+        for tenant in self._tenants.values():
+            accounting.check_tenant(tenant, watched, self._turns.is_active(tenant.name))
+
+    def _find(self, worker: WorkerId) -> tuple[Tenant | None, Holder | None]:
+        tenant = self._tenants.get(worker.tenant)
+        return tenant, tenant.holders.get(worker) if tenant is not None else None
+
+    def _reconsider(self, tenant: Tenant, now: float) -> None:
+        """An instant set for a tenant has come: its clients had time to return, or its lane has waited long enough."""
+        if now >= tenant.resends_until:
+            tenant.awaits_resends = False
+        self._turns.activate(tenant.name)
+        self._ledger.announce_tenant_if_empty(tenant)
+
+    @staticmethod
+    def _drop(tenant: Tenant, holder: Holder) -> None:
+        del tenant.holders[holder.id]
+        if tenant.lane_holder is holder:
+            tenant.lane_holder = None
+
+
+def _verdict(tenant: Tenant, request: Request, message: str) -> Refusal | None:
+    """Why a request whose worker is over is not given to another one, None when it is."""
+    if request.lone_deaths >= LONE_DEATHS_TO_CONVICT:
+        return Refusal(ErrorCode.POISONOUS, f"this input has ended workers: {message}")
+    if not tenant.is_available:
+        return unavailable(tenant)
+    if request.attempts >= tenant.limits.max_attempts:
+        text = f"{request.attempts} workers that held the request ended; the last one: {message}"
+        return Refusal(ErrorCode.WORKER_LOST, text)
+    return None

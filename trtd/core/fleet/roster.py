@@ -1,0 +1,62 @@
+"""Who exists: every child under its name, stepped here and nowhere else, with the deadlines of all of them."""
+
+from __future__ import annotations
+
+from trtd.core import lifecycle
+from trtd.core.deadlines import Deadlines
+from trtd.core.ids import WorkerKey
+from trtd.core.lifecycle import Child, Effect, Event, Timeouts
+from trtd.core.restarts import RestartPolicy
+
+
+class Roster:
+    """The children.
+
+    Attributes:
+        children: by name.
+        keys: places of the workers among them, by name.
+    """
+
+    def __init__(self) -> None:
+        self.children: dict[str, Child] = {}
+        self.keys: dict[str, WorkerKey] = {}
+        self._deadlines = Deadlines()
+        # A place that is forgotten and comes back goes on with higher generations: late frames stay recognisable.
+        self._last_generation = 0
+
+    def add(self, name: str, key: WorkerKey | None, timeouts: Timeouts, restarts: RestartPolicy) -> None:
+        """Add a child that is STOPPED; `key` is None for one that is no worker."""
+        self.children[name] = Child(name, timeouts, restarts, generation=self._last_generation)
+        if key is not None:
+            self.keys[name] = key
+
+    def forget(self, name: str) -> None:
+        """Drop a child that is STOPPED."""
+        self._last_generation = max(self._last_generation, self.children.pop(name).generation)
+        del self.keys[name]
+
+    def adopt(self, name: str, timeouts: Timeouts, restarts: RestartPolicy) -> None:
+        """Give a child other timeouts and limits."""
+        self.children[name] = lifecycle.adopt(self.children[name], timeouts, restarts)
+
+    def step(self, name: str, event: Event, now: float) -> tuple[bool, tuple[Effect, ...]]:
+        """Step one child.
+
+        Returns:
+            Whether more than its life signs changed, and its effects.
+        """
+        before = self.children[name]
+        after, effects = lifecycle.step(before, event, now)
+        if after is before:
+            return False, effects
+        self.children[name] = after
+        self._deadlines.set(name, after.deadline)
+        return after.state is not before.state or not isinstance(event, lifecycle.Beat), effects
+
+    def next_deadline(self) -> float | None:
+        """The earliest deadline of any child."""
+        return self._deadlines.next()
+
+    def take_due(self, now: float) -> list[str]:
+        """The children whose deadline has come. Each of them has to be stepped with TimePassed, which sets it anew."""
+        return self._deadlines.take_due(now)

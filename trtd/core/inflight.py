@@ -1,0 +1,190 @@
+"""What workers hold, who is suspected of ending them, and which inputs are known to.
+
+`Holder` is one life of a worker with its leases. `SuspectLane` keeps the requests that were leased when a worker died,
+in groups that shrink with each further death until the culprit is alone. `PoisonTable` remembers convicted inputs for a
+while. `trtd.core.dispatch` moves the requests between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+
+from trtd.core.ids import LeaseId, WorkerId
+from trtd.core.requests import Request
+
+MAX_PARTS = 8
+"""Groups that one group is split into after a death: a further group costs a round trip, a further death a restart."""
+
+LONE_DEATHS_TO_CONVICT = 2
+"""One death can be chance; a worker that dies twice with nothing else in its hands was ended by that request."""
+
+SUSPECT_PATIENCE_S = 2.0
+"""How long suspects wait for the successor of the worker that died before they may go to another replica."""
+
+SUSPICION_S = 60.0
+"""How long an input is remembered that is suspected only; each new request is compared as long as any is remembered."""
+
+GATHER_S = 0.0003
+"""How long requests wait at most to travel together to a worker that is busy; about what one wake-up of it costs."""
+
+MAX_POISONS = 1024
+"""Most inputs remembered per tenant; the one noted first is forgotten first."""
+
+
+class Holder:
+    """One life of a worker as the router sees it.
+
+    Attributes:
+        id: which life.
+        leases: what it holds, in the order of dispatch; ghosts too, whose clients have been answered already.
+        is_admitted: supervisor and connection agree that it may be given work.
+        is_closed: it gets nothing new.
+        is_announced: since it was closed, its emptiness has been announced.
+        unheard: messages sent to it since it was last idle, less those that came back: about how many it has not read.
+        sent_at: when the last one was sent.
+    """
+
+    __slots__ = ("id", "is_admitted", "is_announced", "is_closed", "leases", "sent_at", "unheard")
+
+    def __init__(self, worker: WorkerId) -> None:
+        self.id = worker
+        self.leases: dict[LeaseId, Request] = {}
+        self.is_admitted = False
+        self.is_closed = False
+        self.is_announced = False
+        self.unheard = 0
+        self.sent_at = 0.0
+
+    def note_sent(self, now: float) -> None:
+        """A message with requests went to it."""
+        self.unheard += 1
+        self.sent_at = now
+
+    def note_heard(self) -> None:
+        """A message with answers came from it."""
+        self.unheard = self.unheard - 1 if self.leases and self.unheard else 0
+
+    def gathers_until(self, slots: int) -> float:
+        """Until when it is better to gather requests for it than to send them; in the past where it is not.
+
+        With a message for each slot and one more on the way it has enough to go on with, and what comes meanwhile is
+        cheaper in one message: for it, and for the router, that wakes it up less often. Its next answers end the wait.
+        """
+        return self.sent_at + GATHER_S if self.unheard > slots else -math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given work, as far as it has room."""
+        return self.is_admitted and not self.is_closed
+
+
+def outstanding(holder: Holder) -> int:
+    """How many leases a worker holds, ghosts included."""
+    return len(holder.leases)
+
+
+def split(requests: Sequence[Request]) -> list[list[Request]]:
+    """At most MAX_PARTS groups of nearly equal size, in order."""
+    parts = min(MAX_PARTS, len(requests))
+    return [
+        list(requests[len(requests) * part // parts : len(requests) * (part + 1) // parts]) for part in range(parts)
+    ]
+
+
+class SuspectLane:
+    """Groups of suspects that wait for a worker of their own, the oldest suspicion first."""
+
+    def __init__(self) -> None:
+        self._groups: deque[list[Request]] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many requests wait, over all groups."""
+        return self._size
+
+    def __iter__(self) -> Iterator[Request]:
+        for group in self._groups:
+            yield from group
+
+    def append(self, group: list[Request]) -> None:
+        """Add a group behind the others."""
+        self._groups.append(self._marked(group))
+
+    def push_front(self, groups: Sequence[list[Request]]) -> None:
+        """Add groups before the others, in order."""
+        self._groups.extendleft(self._marked(group) for group in reversed(groups))
+
+    def pop(self) -> list[Request]:
+        """Take the next group; IndexError when there is none."""
+        group = self._groups.popleft()
+        self._size -= len(group)
+        return group
+
+    def remove(self, request: Request) -> None:
+        """Take one request out of its group."""
+        group = next(group for group in self._groups if request in group)
+        group.remove(request)
+        self._size -= 1
+        if not group:
+            self._groups.remove(group)
+
+    def _marked(self, group: list[Request]) -> list[Request]:
+        for request in group:
+            request.is_suspect = True
+        self._size += len(group)
+        return group
+
+
+class PoisonTable:
+    """Digests of inputs that saw workers die, and how often they were alone in that, until their time is up.
+
+    It holds convicted inputs, and suspected ones whose requests ended without a worker's answer: a client's retry of
+    the same input then goes on counting where the former request ended.
+
+    Attributes:
+        convicted_at: when an input was last convicted; what arrived later was compared at the door.
+    """
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._expires_first = math.inf
+        self.convicted_at = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def note(self, digest: bytes, lone_deaths: int, now: float, seconds: float) -> None:
+        """Remember an input for so long. What is remembered of it already stays: a suspicion undoes no conviction."""
+        known_deaths, known_until = self._entries.get(digest, (0, now))
+        until = max(known_until, now + seconds)
+        self._entries[digest] = (max(known_deaths, lone_deaths), until)
+        self._entries.move_to_end(digest)
+        self._expires_first = min(self._expires_first, until)
+        if lone_deaths >= LONE_DEATHS_TO_CONVICT:
+            self.convicted_at = now
+        if len(self._entries) > MAX_POISONS:
+            self._entries.popitem(last=False)
+
+    def recall(self, digest: bytes, now: float) -> int | None:
+        """How many lone deaths are remembered of an input, None when it is not remembered at all."""
+        if self._expires_first <= now:
+            self._forget_expired(now)
+        lone_deaths, _ = self._entries.get(digest, (None, 0.0))
+        return lone_deaths
+
+    def forgive(self, digest: bytes) -> None:
+        """A worker survived this input."""
+        self._entries.pop(digest, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._expires_first = math.inf
+        self.convicted_at = -math.inf
+
+    def _forget_expired(self, now: float) -> None:
+        for digest in [digest for digest, (_, until) in self._entries.items() if until <= now]:
+            del self._entries[digest]
+        self._expires_first = min((until for _, until in self._entries.values()), default=math.inf)

@@ -1,0 +1,183 @@
+"""How requests enter the accounts and how they leave them: accepted, answered, failed, refused, each exactly once.
+
+The one writer of `TenantCounters`, of held bytes and of the effects that reach clients or announce emptiness. Who gets
+which request is left to `trtd.core.assignment`, what happened and what follows from it to `trtd.core.dispatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trtd.core.admission import Refusal, refuse_for_bounds
+from trtd.core.agenda import Agenda
+from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, SUSPICION_S, Holder
+from trtd.core.requests import (
+    AnnounceTenantEmpty,
+    AnnounceWorkerEmpty,
+    Deliver,
+    DispatchEffect,
+    Refuse,
+    Request,
+    Result,
+)
+from trtd.core.tenancy import Gate, Tenant
+from trtd.errors import ErrorCode
+
+
+class Ledger:
+    """The accounts of all tenants, and the effects that follow from them.
+
+    Attributes:
+        effects: what the shell has to perform, in order.
+        agenda: deadlines of the accepted requests.
+    """
+
+    def __init__(self, digest: Callable[[Request], bytes]) -> None:
+        self._digest = digest
+        self.effects: list[DispatchEffect] = []
+        self.agenda = Agenda()
+
+    def judge(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
+        """Why a new request cannot enter, None when it can. One like it that was suspected makes it a suspect, too."""
+        if tenant.gate is Gate.CLOSED and (tenant.is_announced or not request.is_resent):
+            return Refusal(ErrorCode.DRAINING, f"the tenant {tenant.name} takes no new requests")
+        if not tenant.is_available:
+            return unavailable(tenant)
+        if tenant.poison and (lone_deaths := tenant.poison.recall(self._digest_of(request), now)) is not None:
+            if lone_deaths >= LONE_DEATHS_TO_CONVICT:
+                return POISONOUS
+            request.lone_deaths = lone_deaths
+            request.is_suspect = True
+        refusal = refuse_for_bounds(
+            tenant.limits, len(tenant.requests), tenant.held_bytes, request.payload_bytes, tenant.pace, now
+        )
+        if refusal is None and request.deadline <= now:
+            return Refusal(ErrorCode.DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+        return refusal
+
+    def refuse(self, tenant: Tenant, request: Request, refusal: Refusal) -> None:
+        """The request does not enter."""
+        tenant.counters.refused += 1
+        tenant.count_outcome(request.model, refusal.code)
+        self.effects.append(Refuse(request, *refusal))
+
+    def accept(self, tenant: Tenant, request: Request, now: float) -> None:
+        """The request enters, and waits."""
+        if not tenant.requests:
+            tenant.pace.become_busy(now)
+        tenant.requests[request.id] = request
+        tenant.counters.accepted += 1
+        tenant.held_bytes += request.payload_bytes
+        if request.is_suspect:
+            tenant.lane.append([request])
+        else:
+            tenant.queue.push(request)
+        self.agenda.watch_deadline(request)
+
+    def answer(self, tenant: Tenant, request: Request, result: Result, now: float) -> bool:
+        """A worker gave up the request's lease with a result; whether that was the request's answer.
+
+        A suspect is cleared by it, unless the worker dropped it without a try because its time was up.
+        """
+        request.lease = None
+        if request.is_suspect and result.code != ErrorCode.DEADLINE_EXCEEDED:
+            request.is_suspect = False
+            if tenant.poison:
+                tenant.poison.forgive(self._digest_of(request))
+        if request.is_answered:
+            tenant.counters.stale += 1
+            self.release(tenant, request, now)
+            return False
+        tenant.counters.answered += 1
+        self._settle(tenant, request, "ok" if result.code is None else result.code, now)
+        self.effects.append(Deliver(request, result.frames))
+        return True
+
+    def fail(self, tenant: Tenant, request: Request, refusal: Refusal, now: float) -> None:
+        """Answer an accepted request, taken out of queue and lane, with an error. If it is leased, a ghost stays."""
+        tenant.counters.failed += 1
+        self._settle(tenant, request, refusal.code, now)
+        self.effects.append(Refuse(request, *refusal))
+        self.announce_tenant_if_empty(tenant)
+
+    def fail_waiting(self, tenant: Tenant, refusal: Refusal, now: float) -> None:
+        """Fail all that waits for a worker."""
+        for request in [*tenant.lane, *tenant.queue]:
+            take_out(tenant, request)
+            self.fail(tenant, request, refusal, now)
+
+    def expire(self, tenant: Tenant, request: Request, now: float) -> None:
+        """The request's deadline has passed."""
+        tenant.counters.expired += 1
+        is_waiting = request.lease is None
+        if is_waiting:
+            take_out(tenant, request)
+        where = "no worker had taken it" if is_waiting else "a worker was at it"
+        text = f"no answer within {request.deadline - request.received_at:.3f} s; {where}"
+        self.fail(tenant, request, Refusal(ErrorCode.DEADLINE_EXCEEDED, text), now)
+
+    def release(self, tenant: Tenant, request: Request, now: float) -> None:
+        """Neither client nor worker needs the payload any more.
+
+        A suspect that no worker answered is remembered, so that a client's retry goes on where it ended.
+        """
+        if request.is_suspect:
+            is_convicted = request.lone_deaths >= LONE_DEATHS_TO_CONVICT
+            seconds = tenant.limits.poison_s if is_convicted else min(SUSPICION_S, tenant.limits.poison_s)
+            tenant.poison.note(self._digest_of(request), request.lone_deaths, now, seconds)
+        tenant.held_bytes -= request.payload_bytes
+        request.payload = ()
+        request.memory = None
+
+    def is_poisonous(self, tenant: Tenant, request: Request, now: float) -> bool:
+        """Whether a waiting request is like one that was convicted after this one arrived."""
+        if request.received_at > tenant.poison.convicted_at:
+            return False
+        lone_deaths = tenant.poison.recall(self._digest_of(request), now)
+        return lone_deaths is not None and lone_deaths >= LONE_DEATHS_TO_CONVICT
+
+    def is_cleared(self, tenant: Tenant, request: Request, now: float) -> bool:
+        """Whether a suspect ended no worker itself, and the input that it was suspected for has been answered since."""
+        return not request.attempts and tenant.poison.recall(self._digest_of(request), now) is None
+
+    def announce_tenant_if_empty(self, tenant: Tenant) -> None:
+        """Say once that a tenant with a closed gate owes no answer."""
+        if tenant.gate is Gate.CLOSED and not (tenant.requests or tenant.is_announced or tenant.awaits_resends):
+            tenant.is_announced = True
+            self.effects.append(AnnounceTenantEmpty(tenant.name))
+
+    def announce_worker_if_empty(self, holder: Holder) -> None:
+        """Say once that a closed worker holds nothing."""
+        if holder.is_closed and not (holder.leases or holder.is_announced):
+            holder.is_announced = True
+            self.effects.append(AnnounceWorkerEmpty(holder.id))
+
+    def _settle(self, tenant: Tenant, request: Request, outcome: str, now: float) -> None:
+        request.is_answered = True
+        del tenant.requests[request.id]
+        tenant.durations.observe(now - request.received_at)
+        tenant.count_outcome(request.model, outcome)
+        self.agenda.note_answered()
+        if request.lease is None:
+            self.release(tenant, request, now)
+
+    def _digest_of(self, request: Request) -> bytes:
+        if not request.digest:
+            request.digest = self._digest(request)
+        return request.digest
+
+
+POISONOUS = Refusal(ErrorCode.POISONOUS, "this input has ended workers and is refused for a while")
+
+
+def unavailable(tenant: Tenant) -> Refusal:
+    """The refusal of a tenant without workers, in the supervisor's words."""
+    return Refusal(ErrorCode.UNAVAILABLE, tenant.reason or "the tenant is not available", tenant.retry_after_s)
+
+
+def take_out(tenant: Tenant, request: Request) -> None:
+    """Remove a waiting request from where it waits."""
+    if request.is_suspect:
+        tenant.lane.remove(request)
+    else:
+        tenant.queue.remove(request)

@@ -1,0 +1,93 @@
+"""The life of one supervised child process, worker or router, as a table in which every cell is decided.
+
+`step(child, event, now)` is pure: it returns the child as it is afterwards and the effects that the shell shall
+perform. The shell feeds back one event per outcome, failure included. A timer is not an effect: `next_deadline(child)`
+says when the shell has to call `step` with `TimePassed`.
+
+The words are in `vocabulary`, the child and its invariants in `child`, the table and `step` in `table`, what its cells
+do in `starting`, `serving` and `ending`, and the picture in `diagram`. Left to others: which children exist and what a
+tenant wants of them (`trtd.core.fleet`), what a fault means (`trtd.core.faults`), how long to wait before a restart
+(`trtd.core.restarts`).
+"""
+
+from __future__ import annotations
+
+from trtd.core.lifecycle.child import HISTORY_LENGTH, Child, Timeouts, adopt, check, next_deadline
+from trtd.core.lifecycle.diagram import lifecycle_mermaid
+from trtd.core.lifecycle.table import EVENTS, IGNORED, ILLEGAL, TRANSITIONS, Cell, Moves, Pass, step
+from trtd.core.lifecycle.vocabulary import (
+    IN_SERVICE,
+    PROCESSLESS,
+    AskToStop,
+    Beat,
+    BecameReady,
+    CloseGate,
+    Desired,
+    DrainRequested,
+    Effect,
+    Emptied,
+    Event,
+    Exited,
+    FaultReported,
+    Greeted,
+    IllegalEvent,
+    KillGroup,
+    KillRequested,
+    OpenGate,
+    RestartRequested,
+    RevokeLeases,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    StartRequested,
+    State,
+    StopRequested,
+    TimePassed,
+    Transition,
+)
+
+__all__ = [
+    "EVENTS",
+    "HISTORY_LENGTH",
+    "IGNORED",
+    "ILLEGAL",
+    "IN_SERVICE",
+    "PROCESSLESS",
+    "TRANSITIONS",
+    "AskToStop",
+    "Beat",
+    "BecameReady",
+    "Cell",
+    "Child",
+    "CloseGate",
+    "Desired",
+    "DrainRequested",
+    "Effect",
+    "Emptied",
+    "Event",
+    "Exited",
+    "FaultReported",
+    "Greeted",
+    "IllegalEvent",
+    "KillGroup",
+    "KillRequested",
+    "Moves",
+    "OpenGate",
+    "Pass",
+    "RestartRequested",
+    "RevokeLeases",
+    "Spawn",
+    "SpawnFailed",
+    "Spawned",
+    "StartRequested",
+    "State",
+    "StopRequested",
+    "TimePassed",
+    "Timeouts",
+    "Transition",
+    "adopt",
+    "check",
+    "lifecycle_mermaid",
+    "next_deadline",
+    "step",
+]

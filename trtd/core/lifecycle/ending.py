@@ -1,0 +1,202 @@
+"""Handlers of children that have to go: killed, asked to stop, stuck, or gone; and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trtd.core import restarts
+from trtd.core.faults import Fault, FaultKind, classify_exit
+from trtd.core.lifecycle.child import Child
+from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
+from trtd.core.lifecycle.starting import start
+from trtd.core.lifecycle.vocabulary import (
+    IN_SERVICE,
+    Desired,
+    Effect,
+    Event,
+    Exited,
+    FaultReported,
+    KillGroup,
+    RevokeLeases,
+    SpawnFailed,
+    State,
+)
+from trtd.errors import Blame
+
+STOP_WANTED = Fault(FaultKind.REQUESTED, "was asked to stop", sticky=False)
+RESTART_WANTED = Fault(FaultKind.REQUESTED, "was asked to restart", sticky=False)
+
+
+def requested_fault(child: Child) -> Fault:
+    """The cause of an end that nobody is to blame for."""
+    return RESTART_WANTED if child.restarting else STOP_WANTED
+
+
+def give_up(child: Child) -> Child:
+    """The child, wanted no more."""
+    return replace(child, desired=Desired.DOWN, restarting=False)
+
+
+def kill(child: Child, event: Event, now: float, fault: Fault | None) -> Outcome:
+    """Kill the process, with the fault that it has to go for; None when it was only asked to."""
+    effects: list[Effect] = []
+    if child.state in IN_SERVICE:
+        reason = fault or requested_fault(child)
+        effects.append(RevokeLeases(child.generation, reason))
+        child = settle_health(child, now)
+    is_alive = child.pid is not None
+    if is_alive:
+        effects.append(KillGroup(child.generation))
+    stopping = enter(
+        child,
+        event,
+        now,
+        State.STOPPING,
+        deadline=now + child.timeouts.reap_s if is_alive else None,
+        is_killed=is_alive,
+        restarting=child.restarting and fault is None,
+        fault=fault,
+        last_fault=fault or child.last_fault,
+    )
+    return stopping, tuple(effects)
+
+
+def kill_for_fault(child: Child, event: FaultReported, now: float) -> Outcome:
+    """End a child that says it cannot go on. One that only complains goes on."""
+    if child.pid is None:
+        return refuse(child, event, now)
+    if not event.fault.ends_process:
+        return child, ()
+    return kill(child, event, now, event.fault)
+
+
+def kill_to_stop(child: Child, event: Event, now: float) -> Outcome:
+    """Kill it for good: it holds nothing yet, or whoever asked does not want to wait."""
+    return kill(give_up(child), event, now, None)
+
+
+def kill_to_restart(child: Child, event: Event, now: float) -> Outcome:
+    """Kill a child that has nothing to finish; a start follows."""
+    return kill(replace(child, restarting=True, failures=0, deaths=()), event, now, None)
+
+
+def kill_for_slow_start(child: Child, event: Event, now: float) -> Outcome:
+    """Kill a child whose patience to say hello, or to become ready, has ended."""
+    what = "said no hello" if child.state is State.STARTING else "did not become ready"
+    fault = Fault(FaultKind.START_TIMED_OUT, f"{what} within {now - child.since:.3g} s")
+    return kill(child, event, now, fault)
+
+
+def kill_stopping(child: Child, _event: Event, now: float) -> Outcome:
+    """Somebody does not want to wait for a polite stop."""
+    return _kill_politely_asked(give_up(child), now, child.fault)
+
+
+def _kill_politely_asked(child: Child, now: float, fault: Fault | None) -> Outcome:
+    if child.is_killed or child.pid is None:
+        return child, ()
+    killed = replace(
+        child,
+        is_killed=True,
+        deadline=now + child.timeouts.reap_s,
+        fault=fault,
+        last_fault=fault or child.last_fault,
+    )
+    return killed, (KillGroup(child.generation),)
+
+
+def lose_patience_with_stop(child: Child, event: Event, now: float) -> Outcome:
+    """Kill what was asked and did not leave; call stuck what was killed and is still there."""
+    if child.is_killed:
+        return enter(child, event, now, State.STUCK, deadline=None), ()
+    fault = Fault(FaultKind.STOP_TIMED_OUT, f"did not stop within {child.timeouts.stop_s:.3g} s")
+    return _kill_politely_asked(child, now, fault)
+
+
+def note_fault(child: Child, event: FaultReported, _now: float) -> Outcome:
+    """Keep the child's own last word as the cause: it knows better than whoever had to kill it."""
+    if not event.fault.ends_process:
+        return child, ()
+    return replace(child, fault=event.fault, last_fault=event.fault), ()
+
+
+def want_again(child: Child, _event: Event, _now: float) -> Outcome:
+    """Start it once it is gone, whatever it is going for."""
+    if child.desired is Desired.UP:
+        return child, ()
+    return replace(child, desired=Desired.UP, restarting=True), ()
+
+
+def restart_once_gone(child: Child, _event: Event, _now: float) -> Outcome:
+    """Start it once it is gone, charged to no budget; what is not wanted stays down."""
+    if child.desired is Desired.DOWN or child.restarting:
+        return child, ()
+    return replace(child, restarting=True), ()
+
+
+def want_no_more(child: Child, _event: Event, _now: float) -> Outcome:
+    """Let it go for good."""
+    return give_up(child), ()
+
+
+# Gone
+
+
+def spawn_failed(child: Child, event: SpawnFailed, now: float) -> Outcome:
+    """Treat it as a death for which the daemon is to blame."""
+    if child.pid is not None:
+        return refuse(child, event, now)
+    fault = Fault(FaultKind.SPAWN_FAILED, f"cannot be started: {event.message}", blame=Blame.DAEMON)
+    return _bury(replace(child, fault=fault, last_fault=fault), event, now, fault)
+
+
+def exited(child: Child, event: Exited, now: float) -> Outcome:
+    """A child that nobody asked to leave is dead."""
+    if child.pid is None:
+        return refuse(child, event, now)
+    fault = classify_exit(event.status)
+    dead = replace(child, fault=fault, last_fault=fault, restarting=False)
+    if child.state not in IN_SERVICE:
+        return _bury(dead, event, now, fault)
+    buried, effects = _bury(settle_health(dead, now), event, now, fault)
+    return buried, (RevokeLeases(child.generation, fault), *effects)
+
+
+def exited_as_asked(child: Child, event: Exited, now: float) -> Outcome:
+    """A child that was asked to leave, or was killed, is gone; what it had to go for is what counts."""
+    if child.pid is None:
+        return refuse(child, event, now)
+    fault = child.fault
+    if fault is None:
+        fault = classify_exit(event.status)
+        if not child.is_killed and fault.kind is not FaultKind.EXITED:
+            child = replace(child, last_fault=fault)
+    return _bury(child, event, now, fault)
+
+
+def _bury(child: Child, event: Exited | SpawnFailed, now: float, fault: Fault) -> Outcome:
+    """No process is left: stay down, start again, wait, or suspend restarts."""
+    gone = replace(child, pid=None, is_killed=False, restarting=False, deadline=None)
+    if child.desired is Desired.DOWN:
+        return enter(gone, event, now, State.STOPPED), ()
+    if child.restarting:
+        return start(gone, event, now)
+    policy = child.restarts_policy
+    deaths = restarts.tally_death(policy, child.deaths, now) if fault.is_charged else child.deaths
+    # A fault that nobody pays for still lets the wait grow: whatever causes it may last.
+    failures = child.failures + 1
+    gone = replace(gone, failures=failures, deaths=deaths)
+    if fault.permanent:
+        return enter(gone, event, now, State.QUARANTINED), ()
+    if (child.is_probing and fault.is_charged) or restarts.is_over_budget(policy, deaths):
+        deadline = now + policy.probe_after_s if policy.probe_after_s else None
+        return enter(gone, event, now, State.QUARANTINED, deadline=deadline), ()
+    delay_s = restarts.backoff_s(policy, failures, event.draw)
+    if not delay_s:
+        return start(gone, event, now, is_probing=child.is_probing)
+    return enter(gone, event, now, State.BACKOFF, deadline=now + delay_s), ()
+
+
+def stop_waiting(child: Child, event: Event, now: float) -> Outcome:
+    """No process is there to be stopped."""
+    return enter(child, event, now, State.STOPPED, desired=Desired.DOWN, deadline=None), ()

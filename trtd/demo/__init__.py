@@ -1,0 +1,1 @@
+"""What `trtd demo` shows: small models made on the spot."""

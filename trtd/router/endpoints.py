@@ -1,0 +1,309 @@
+"""A tenant's endpoint: its sockets, the messages that are read from them, and the answers that leave through them.
+
+What a message means is decided in `trtd.router.intake`; whose turn it is to be read, in `trtd.router.loop`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import zmq
+
+from trtd.core.ids import TenantName
+from trtd.errors import Malformed, TooLarge, TrtdError
+from trtd.router.arenas import TenantArenas
+from trtd.router.keys import read_secret_key
+from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
+from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, split_for_bundles
+from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
+from trtd.wire.settings import TenantEndpoint
+
+MAX_BODY_FRAMES = MAX_TENSORS + 1
+"""Most frames after the header: tensors, and the area for the outputs."""
+MAX_FRAMES_SKIPPED = 256
+"""Frames of an unusable message that are read off at a time, so that an endless one takes no more than its turns."""
+FRAME_HEADROOM = 2
+"""A frame so many times as long as a request may be still gets a typed answer; a longer one ends its connection."""
+PARKED_S = 10.0
+"""How long a client may take to read before its answers are given up."""
+MAX_PARKED = 16_384
+"""Most answers of one tenant that wait for slow readers; their bytes are bounded by those of its queue."""
+MAX_RETRIED = 64
+"""Slow readers that are tried in one go."""
+SMALL_FRAME_BYTES = 64 * 1024
+"""Frames below this size may share their memory with others, see `trtd.child.stream`."""
+LINGER_S = 2.0
+"""How long answers that libzmq holds may take to leave after an endpoint was closed."""
+
+
+class Route(NamedTuple):
+    """Where an answer goes: one connection of one socket.
+
+    Attributes:
+        port: the socket.
+        peer: the connection.
+        takes_bundles: whether the question came in a bundle, so that the answer may leave in one.
+    """
+
+    port: Port
+    peer: bytes
+    takes_bundles: bool = False
+
+
+class Received(NamedTuple):
+    """One message as it was read.
+
+    Attributes:
+        route: where its answer goes.
+        owner: user id that the access check gave the connection.
+        header: the header frame's bytes; empty where it was too long to be looked at.
+        frames: the tensor frames, not copied.
+        size: bytes of all frames that were read.
+        error: why the message is not taken; its frames were not kept.
+        origin: a `zmq.Frame` of it, which knows what the kernel says of the peer.
+    """
+
+    route: Route
+    owner: str
+    header: bytes
+    frames: list[Any]
+    size: int
+    error: TrtdError | None
+    origin: Any
+
+
+class Source:
+    """One socket of a tenant as something to read messages from."""
+
+    __slots__ = ("_is_skipping", "endpoint", "max_request_bytes", "port")
+
+    def __init__(self, endpoint: Endpoint, port: Port, max_request_bytes: int) -> None:
+        self.endpoint = endpoint
+        self.port = port
+        self.max_request_bytes = max_request_bytes
+        self._is_skipping = False
+
+    def read(self) -> Received | int | None:
+        """The next message, None when there is none, or the number of frames of an unusable one that were read off."""
+        receive = self.port.receive
+        if self._is_skipping:
+            return self._skip()
+        try:
+            peer = receive(WAIT_NOT)
+        except zmq.Again:
+            return None
+        frame = origin = receive(0, False)
+        owner = frame.get("User-Id")
+        size = len(frame)
+        error: TrtdError | None = None
+        header = b""
+        if size <= MAX_HEADER_BYTES:
+            header = frame.bytes
+        else:
+            error = Malformed(f"the header has {size} bytes, the most is {MAX_HEADER_BYTES}")
+        frames: list[Any] = []
+        while frame.more and error is None:
+            frame = receive(0, False)
+            size += len(frame)
+            if len(frames) == MAX_BODY_FRAMES:
+                error = Malformed(f"the message has more than {MAX_TENSORS} tensor frames")
+            elif size > self.max_request_bytes:
+                error = TooLarge(f"the message has more than {self.max_request_bytes} bytes")
+            else:
+                frames.append(frame)
+        if error is not None:
+            frames.clear()
+            self._is_skipping = frame.more
+        return Received(Route(self.port, peer), owner, header, frames, size, error, origin)
+
+    def _skip(self) -> int:
+        for count in range(1, MAX_FRAMES_SKIPPED + 1):
+            if not self.port.receive(0, False).more:
+                self._is_skipping = False
+                return count
+        return MAX_FRAMES_SKIPPED
+
+
+class Parked(NamedTuple):
+    """An answer whose client did not read in time to take it at once."""
+
+    frames: Sequence[Any]
+    size: int
+    expires_at: float
+
+
+class Endpoint:
+    """All sockets of one tenant.
+
+    An answer that libzmq does not take, because its client reads too slowly, is parked and tried again for a while.
+    What one tenant may have parked is bounded. An answer that is given up is counted.
+
+    Args:
+        context: of the process.
+        settings: as the supervisor told them.
+        socket_mode: permission bits of its socket file.
+        used: see `Port`.
+        late: where it adds itself while it has parked answers.
+        bundling: where it adds itself while it has answers that leave together.
+        arenas: the shared memory of its clients.
+
+    Attributes:
+        tenant: whose.
+        arenas: as given.
+        settings: as the supervisor told them last.
+        sources: the sockets that listen, by address.
+        undeliverable: answers whose client was gone, or did not read for too long.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: TenantEndpoint,
+        socket_mode: int,
+        used: set[Port],
+        late: set[Endpoint],
+        bundling: set[Endpoint],
+        arenas: TenantArenas,
+    ) -> None:
+        self.tenant = TenantName(settings.tenant)
+        self.arenas = arenas
+        self.settings = settings
+        self.sources: dict[str, Source] = {}
+        self.undeliverable = 0
+        self._context = context
+        self._used = used
+        self._late = late
+        self._bundling = bundling
+        self._bundles: dict[Route, list[Sequence[Any]]] = {}
+        self._socket_mode = socket_mode
+        self._parked: dict[Route, deque[Parked]] = {}
+        self._parked_count = 0
+        self._parked_bytes = 0
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether an answer waits for its client."""
+        return bool(self._parked)
+
+    @property
+    def missing(self) -> list[str]:
+        """Addresses that ought to listen and do not."""
+        wanted = [self.settings.address, self.settings.tcp_address]
+        return [address for address in wanted if address is not None and address not in self.sources]
+
+    def stale_sources(self, settings: TenantEndpoint) -> list[Source]:
+        """The sockets that new settings close, because another address or another limit needs another socket."""
+        if settings.max_request_bytes != self.settings.max_request_bytes:
+            return list(self.sources.values())
+        wanted = {settings.address, settings.tcp_address}
+        return [source for address, source in self.sources.items() if address not in wanted]
+
+    def configure(self, settings: TenantEndpoint) -> None:
+        """Obey new settings; what is `missing` afterwards has to be opened."""
+        for source in self.stale_sources(settings):
+            del self.sources[source.port.address]
+            source.port.close(LINGER_S)
+        self.settings = settings
+        self.arenas.configure(settings)
+
+    def bind(self, address: str, curve_secret_key_file: str | None, listener_fd: int | None = None) -> Source:
+        """Listen at one of the `missing` addresses, with a socket that listens there already if there is one.
+
+        Raises:
+            OSError, zmq.ZMQError: the address cannot be had.
+            InvalidConfig: the address or the secret key cannot be used.
+        """
+        max_request_bytes = self.settings.max_request_bytes
+        is_remote = address == self.settings.tcp_address
+        options = PortOptions(
+            zap_domain=self.tenant,
+            max_frame_bytes=FRAME_HEADROOM * max_request_bytes + MAX_HEADER_BYTES,
+            curve_secret_key=read_secret_key(curve_secret_key_file) if is_remote else None,
+        )
+        port = Port(self._context, options, self._used)
+        try:
+            port.bind(address, self._socket_mode, listener_fd)
+        except BaseException:
+            port.close()
+            raise
+        source = self.sources[address] = Source(self, port, max_request_bytes)
+        return source
+
+    def deliver(self, route: Route, frames: Sequence[Any], now: float) -> None:
+        """Send an answer, or park it where its client does not read; one to a bundle waits for `send_bundles`."""
+        if route.takes_bundles:
+            self._bundles.setdefault(route, []).append(frames)
+            self._bundling.add(self)
+        else:
+            self._send(route, frames, (frames,), now)
+
+    def send_bundles(self, now: float) -> None:
+        """Send what waits to leave together. A lone answer leaves as it is, and so does a large one."""
+        bundles, self._bundles = self._bundles, {}
+        for route, answers in bundles.items():
+            for part in split_for_bundles(answers):
+                message = part[0] if len(part) == 1 else [BUNDLE_HEADER, pack_bundle(part)]
+                self._send(route, message, part, now)
+
+    def _send(self, route: Route, message: Sequence[Any], answers: Sequence[Sequence[Any]], now: float) -> None:
+        """Send one message; where its client does not read, the answers in it are parked one by one."""
+        if self._parked and route in self._parked:
+            is_full = True
+        else:
+            try:
+                route.port.send(route.peer, message)
+            except Undelivered as problem:
+                is_full = problem.is_full
+            else:
+                return
+        for frames in answers:
+            if is_full:
+                self._park(route, frames, now)
+            else:
+                self.undeliverable += 1
+
+    def _park(self, route: Route, frames: Sequence[Any], now: float) -> None:
+        size = sum(map(len, frames))
+        if self._parked_count >= MAX_PARKED or self._parked_bytes + size > self.settings.limits.max_bytes:
+            self.undeliverable += 1
+            return
+        # What a worker said is a part of all that was read with it, which must not be kept for one slow reader.
+        own = [bytes(frame) if len(frame) < SMALL_FRAME_BYTES else frame for frame in frames]
+        self._parked.setdefault(route, deque()).append(Parked(own, size, now + PARKED_S))
+        self._parked_count += 1
+        self._parked_bytes += size
+        self._late.add(self)
+
+    def retry_parked(self, now: float) -> int:
+        """Try parked answers again, and give up those that waited for too long; how many are parked no more."""
+        before = self._parked_count
+        for route in list(islice(self._parked, MAX_RETRIED)):
+            waiting = self._parked.pop(route)
+            while waiting:
+                try:
+                    route.port.send(route.peer, waiting[0].frames)
+                except Undelivered as problem:
+                    if problem.is_full and now < waiting[0].expires_at:
+                        # Back, behind the other slow readers.
+                        self._parked[route] = waiting
+                        break
+                    self.undeliverable += 1
+                self._parked_count -= 1
+                self._parked_bytes -= waiting.popleft().size
+        if not self._parked:
+            self._late.discard(self)
+        return before - self._parked_count
+
+    def close(self) -> None:
+        """Close all sockets. Answers that libzmq holds still leave; parked ones are given up."""
+        self.undeliverable += self._parked_count
+        self._parked.clear()
+        self._parked_count = self._parked_bytes = 0
+        self._late.discard(self)
+        for source in self.sources.values():
+            source.port.close(LINGER_S)
+        self.sources.clear()
+        self.arenas.close()

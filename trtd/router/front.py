@@ -1,0 +1,190 @@
+"""All tenants' endpoints: opened and closed as the supervisor says, watched for input, flushed of late answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import zmq
+
+from trtd.core.ids import TenantName
+from trtd.errors import InvalidConfig
+from trtd.observe import Logger
+from trtd.router.access import Access
+from trtd.router.arena_hub import ArenaHub
+from trtd.router.arenas import TenantArenas
+from trtd.router.endpoints import Endpoint, Received, Source
+from trtd.router.sockets import Port
+from trtd.router.turns import ReadTurns
+from trtd.wire.settings import RouterSettings, TenantEndpoint
+
+
+class Front:
+    """The endpoints of all tenants.
+
+    Args:
+        context: of the process.
+        settings: the router's.
+        access: obeys the tenants' lists.
+        used: ports that were used to send, see `Port`.
+        watch: called with a port's fd and True when it opens, with False before it closes.
+        log: for endpoints that cannot be opened.
+        clock: monotonic seconds.
+        end_arena: tells workers of the end of an arena, by its key.
+
+    Attributes:
+        endpoints: by tenant.
+        late: those that have answers for clients that did not read yet.
+        bundling: those that have answers which leave together.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: RouterSettings,
+        access: Access,
+        used: set[Port],
+        watch: Callable[[int, bool], None],
+        log: Logger,
+        clock: Callable[[], float],
+        end_arena: Callable[[int], None],
+    ) -> None:
+        self.endpoints: dict[TenantName, Endpoint] = {}
+        self.late: set[Endpoint] = set()
+        self.bundling: set[Endpoint] = set()
+        self._context = context
+        self._settings = settings
+        self._listeners = {listener.address: listener.fd for listener in settings.listeners}
+        self._access = access
+        self._used = used
+        self._watch = watch
+        self._log = log
+        self._sources: dict[int, Source] = {}
+        self._turns = ReadTurns()
+        self._reported: set[tuple[str, str]] = set()
+        self._paused: dict[TenantName, float] = {}
+        self._arenas = ArenaHub(
+            access, settings.socket_mode, has_bundles=True, tell_workers=end_arena, clock=clock, log=log
+        )
+        watch(self._arenas.fd, True)
+
+    def configure(self, settings: TenantEndpoint) -> None:
+        """Open a tenant's endpoint, or change it; requests that wait there are read when the loop comes to it."""
+        tenant = TenantName(settings.tenant)
+        self.resume(tenant)
+        self._access.configure(settings)
+        self._turns.add(tenant, settings.limits.weight)
+        endpoint = self.endpoints.get(tenant)
+        if endpoint is None:
+            arenas = TenantArenas(self._arenas, settings)
+            endpoint = Endpoint(
+                self._context, settings, self._settings.socket_mode, self._used, self.late, self.bundling, arenas
+            )
+            self.endpoints[tenant] = endpoint
+        else:
+            self._unwatch(endpoint, endpoint.stale_sources(settings))
+            endpoint.configure(settings)
+        self._open(endpoint)
+
+    def forget(self, tenant: TenantName) -> None:
+        """Close a tenant's endpoint."""
+        self.resume(tenant)
+        endpoint = self.endpoints.pop(tenant, None)
+        if endpoint is None:
+            return
+        self._unwatch(endpoint, list(endpoint.sources.values()))
+        self._turns.remove(tenant)
+        endpoint.close()
+        self._access.forget(tenant)
+
+    def open_missing(self) -> None:
+        """Try again to open what could not be opened."""
+        for endpoint in self.endpoints.values():
+            endpoint.arenas.open()
+            if endpoint.missing:
+                self._open(endpoint)
+
+    def _open(self, endpoint: Endpoint) -> None:
+        self.resume(endpoint.tenant)
+        for address in endpoint.missing:
+            try:
+                source = endpoint.bind(address, self._settings.curve_secret_key_file, self._listeners.get(address))
+            except (OSError, zmq.ZMQError, InvalidConfig) as error:
+                if (endpoint.tenant, address) not in self._reported:
+                    self._reported.add((endpoint.tenant, address))
+                    self._log.error("endpoint.open_failed", tenant=endpoint.tenant, address=address, cause=str(error))
+                continue
+            self._reported.discard((endpoint.tenant, address))
+            self._sources[source.port.fd] = source
+            self._watch(source.port.fd, True)
+            self._turns.wake(source)
+            self._log.debug("endpoint.opened", tenant=endpoint.tenant, address=address)
+
+    def _unwatch(self, endpoint: Endpoint, sources: list[Source]) -> None:
+        for source in sources:
+            self._watch(source.port.fd, False)
+            del self._sources[source.port.fd]
+            self._turns.drop(source)
+            self._log.debug("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
+
+    def pause(self, tenant: TenantName, until: float) -> None:
+        """Read nothing of a tenant until then, or until `resume`: its requests would only wait here instead.
+
+        They gather in its sockets, and wake nobody up.
+        """
+        endpoint = self.endpoints.get(tenant)
+        if endpoint is None:
+            return
+        if tenant not in self._paused:
+            for source in endpoint.sources.values():
+                self._watch(source.port.fd, False)
+                self._turns.drop(source)
+        self._paused[tenant] = until
+
+    def resume(self, tenant: TenantName) -> None:
+        """Read a tenant's requests again, if that was paused."""
+        if self._paused.pop(tenant, None) is None:
+            return
+        for source in self.endpoints[tenant].sources.values():
+            self._watch(source.port.fd, True)
+            self._turns.wake(source)
+
+    def resume_due(self, now: float) -> None:
+        """Read again what was paused for long enough."""
+        if self._paused:
+            for tenant in [tenant for tenant, until in self._paused.items() if until <= now]:
+                self.resume(tenant)
+
+    def next_resume(self) -> float:
+        """When `resume_due` has something to do."""
+        return min(self._paused.values(), default=math.inf)
+
+    def wake(self, fd: int) -> None:
+        """The source with this fd may have input, or the arenas' sockets have."""
+        source = self._sources.get(fd)
+        if source is not None:
+            if source.endpoint.tenant not in self._paused:
+                self._turns.wake(source)
+        elif fd == self._arenas.fd:
+            self._arenas.serve()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether a source may have input that was not read yet."""
+        return self._turns.has_input
+
+    def read(self, take: Callable[[Endpoint, Received], int]) -> None:
+        """Hand messages to `take`, in the fair order, for one turn of the loop."""
+        self._turns.read(take)
+
+    def send_bundles(self, now: float) -> None:
+        """Send the answers that were kept to leave together."""
+        while self.bundling:
+            self.bundling.pop().send_bundles(now)
+
+    def close(self) -> None:
+        """Close every endpoint."""
+        for tenant in list(self.endpoints):
+            self.forget(tenant)
+        self._watch(self._arenas.fd, False)
+        self._arenas.close()

@@ -1,0 +1,273 @@
+"""The router's one thread: wait, hear the supervisor, take results, take requests, perform what follows.
+
+The decisions are the dispatcher's (`trtd.core.dispatch`); this file moves frames between it and the sockets.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+import zmq
+
+from trtd.child.channel import ChannelClosed
+from trtd.core.dispatch import (
+    AnnounceTenantEmpty,
+    AnnounceWorkerEmpty,
+    Deliver,
+    Dispatch,
+    DispatchEffect,
+    Dispatcher,
+    Refuse,
+)
+from trtd.core.ids import TenantName
+from trtd.errors import ErrorCode, ExitCode, TrtdError
+from trtd.observe import Logger, RateLimit
+from trtd.router.access import Access
+from trtd.router.chores import Chores
+from trtd.router.endpoints import Endpoint, Received
+from trtd.router.front import Front
+from trtd.router.intake import Intake, error_frames, fingerprint
+from trtd.router.link import Link
+from trtd.router.orders import Orders
+from trtd.router.sockets import Port
+from trtd.router.workers import Arrived, News, Workers
+from trtd.wire.codec import read_request_id
+from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty
+from trtd.wire.settings import RouterSettings
+
+RESEND_GRACE_S = 1.0
+"""How long clients of a former router may take to come back before a drained tenant counts as empty."""
+MAX_ANSWERS = 64
+"""Results taken in one turn of the loop, and what is left of the last message: a turn is what a request of a quiet
+tenant waits."""
+READABLE = select.EPOLLIN
+SHORT_WAIT_S = 0.002
+"""Waits that are shorter are too fine for epoll, which counts in milliseconds."""
+STOP_PATIENCE_S = 2.5
+"""How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
+
+
+class RouterLoop:
+    """The router between its sockets.
+
+    Args:
+        settings: as the supervisor gave them.
+        link: to the supervisor.
+        context: for all sockets; terminated by the caller.
+        first_lease: number of the first lease, different in each life of the router.
+        log: where events go.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        link: Link,
+        context: zmq.Context[zmq.Socket[bytes]],
+        first_lease: int,
+        log: Logger,
+    ) -> None:
+        self._clock = time.monotonic
+        self._log = log
+        self._limit = RateLimit(1.0)
+        self._link = link
+        self._epoll = select.epoll()
+        self._watched: set[int] = set()
+        self._used: set[Port] = set()
+        grace_s = RESEND_GRACE_S if settings.generation > 1 else 0.0
+        self._dispatcher = Dispatcher(fingerprint, first_lease, grace_s)
+        self._access = Access(context, self._clock, log)
+        self._workers = Workers(settings.workers_path, self._watch, log)
+        self._front = Front(
+            context,
+            settings,
+            self._access,
+            self._used,
+            self._watch_port,
+            log,
+            self._clock,
+            self._workers.close_arena,
+        )
+        self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
+        self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
+        self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
+        self._given_work: set[TenantName] = set()
+        self._stop_by: float | None = None
+        for fd in (link.fd, self._access.fd):
+            self._watch(fd, READABLE)
+        link.tell(RouterReady(settings.generation))
+
+    def run(self) -> ExitCode:
+        """Turn until the supervisor says Stop, is gone, or the memory limit is exceeded."""
+        while True:
+            ready = self._wait()
+            now = self._clock()
+            try:
+                self._front.resume_due(now)
+                for fd, events in ready:
+                    self._heed(fd, events, now)
+                self._take_results(now)
+                self._front.read(self._take_request)
+                self._dispatcher.advance(now)
+                self._perform(now)
+                self._front.send_bundles(now)
+                self._pause_busy(now)
+                exit_code = self._keep_time(now)
+            except ChannelClosed as error:
+                self._log.error("supervisor.lost", cause=str(error))
+                return ExitCode.TEMPORARY
+            if exit_code is not None:
+                return exit_code
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Descriptors that want attention, waiting for the first one until something is due."""
+        for port in self._used:
+            if port.has_input():
+                self._front.wake(port.fd)
+        self._used.clear()
+        timeout = 0.0
+        if not self._workers.has_news and not self._front.has_input:
+            deadline = self._dispatcher.next_deadline()
+            due = min(self._chores.due, self._front.next_resume())
+            timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
+            if 0.0 < timeout < SHORT_WAIT_S:
+                select.select((self._epoll,), (), (), timeout)
+                timeout = 0.0
+        return self._epoll.poll(timeout)
+
+    def _watch(self, fd: int, events: int) -> None:
+        """Wait for these events of a descriptor, for none when 0."""
+        if not events:
+            self._watched.discard(fd)
+            self._epoll.unregister(fd)
+        elif fd in self._watched:
+            self._epoll.modify(fd, events)
+        else:
+            self._watched.add(fd)
+            self._epoll.register(fd, events)
+
+    def _watch_port(self, fd: int, is_open: bool) -> None:
+        self._watch(fd, READABLE if is_open else 0)
+
+    def _heed(self, fd: int, events: int, now: float) -> None:
+        if self._workers.heed(fd, events):
+            return
+        if fd == self._link.fd:
+            for message in self._link.receive_all():
+                self._obey(message, now)
+        elif fd == self._access.fd:
+            self._access.serve()
+        else:
+            self._front.wake(fd)
+
+    def _obey(self, message: SupervisorMessage, now: float) -> None:
+        if isinstance(message, Stop):
+            self._stop_by = now + STOP_PATIENCE_S
+            return
+        try:
+            self._orders.obey(message, now)
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            self._report(f"the supervisor's {type(message).__name__}", error)
+
+    def _take_results(self, now: float) -> None:
+        answers = 0
+        while answers < MAX_ANSWERS and self._workers.has_news:
+            try:
+                arrived = self._workers.read()
+                if arrived is not None:
+                    answers += self._take(arrived, now)
+            except Exception as error:
+                self._report("a worker's message", error)
+
+    def _take(self, arrived: Arrived, now: float) -> int:
+        """Handle one message of a worker; the number of answers in it."""
+        worker, news, results = arrived
+        if news is News.ANSWERED:
+            self._dispatcher.complete(worker, results, now)
+            self._front.resume(worker.tenant)
+        elif news is News.ATTACHED:
+            # After the first one it comes over a new connection: what was out on the old one may be lost.
+            self._dispatcher.detach_worker(worker, now)
+            self._dispatcher.admit_worker(worker, now)
+            self._log.debug("worker.attached", tenant=worker.tenant, worker=str(worker))
+        else:
+            self._dispatcher.suspend_worker(worker, now)
+            self._log.debug("worker.connection_lost", tenant=worker.tenant, worker=str(worker))
+        return len(results)
+
+    def _take_request(self, endpoint: Endpoint, received: Received) -> int:
+        now = self._clock()
+        try:
+            return self._intake.take(endpoint, received, now)
+        except Exception as error:
+            self._report("a client's message", error, tenant=endpoint.tenant)
+            frames = error_frames(read_request_id(received.header), ErrorCode.INTERNAL, "a defect of the router")
+            endpoint.deliver(received.route, frames, now)
+            return 1
+
+    def _perform(self, now: float) -> None:
+        """Do what the dispatcher decided, until it has decided nothing more."""
+        while effects := self._dispatcher.take_effects():
+            for effect in effects:
+                try:
+                    self._perform_one(effect, now)
+                except ChannelClosed:
+                    raise
+                except Exception as error:
+                    self._report(f"performing {type(effect).__name__}", error)
+
+    def _perform_one(self, effect: DispatchEffect, now: float) -> None:
+        if isinstance(effect, Deliver):
+            request = effect.request
+            self._front.endpoints[request.tenant].deliver(request.route, effect.frames, now)
+        elif isinstance(effect, Dispatch):
+            self._workers.send(effect, now)
+            self._given_work.add(effect.worker.tenant)
+        elif isinstance(effect, Refuse):
+            request = effect.request
+            frames = error_frames(request.id, effect.code, effect.message, effect.retry_after_s)
+            self._front.endpoints[request.tenant].deliver(request.route, frames, now)
+        elif isinstance(effect, AnnounceTenantEmpty):
+            self._chores.announce_empty(effect.tenant, self._orders.epochs.get(effect.tenant, 0))
+        elif isinstance(effect, AnnounceWorkerEmpty):
+            self._link.tell(WorkerIsEmpty(*effect.worker))
+
+    def _pause_busy(self, now: float) -> None:
+        """Leave the requests of tenants that have just got work, and have enough of it, where they are for a moment."""
+        for tenant in self._given_work:
+            until = self._dispatcher.busy_until(tenant)
+            if until > now:
+                self._front.pause(tenant, until)
+        self._given_work.clear()
+
+    def _keep_time(self, now: float) -> ExitCode | None:
+        """An exit code when the loop has to end."""
+        self._chores.turns += 1
+        if now >= self._chores.due and (exit_code := self._chores.run(now)) is not None:
+            return exit_code
+        if self._stop_by is not None and (now >= self._stop_by or not self._is_busy()):
+            return ExitCode.OK
+        return None
+
+    def _is_busy(self) -> bool:
+        """Whether a request or an answer is still on its way."""
+        return any(
+            endpoint.has_parked or self._dispatcher.tenant(tenant).requests
+            for tenant, endpoint in self._front.endpoints.items()
+        )
+
+    def _report(self, what: str, error: Exception, **fields: object) -> None:
+        """Log a failure that the loop outlives, without letting it fill the log."""
+        held_back = self._limit.take(what, self._clock())
+        if held_back is not None:
+            cause = error.message if isinstance(error, TrtdError) else repr(error)
+            self._log.error("message.failed", what=what, cause=cause, held_back=held_back, **fields)
+
+    def close(self) -> None:
+        """Close all sockets; answers that libzmq holds get a moment to leave while the context is terminated."""
+        self._front.close()
+        self._workers.close()
+        self._access.close()
+        self._epoll.close()

@@ -1,0 +1,201 @@
+"""One ROUTER socket as the router uses it: options that bound what a peer can do, and a listening socket of our own.
+
+A `Port` never blocks. What its messages mean is for `trtd.router.endpoints` and `trtd.router.workers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.backend
+
+from trtd.errors import InvalidConfig
+
+BACKLOG = 4096
+"""Connections that wait for accept(2); the kernel's own limit may be lower."""
+HANDSHAKE_TIMEOUT_MS = 2000
+HEARTBEAT_EVERY_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 3000
+QUEUED_MESSAGES = 64
+"""Messages of one peer that libzmq holds in each direction. Bytes are counted by the dispatcher."""
+
+WAIT_NOT = int(zmq.DONTWAIT)
+MORE = int(zmq.SNDMORE)
+MORE_WAIT_NOT = int(zmq.SNDMORE | zmq.DONTWAIT)
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
+
+
+@dataclass(frozen=True, slots=True)
+class PortOptions:
+    """How one ROUTER socket treats its peers.
+
+    Attributes:
+        zap_domain: what the access check is told about the socket.
+        max_frame_bytes: a peer that sends a longer frame is disconnected.
+        queued_out: messages that libzmq holds for one peer that does not read; 0 for no bound.
+        curve_secret_key: Z85 secret key where peers have to speak CURVE.
+    """
+
+    zap_domain: str
+    max_frame_bytes: int
+    queued_out: int = QUEUED_MESSAGES
+    curve_secret_key: bytes | None = None
+
+
+class Undelivered(Exception):
+    """A message was not taken: the peer is gone, or `is_full` says that it does not read."""
+
+    def __init__(self, *, is_full: bool) -> None:
+        super().__init__("the peer does not read" if is_full else "the peer is gone")
+        self.is_full = is_full
+
+
+class Port:
+    """One bound ROUTER socket.
+
+    Args:
+        context: of the process.
+        options: see there.
+        used: where it adds itself when it was used to send: its `has_input` has to be asked before waiting for `fd`.
+
+    Attributes:
+        fd: becomes readable when `has_input` has to be asked; see ZMQ_FD: alone it is no word on input.
+        is_closed: whether `close` was called.
+        address: where it listens.
+        receive: `receive(WAIT_NOT)` copies a frame to bytes, `receive(0, False)` gives a `zmq.Frame`.
+    """
+
+    __slots__ = ("_path", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], options: PortOptions, used: set[Port]) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        self._used = used
+        self._path: Path | None = None
+        self.address = ""
+        self.is_closed = False
+        for option, value in (
+            (zmq.ROUTER_MANDATORY, 1),
+            (zmq.ROUTER_HANDOVER, 0),
+            (zmq.RCVHWM, QUEUED_MESSAGES),
+            (zmq.SNDHWM, options.queued_out),
+            (zmq.MAXMSGSIZE, options.max_frame_bytes),
+            (zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS),
+            (zmq.HEARTBEAT_IVL, HEARTBEAT_EVERY_MS),
+            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
+            (zmq.BACKLOG, BACKLOG),
+            (zmq.LINGER, 0),
+        ):
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.ZAP_DOMAIN, options.zap_domain.encode())
+        if options.curve_secret_key is not None:
+            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, options.curve_secret_key)
+        self.fd: int = self._socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # an int for this option
+        # The methods of the compiled class: the ones of pyzmq's own subclass cost a third more per frame.
+        self.receive: Callable[..., Any] = zmq.backend.Socket.recv.__get__(self._socket)
+        self._send: Callable[..., Any] = zmq.backend.Socket.send.__get__(self._socket)
+
+    def bind(self, address: str, mode: int, listener_fd: int | None = None) -> None:
+        """Listen at an `ipc://` or `tcp://` address; `mode` is for the socket file of the former.
+
+        With `listener_fd`, which listens there already, a copy of it is used, and its socket file is left to its owner.
+
+        Raises:
+            OSError: the address is taken, or its directory cannot be written.
+            InvalidConfig: the address is of another kind.
+        """
+        if listener_fd is not None:
+            self._socket.setsockopt(zmq.USE_FD, os.dup(listener_fd))
+        elif address.startswith("ipc:///"):
+            self._path = Path(address.removeprefix("ipc://"))
+            # libzmq takes the descriptor over and closes it with the socket.
+            self._socket.setsockopt(zmq.USE_FD, listen(self._path, mode).detach())
+        elif address.startswith("tcp://"):
+            is_ipv6 = address.startswith("tcp://[")
+            require_network(is_ipv6)
+            self._socket.setsockopt(zmq.IPV6, int(is_ipv6))
+        else:
+            raise InvalidConfig(f"address {address!r} is neither ipc:// with an absolute path nor tcp://")
+        self._socket.bind(address)
+        self.address = address
+
+    def has_input(self) -> bool:
+        """Whether a message waits."""
+        return not self.is_closed and bool(self._socket.get(_EVENTS) & _POLLIN)  # type: ignore[operator]  # an int for this option
+
+    def send(self, peer: bytes, frames: Sequence[Any]) -> None:
+        """Hand a message to libzmq, for one peer.
+
+        Raises:
+            Undelivered: it was not taken, no frame of it.
+        """
+        send = self._send
+        self._used.add(self)
+        try:
+            send(peer, MORE_WAIT_NOT)
+        except zmq.Again:
+            raise Undelivered(is_full=True) from None
+        except zmq.ZMQError:
+            raise Undelivered(is_full=False) from None
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            send(frame, MORE if index < last else 0)
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Stop listening at once; answers that libzmq still holds get `linger_s` to leave. Repeatable."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+        self._socket.close(linger=round(linger_s * 1000))
+
+
+def require_network(is_ipv6: bool) -> None:
+    """Open and close the kinds of sockets that libzmq needs for TCP: where it gets none, it aborts its process.
+
+    Raises:
+        OSError: a sandbox refuses one of them.
+    """
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+    for needed, kind in ((family, socket.SOCK_STREAM), (socket.AF_NETLINK, socket.SOCK_RAW)):
+        try:
+            socket.socket(needed, kind).close()
+        except OSError as error:
+            text = (
+                f"no socket of {needed.name} may be opened ({error.strerror}); see RestrictAddressFamilies= of the unit"
+            )
+            raise OSError(error.errno, text) from None
+
+
+def listen(path: Path, mode: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A listening unix socket that appears at its path with the right mode, in place of whatever was there.
+
+    libzmq would bind with the mode of the umask, and on close unlink a path that may be a successor's already.
+
+    Raises:
+        OSError: the path is too long, or its directory cannot be written.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # One thread binds sockets, so one name is enough, and a short one keeps within the 107 bytes of sun_path.
+    fresh = path.with_name(".new")
+    fresh.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(str(fresh))
+        fresh.chmod(mode)
+        listener.listen(BACKLOG)
+        fresh.rename(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,107 @@
+"""Whose messages are read next: endpoints with input take turns, so that a flooded one gets its share and no more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from trtd.core.ids import TenantName
+from trtd.core.scheduling import DeficitRoundRobin
+from trtd.router.endpoints import Endpoint, Received, Source
+
+MESSAGE_COST_BYTES = 8 * 1024
+"""What a message costs its tenant's share besides its bytes."""
+SKIPPED_FRAME_COST_BYTES = 256
+"""What a frame costs that is read off and thrown away; its bytes were paid for by the sender alone."""
+TURN_BYTES = 4 * MESSAGE_COST_BYTES
+"""What one turn allows a tenant of weight 1."""
+MAX_READS = 32
+"""Requests read in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
+
+
+class ReadTurns:
+    """The sources that may have input, in the fair order of their tenants."""
+
+    def __init__(self) -> None:
+        self._turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
+        self._awake: dict[TenantName, deque[Source]] = {}
+
+    def add(self, tenant: TenantName, weight: int) -> None:
+        """A tenant is new, or its weight has changed."""
+        if tenant in self._awake:
+            self._turns.set_weight(tenant, weight)
+        else:
+            self._awake[tenant] = deque()
+            self._turns.add(tenant, weight)
+
+    def remove(self, tenant: TenantName) -> None:
+        """Read nothing more of a tenant."""
+        del self._awake[tenant]
+        self._turns.remove(tenant)
+
+    def drop(self, source: Source) -> None:
+        """Read nothing more of one closed source."""
+        tenant = source.endpoint.tenant
+        awake = self._awake.get(tenant)
+        if awake is not None and source in awake:
+            awake.remove(source)
+            if not awake:
+                self._turns.deactivate(tenant)
+
+    def wake(self, source: Source) -> None:
+        """A source may have input."""
+        tenant = source.endpoint.tenant
+        awake = self._awake[tenant]
+        if source not in awake:
+            awake.append(source)
+            self._turns.activate(tenant)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether a source may have input that was not read yet."""
+        return self._turns.next() is not None
+
+    def read(self, take: Callable[[Endpoint, Received], int]) -> None:
+        """Hand messages to `take`, for one turn of the loop; it says how many requests were in each."""
+        turns = self._turns
+        left = MAX_READS
+        while left > 0:
+            tenant = turns.next()
+            if tenant is None:
+                return
+            awake = self._awake[tenant]
+            if not awake:
+                turns.deactivate(tenant)
+                continue
+            reads, cost, is_empty = self._read_source(awake[0], take, left, turns.allowance(tenant))
+            left -= reads
+            turns.charge(tenant, cost)
+            if is_empty:
+                awake.popleft()
+            else:
+                awake.rotate()
+            if not awake:
+                turns.deactivate(tenant)
+
+    @staticmethod
+    def _read_source(
+        source: Source, take: Callable[[Endpoint, Received], int], most: int, allowance: float
+    ) -> tuple[int, float, bool]:
+        """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
+        cost = 0
+        reads = 0
+        while reads < most and cost < allowance:
+            received = source.read()
+            reads += 1
+            if received is None:
+                return reads, cost, True
+            if isinstance(received, int):
+                cost += received * SKIPPED_FRAME_COST_BYTES
+                continue
+            taken = take(source.endpoint, received)
+            cost += MESSAGE_COST_BYTES * taken + received.size
+            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
+            if reads == 1 and not source.port.has_input():
+                return taken, cost, True
+            reads += taken - 1
+        return reads, cost, False

@@ -1,0 +1,326 @@
+"""ONNX Runtime on the CPU: what a model takes is read from the model, one session serves all slots.
+
+`InferenceSession.run` is thread-safe and releases the interpreter, so slots need nothing of their own. Telemetry is off
+and no other execution provider is ever asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
+from trtd.runtime.areas import places
+from trtd.runtime.gather import cut, join
+from trtd.runtime.protocol import Arrays, RuntimeInfo
+from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
+from trtd.wire.settings import ModelSettings
+from trtd.wire.tensors import to_numpy
+
+DTYPES: dict[str, Dtype] = {
+    "tensor(bool)": Dtype.BOOL,
+    "tensor(int8)": Dtype.INT8,
+    "tensor(int16)": Dtype.INT16,
+    "tensor(int32)": Dtype.INT32,
+    "tensor(int64)": Dtype.INT64,
+    "tensor(uint8)": Dtype.UINT8,
+    "tensor(uint16)": Dtype.UINT16,
+    "tensor(uint32)": Dtype.UINT32,
+    "tensor(uint64)": Dtype.UINT64,
+    "tensor(float16)": Dtype.FLOAT16,
+    "tensor(bfloat16)": Dtype.BFLOAT16,
+    "tensor(float)": Dtype.FLOAT32,
+    "tensor(double)": Dtype.FLOAT64,
+    "tensor(complex64)": Dtype.COMPLEX64,
+    "tensor(complex128)": Dtype.COMPLEX128,
+}
+
+ONNX_BFLOAT16 = 16
+"""TensorProto.BFLOAT16."""
+
+WARM_UP_DIM = 16
+"""Size of free dimensions other than the first in warm-up inputs: a guess, as the model does not say what it takes."""
+WARM_UP_BYTES = 64 * 1024 * 1024
+"""Most bytes of the inputs of one warm-up run; a larger `max_batch` is warmed up with as many items as fit."""
+
+MAX_KNOWN_SHAPES = 256
+"""Most shapes of inputs for which a slot remembers those of the outputs."""
+
+MESSAGE_CHARS = 400
+MEMORY_TEXTS = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+class OnnxRuntime:
+    """Loads `.onnx` files and runs them on the CPU."""
+
+    def __init__(self, threads: int) -> None:
+        ort.disable_telemetry_events()
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        # Idle threads of one tenant must not burn the processors of the others.
+        self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Name and version."""
+        return RuntimeInfo("onnxruntime", ort.__version__)
+
+    def load(self, settings: ModelSettings) -> OnnxModel:
+        """Load a model; see `trtd.runtime.protocol.Runtime.load`."""
+        try:
+            session = ort.InferenceSession(settings.path, self._options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # whatever the binding raises for a file, it is the file that cannot be used
+            text = one_line(error)
+            if is_out_of_memory(text):
+                raise OutOfMemory(f"model {settings.name!r} does not fit: {text}") from error
+            if isinstance(error, ort_state.NoSuchFile):
+                text = "no such file"
+            raise InvalidConfig(f"model {settings.name!r}: {settings.path}: {text}") from error
+        return OnnxModel(session, describe(session, settings))
+
+    def device_memory(self) -> None:
+        """There is no device."""
+
+    def pin(self, memory: np.ndarray) -> None:
+        """Copies on the CPU need no pinning."""
+
+    def unpin(self, memory: np.ndarray) -> None:
+        """The opposite of `pin`."""
+
+    def make_fault(self, fault: str) -> None:
+        """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""
+        raise Usage(f"this runtime has no device to make {fault!r} on")
+
+    def close(self) -> None:
+        """Nothing is held beside the models."""
+
+
+class OnnxModel:
+    """A loaded model: one session for all slots."""
+
+    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+        self._session = session
+        self._description = description
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the session says of its inputs and outputs."""
+        return self._description
+
+    @property
+    def copies_inputs(self) -> bool:
+        """No: operators read the inputs where they lie, and may check an index and read it again."""
+        return False
+
+    def open_slot(self) -> PlainSlot | BitsSlot:
+        """A slot; the one for bfloat16 is apart, because that takes a longer way through the binding."""
+        tensors = self._description.inputs + self._description.outputs
+        kind = BitsSlot if any(tensor.dtype is Dtype.BFLOAT16 for tensor in tensors) else PlainSlot
+        return kind(self._session, self._description)
+
+    def warm_up_inputs(self) -> Sequence[Arrays]:
+        """Ones, as a batch of 1 and of `max_batch` items: the arena then has the size that it needs.
+
+        Other free dimensions are `WARM_UP_DIM`. Ones rather than zeros, because integers may divide.
+        """
+        inputs = self._description.inputs
+        batches = [1]
+        if self._description.is_batched:
+            item_bytes = sum(
+                ITEM_BYTES[one.dtype] * int(np.prod(warm_up_shape(one, 1), dtype=np.int64)) for one in inputs
+            )
+            batches.append(max(1, min(self._description.max_batch, WARM_UP_BYTES // max(1, item_bytes))))
+        return [
+            {one.name: np.ones(warm_up_shape(one, batch), to_numpy(one.dtype)) for one in inputs}
+            for batch in dict.fromkeys(batches)
+        ]
+
+
+def warm_up_shape(contract: TensorContract, batch: int) -> tuple[int, ...]:
+    """A shape that the contract allows."""
+    sizes = [WARM_UP_DIM if size is None else size for size in contract.shape]
+    if contract.shape and contract.shape[0] is None:
+        sizes[0] = batch
+    return tuple(sizes)
+
+
+class PlainSlot:
+    """Runs batches of dtypes that NumPy has."""
+
+    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+        self._session = session
+        self._outputs = [output.name for output in description.outputs]
+        self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
+        self._known_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
+        """By the shapes of the inputs those of the outputs, as they were; empty where they vary."""
+
+    def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
+        try:
+            arrays = self._session.run(self._outputs, join(requests))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise refusal(error) from error
+        return cut(dict(zip(self._outputs, arrays, strict=True)), requests)
+
+    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+        """Run one request; see `trtd.runtime.protocol.PlacingSlot.run_into`.
+
+        Floats alone are written there: the runtime may read an output again as the input of another operator, where
+        a whole number that somebody changed in between could lead out of a buffer.
+        """
+        inputs = join([request])
+        key = tuple([array.shape for array in inputs.values()])
+        shapes = self._known_shapes.get(key)
+        if shapes is None:
+            outputs = self.run([request])[0]
+            if len(self._known_shapes) >= MAX_KNOWN_SHAPES:
+                self._known_shapes.clear()
+            self._known_shapes[key] = [outputs[name].shape for name in self._outputs]
+            return outputs
+        targets = self._targets(shapes, area)
+        if not targets:
+            return self.run([request])[0]
+        try:
+            return self._run_bound(inputs, targets)
+        except MemoryError:
+            raise
+        except Exception:
+            outputs = self.run([request])[0]
+            # It is not the request that is wrong: the shapes of its outputs depend on its values.
+            self._known_shapes[key] = []
+            return outputs
+
+    def _targets(self, shapes: Sequence[tuple[int, ...]], area: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays in the area for the outputs that may be written there; `shapes` is empty where they vary."""
+        if not shapes:
+            return {}
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, self._dtypes, strict=True)]
+        known = zip(self._outputs, shapes, self._dtypes, places(sizes, area.nbytes), strict=True)
+        return {
+            name: np.ndarray(shape, dtype, area, at)
+            for name, shape, dtype, at in known
+            if at is not None and dtype.kind in "fc"
+        }
+
+    def _run_bound(self, inputs: Arrays, targets: Arrays) -> Arrays:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name in self._outputs:
+            target = targets.get(name)
+            if target is None:
+                binding.bind_output(name)
+            else:
+                binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        pairs = zip(self._outputs, binding.get_outputs(), strict=True)
+        return {name: targets[name] if name in targets else value.numpy() for name, value in pairs}
+
+
+class BitsSlot:
+    """Runs batches in which bfloat16 occurs: it passes the binding as its bits, wrapped in typed values."""
+
+    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+        self._session = session
+        self._bits = {tensor.name for tensor in description.inputs if tensor.dtype is Dtype.BFLOAT16}
+        self._outputs = [output.name for output in description.outputs]
+
+    def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
+        inputs = join(requests)
+        try:
+            values = self._session.run_with_ort_values(
+                self._outputs, {name: self._wrap(name, array) for name, array in inputs.items()}
+            )
+            outputs = {name: unwrap(value) for name, value in zip(self._outputs, values, strict=True)}
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise refusal(error) from error
+        return cut(outputs, requests)
+
+    def _wrap(self, name: str, array: np.ndarray) -> ort.OrtValue:
+        # The value refers to the array's memory, and `inputs` keeps the array alive through the run.
+        if name in self._bits:
+            return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def unwrap(value: ort.OrtValue) -> np.ndarray:
+    """A value as an array of its own; bfloat16 as uint16."""
+    if value.data_type() != "tensor(bfloat16)":
+        array: np.ndarray = value.numpy()
+        return array
+    shape = tuple(value.shape())
+    result = np.empty(shape, np.uint16)
+    if result.nbytes:
+        ctypes.memmove(result.ctypes.data, value.data_ptr(), result.nbytes)
+    return result
+
+
+def describe(session: ort.InferenceSession, settings: ModelSettings) -> ModelDescription:
+    """What the session takes and gives.
+
+    It is batched when `max_batch` is above 1 and the first dimension of every tensor varies, under one name or none:
+    such a model is taken to treat each item by itself.
+
+    Raises:
+        trtd.errors.InvalidConfig: a tensor is of a type that does not travel.
+    """
+    inputs = tuple(contract(node, "input", settings) for node in session.get_inputs())
+    outputs = tuple(contract(node, "output", settings) for node in session.get_outputs())
+    nodes = [*session.get_inputs(), *session.get_outputs()]
+    first_dims = [node.shape[0] if node.shape else 0 for node in nodes]
+    names = {dim for dim in first_dims if isinstance(dim, str)}
+    is_batched = settings.max_batch > 1 and bool(inputs) and all(is_free(dim) for dim in first_dims) and len(names) <= 1
+    return ModelDescription(
+        name=settings.name,
+        version=settings.version,
+        inputs=inputs,
+        outputs=outputs,
+        is_batched=is_batched,
+        max_batch=settings.max_batch if is_batched else 0,
+    )
+
+
+def contract(node: Any, kind: str, settings: ModelSettings) -> TensorContract:
+    """One input or output as clients are told of it."""
+    dtype = DTYPES.get(node.type)
+    if dtype is None:
+        raise InvalidConfig(
+            f"model {settings.name!r}: {settings.path}: {kind} {node.name!r} is a {node.type}, which does not travel"
+        )
+    return TensorContract(node.name, dtype, tuple(None if is_free(dim) else dim for dim in node.shape))
+
+
+def is_free(dim: int | str | None) -> bool:
+    """Whether a dimension may vary: it has a symbol, nothing, or a negative number."""
+    return not isinstance(dim, int) or dim < 0
+
+
+def refusal(error: Exception) -> TrtdError:
+    """The typed error for what a run raised."""
+    text = one_line(error)
+    return OutOfMemory(text) if is_out_of_memory(text) else ModelFailed(text)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether a text of ONNX Runtime says that memory did not suffice; it has no code for that."""
+    lower = text.lower()
+    return any(part in lower for part in MEMORY_TEXTS)
+
+
+def one_line(error: Exception) -> str:
+    """ONNX Runtime's text without line breaks, bounded; it goes to clients."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MESSAGE_CHARS else text[: MESSAGE_CHARS - 3] + "..."

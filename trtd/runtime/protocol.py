@@ -1,0 +1,138 @@
+"""What a worker needs of a runtime: load models, say what they take, run batches on slots.
+
+Implemented by `trtd.runtime.onnxruntime` (CPU), `trtd.runtime.scripted` (tests), and the TensorRT runtime. Nothing here
+imports any of them; `trtd.runtime.open_runtime(name, ...)` does, lazily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from trtd.wire.messages import ModelDescription
+from trtd.wire.settings import ModelSettings
+from trtd.wire.tensorrt import DeviceReport
+
+Arrays = Mapping[str, np.ndarray]
+"""Tensors by name, C-contiguous. bfloat16 is a uint16 array; the model's description says which it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """Which runtime it is, for `trtd status`."""
+
+    name: str
+    version: str
+
+
+class Slot(Protocol):
+    """The means to run one batch at a time. Used by one thread only, its own; slots of one model run side by side."""
+
+    def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
+        """Run the requests as one batch and return one answer each, in order.
+
+        Args:
+            requests: inputs of each request, validated against the description. With more than one, the first
+                dimensions add up to the batch and all other dimensions agree.
+
+        Returns:
+            Outputs of each request. They are sent without a copy: nobody writes to their memory after the return. They
+            may be views, of one another or of the inputs.
+
+        Raises:
+            trtd.errors.ModelFailed: the runtime refused these inputs; the process is sound.
+            trtd.errors.OutOfMemory: memory did not suffice; the process is sound.
+            trtd.core.faults.ProcessFault: the process is not sound any more and has to leave.
+        """
+        ...
+
+
+@runtime_checkable
+class PlacingSlot(Slot, Protocol):
+    """A slot that can write outputs of a request straight into the shared memory of its client."""
+
+    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+        """Run one request; raises what `run` does.
+
+        Args:
+            request: its inputs.
+            area: writable bytes. Whoever else has them may write there at any time.
+
+        Returns:
+            Its outputs. They may lie in the area, where `trtd.runtime.areas.places` puts them, or anywhere else.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """Names, dtypes and shapes, read from the model itself."""
+        ...
+
+    @property
+    def copies_inputs(self) -> bool:
+        """Whether each byte of an input is read once, by a copy, before it means anything to the runtime.
+
+        Then a client may rewrite its shared memory at any time without leading the runtime out of a buffer.
+        """
+        ...
+
+    def open_slot(self) -> Slot:
+        """A new slot on this model; called in the thread that will use it."""
+        ...
+
+    def warm_up_inputs(self) -> Sequence[Arrays]:
+        """Inputs, one request each, whose runs leave nothing to be done lazily at the first real request."""
+        ...
+
+
+class Runtime(Protocol):
+    """One runtime in one process."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Name and version."""
+        ...
+
+    def load(self, settings: ModelSettings) -> Model:
+        """Load a model.
+
+        Raises:
+            trtd.errors.InvalidConfig: the file is missing, damaged or not for this runtime; it says which.
+            trtd.errors.OutOfMemory: it does not fit.
+        """
+        ...
+
+    def device_memory(self) -> DeviceReport | None:
+        """Figures of its device, None without one. Safe in any thread; never waits for the device."""
+        ...
+
+    def pin(self, memory: np.ndarray) -> None:
+        """Shared memory of a client, as bytes, from which inputs will come: make it fit for copies to the device.
+
+        It stays as it is until `unpin`. A runtime without a device, or a refusal, changes nothing but the speed.
+        """
+        ...
+
+    def unpin(self, memory: np.ndarray) -> None:
+        """The opposite of `pin`, with the same array, once nothing that came from it is in use."""
+        ...
+
+    def make_fault(self, fault: str) -> None:
+        """Make a real fault in this process, one of `trtd.wire.tensorrt.FAULTS`; for drills.
+
+        Raises:
+            trtd.core.faults.ProcessFault: as it turned out, the process is lost.
+            trtd.errors.TrtdError: it was refused, or is survived.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; repeatable."""
+        ...

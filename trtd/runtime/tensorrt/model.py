@@ -1,0 +1,184 @@
+"""A plan as a served model: checked, admitted by memory, deserialized, described, and opened as slots."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtd.core.memory_plan import MemoryPlan, refuse
+from trtd.engine.compatibility import Installed, incompatibility
+from trtd.engine.header import PlanHeader, read_header
+from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
+from trtd.runtime import cuda
+from trtd.runtime.protocol import Arrays
+from trtd.runtime.tensorrt.engine import Engine, Needs
+from trtd.runtime.tensorrt.judge import CallRefused, judge_load
+from trtd.runtime.tensorrt.profiles import Shapes, largest_shapes, optimal_shapes, smallest_shapes
+from trtd.runtime.tensorrt.scratch import Promise
+from trtd.runtime.tensorrt.session import Session
+from trtd.runtime.tensorrt.slot import TensorRTSlot
+from trtd.wire.messages import ModelDescription, TensorContract
+from trtd.wire.settings import ModelSettings
+
+
+class TensorRTModel:
+    """A loaded plan."""
+
+    def __init__(
+        self, session: Session, engine: Engine, needs: Needs, promise: Promise, settings: ModelSettings
+    ) -> None:
+        self._session = session
+        self._engine = engine
+        self._needs = needs
+        self._promise = promise
+        self._settings = settings
+        self._description = describe(engine, settings)
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the engine says of its tensors."""
+        return self._description
+
+    @property
+    def copies_inputs(self) -> bool:
+        """Yes: to the device, or to the host memory of a shape tensor."""
+        return True
+
+    def open_slot(self) -> TensorRTSlot:
+        """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
+        what = f"model {self._settings.name!r} {self._settings.version}"
+        slot = TensorRTSlot(self._session, self._engine, self._needs, self._promise, what)
+        self._promise.slots_left = max(0, self._promise.slots_left - 1)
+        try:
+            slot.warm_up(self.warm_up_inputs())
+        except TrtdError:
+            slot.close()
+            raise
+        return slot
+
+    def warm_up_inputs(self) -> Sequence[Arrays]:
+        """Ones, in the smallest, the best and the largest shapes of each profile.
+
+        Ones rather than zeros, because integers may divide.
+        """
+        wanted: list[Shapes] = []
+        for profile in self._engine.profiles:
+            most = self._engine.most_items
+            for shapes in (smallest_shapes(profile), optimal_shapes(profile, most), largest_shapes(profile, most)):
+                if dict(shapes) not in wanted:
+                    wanted.append(dict(shapes))
+        dtypes = {tensor.name: tensor.numpy for tensor in self._engine.inputs}
+        return [{name: np.ones(shape, dtypes[name]) for name, shape in shapes.items()} for shapes in wanted]
+
+
+def load_model(session: Session, runtime: Any, installed: Installed, settings: ModelSettings) -> TensorRTModel:
+    """Load a plan; see `trtd.runtime.protocol.Runtime.load`.
+
+    Raises:
+        trtd.errors.InvalidConfig: it is missing, damaged, or not for this TensorRT or GPU.
+        trtd.errors.OutOfMemory: it does not fit; the message names each term and the sum.
+        trtd.core.faults.ProcessFault: the process is lost.
+    """
+    where = f"model {settings.name!r}: {settings.path}"
+    with open_plan(settings.path, where) as plan:
+        header = checked_header(plan, installed, where)
+        overhead_bytes = session.settings.overhead_bytes
+        admit(session, MemoryPlan(header.weights_bytes, slots=session.slots, overhead_bytes=overhead_bytes), where)
+        session.book.take()
+        try:
+            raw = runtime.deserialize_cuda_engine(plan)
+            if raw is None:
+                raise CallRefused("deserialize_cuda_engine")
+            engine = Engine(session.module, raw, header, settings.max_batch)
+            engine.check_weights(session.logger)
+            engine.stream_weights(session.settings.streamed_weights_bytes)
+            needs = engine.needs()
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{where}: {error.message}") from error
+        except (cuda.CudaError, CallRefused) as error:
+            raise judge_load(error, session.book.take(), where) from error
+    plan_of_slots = engine.plan(needs, session.slots, session.scratch.shared_bytes, overhead_bytes)
+    admit(session, plan_of_slots, where)
+    promise = session.scratch.promise(plan_of_slots.context_bytes + plan_of_slots.io_bytes, plan_of_slots.enqueue_bytes)
+    return TensorRTModel(session, engine, needs, promise, settings)
+
+
+@contextmanager
+def open_plan(path: str, where: str) -> Iterator[memoryview]:
+    """The bytes of a plan, mapped and not copied.
+
+    Raises:
+        trtd.errors.InvalidConfig: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if not file.seek(0, 2):
+                raise InvalidConfig(f"{where}: it is empty")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise InvalidConfig(f"{where}: {error.strerror or error}") from error
+    view = memoryview(mapped)
+    try:
+        yield view
+    finally:
+        view.release()
+        mapped.close()
+
+
+def checked_header(plan: memoryview, installed: Installed, where: str) -> PlanHeader:
+    """The header of a plan that nothing speaks against.
+
+    Raises:
+        trtd.errors.InvalidConfig: it is no plan, or not one for this TensorRT.
+    """
+    try:
+        header = read_header(plan)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{where}: {error.message}") from error
+    problem = incompatibility(header, installed)
+    if problem is not None:
+        raise InvalidConfig(f"{where}: {problem}")
+    return header
+
+
+def admit(session: Session, plan: MemoryPlan, where: str) -> None:
+    """Whether a model fits, before it takes anything.
+
+    Raises:
+        trtd.errors.OutOfMemory: it does not.
+    """
+    free_bytes, _ = cuda.memory_info()
+    problem = refuse(
+        plan,
+        held_bytes=session.memory.state().live_bytes,
+        promised_bytes=session.scratch.promised_bytes,
+        hard_bytes=session.memory.hard_bytes,
+        free_bytes=free_bytes,
+    )
+    if problem is not None:
+        raise OutOfMemory(f"{where}: {problem}")
+
+
+def describe(engine: Engine, settings: ModelSettings) -> ModelDescription:
+    """What clients are told."""
+
+    def contracts(is_input: bool) -> tuple[TensorContract, ...]:
+        return tuple(
+            TensorContract(tensor.name, tensor.dtype, tuple(None if size < 0 else size for size in tensor.shape))
+            for tensor in engine.tensors
+            if tensor.is_input is is_input
+        )
+
+    return ModelDescription(
+        name=settings.name,
+        version=settings.version,
+        inputs=contracts(is_input=True),
+        outputs=contracts(is_input=False),
+        is_batched=engine.is_batched,
+        max_batch=engine.most_items or 0,
+    )

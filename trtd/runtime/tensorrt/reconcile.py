@@ -1,0 +1,91 @@
+"""The ledger beside the driver: how much of the device this process uses that no allocator of ours ever saw.
+
+A context, kernels and, with weight streaming, the weights themselves never pass the allocator. A thread of its own asks
+the driver now and then; reports are made from what it last heard, so that nobody waits for a driver that blocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from trtd.core.watermark import Level
+from trtd.runtime import cuda
+from trtd.runtime.nvml import ProcessMemory
+from trtd.runtime.tensorrt.memory import DeviceMemory
+from trtd.runtime.tensorrt.recorder import Sink
+from trtd.wire.tensorrt import DeviceReport, TensorRTSettings
+
+EVERY_S = 1.0
+
+
+class Reconciler:
+    """Knows the driver's figures of this process, at most `EVERY_S` old while the driver answers."""
+
+    def __init__(self, memory: DeviceMemory, settings: TensorRTSettings, device: int, sink: Sink) -> None:
+        self._memory = memory
+        self._settings = settings
+        self._device = device
+        self._sink = sink
+        self._pool_bytes = self._driver_bytes = 0
+        self._verdict = "ok"
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reconciler", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_admitting(self) -> bool:
+        """Whether new work may be taken."""
+        return self._verdict != "stop_admitting"
+
+    @property
+    def unaccounted_bytes(self) -> int:
+        """What the driver counts beside the pool; 0 where it says nothing."""
+        return max(0, self._driver_bytes - self._pool_bytes) if self._driver_bytes else 0
+
+    def report(self) -> DeviceReport:
+        """All figures; safe in any thread, and never waits for the device."""
+        state = self._memory.state()
+        return DeviceReport(
+            live_bytes=state.live_bytes,
+            peak_bytes=state.peak_bytes,
+            hard_bytes=self._memory.hard_bytes,
+            refused_count=state.refused_count,
+            refused_bytes=state.refused_bytes,
+            is_high=state.level is Level.HIGH,
+            pool_bytes=self._pool_bytes,
+            driver_bytes=self._driver_bytes,
+            unaccounted_bytes=self.unaccounted_bytes,
+            verdict=self._verdict,
+        )
+
+    def look(self, driver: ProcessMemory) -> None:
+        """Ask the driver once.
+
+        Raises:
+            trtd.runtime.cuda.CudaError: the device is not sound.
+        """
+        self._pool_bytes = self._memory.pool_bytes()[1]
+        self._driver_bytes = driver.read()
+        limit = self._settings.unaccounted_bytes
+        verdict = self._settings.on_unaccounted if limit and self.unaccounted_bytes > limit else "ok"
+        if verdict != self._verdict:
+            self._verdict = verdict
+            fields: dict[str, Any] = {"unaccounted_bytes": self.unaccounted_bytes, "limit_bytes": limit}
+            self._sink("device_memory.reconciled", {**fields, "verdict": verdict})
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._end.set()
+        self._thread.join(EVERY_S)
+
+    def _watch(self) -> None:
+        try:
+            cuda.use_device(self._device)
+            driver = ProcessMemory(self._device)
+            while not self._end.is_set():
+                self.look(driver)
+                self._end.wait(EVERY_S)
+        except cuda.CudaError as error:
+            # The slots find out by themselves, and say so.
+            self._sink("device_memory.unknown", {"cause": str(error)})

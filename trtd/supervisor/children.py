@@ -1,0 +1,237 @@
+"""Between the fleet and the processes: a child's wishes become processes, what a child says becomes events.
+
+A child is not believed more than it has to be: it runs code that came with a model. Each message has to be of a kind
+that such a child sends, and of its own generation; a fault that it reports is charged to its tenant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from trtd import observe
+from trtd.core import lifecycle
+from trtd.core.faults import ExitStatus, Fault, FaultKind
+from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, TenantEmptied
+from trtd.core.ids import TenantName
+from trtd.core.lifecycle import Child, Desired
+from trtd.errors import Blame, TrtdError
+from trtd.supervisor import narration
+from trtd.supervisor.cgroup import Delegation, WorkerGroup
+from trtd.supervisor.facts import Facts
+from trtd.supervisor.processes import Processes
+from trtd.supervisor.router_link import RouterLink
+from trtd.supervisor.spawn import ChildOrder
+from trtd.wire import control
+from trtd.wire.headers import one_line
+
+WORKER_SAYS = (control.Hello, control.WorkerReady, control.WorkerBeat, control.FaultReport)
+ROUTER_SAYS = (
+    control.Hello,
+    control.RouterReady,
+    control.RouterBeat,
+    control.RouterStats,
+    control.FaultReport,
+    control.TenantIsEmpty,
+    control.WorkerIsEmpty,
+    control.Unfinished,
+)
+
+log = observe.get_logger()
+
+
+class Orders(Protocol):
+    """How children are started under the configuration that is in force."""
+
+    def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
+        """The order of one life, and its memory limit in bytes."""
+
+
+def believable(fault: Fault, name: str) -> Fault:
+    """A child's word about itself, so that no tenant escapes its restart budget by blaming others.
+
+    It goes on to the router, to logs and to terminals, so it is one line of bounded length.
+    """
+    fault = dataclasses.replace(fault, message=one_line(fault.message))
+    if name == ROUTER:
+        return dataclasses.replace(fault, blame=Blame.DAEMON)
+    kind = FaultKind.EXITED if fault.kind is FaultKind.REQUESTED else fault.kind
+    return dataclasses.replace(fault, kind=kind, blame=Blame.TENANT)
+
+
+class Children:
+    """Performs `ChildEffect`s, and turns what the processes do into events.
+
+    Args:
+        fleet: read only here.
+        facts: noted here.
+        submit: takes events.
+        orders: how a child is started.
+        delegation: cgroup subtree for memory limits, None where the children have to watch themselves.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        facts: Facts,
+        submit: Callable[[FleetEvent], None],
+        orders: Orders,
+        delegation: Delegation | None,
+    ) -> None:
+        self._fleet = fleet
+        self._facts = facts
+        self._submit = submit
+        self._orders = orders
+        self._delegation = delegation
+        self._groups: dict[tuple[str, int], WorkerGroup] = {}
+        self._processes: Processes
+        self._router: RouterLink
+
+    def connect(self, processes: Processes, router: RouterLink) -> None:
+        """Name the two that need this object at their own making; called once, before anything else."""
+        self._processes = processes
+        self._router = router
+
+    def perform(self, effect: ChildEffect, now: float) -> None:
+        """Do what a child's lifecycle asks for."""
+        name = effect.name
+        match effect.effect:
+            case lifecycle.Spawn(generation):
+                self._spawn(name, generation, now)
+            case lifecycle.AskToStop(generation):
+                self._processes.tell(name, generation, control.Stop())
+            case lifecycle.KillGroup(generation):
+                self._processes.kill(name, generation)
+            case lifecycle.IllegalEvent() as illegal:
+                narration.tell_illegal_event(name, illegal, now)
+
+    def _spawn(self, name: str, generation: int, now: float) -> None:
+        try:
+            order, limit_bytes = self._orders.order(name, generation)
+            group = self._make_group(name, generation, limit_bytes)
+            process = self._processes.start(name, generation, order)
+        except (OSError, TrtdError) as error:
+            message = error.message if isinstance(error, TrtdError) else str(error)
+            self._drop_group(name, generation)
+            self._tell(name, lifecycle.SpawnFailed(generation, message, random.random()))  # noqa: S311 - jitter
+            return
+        enforcement = "rss" if limit_bytes else "none"
+        if group is not None:
+            try:
+                group.add(process.pid)
+                enforcement = "cgroup" if limit_bytes else "none"
+            except OSError as error:
+                log.warning("cgroup.join_failed", child=name, generation=generation, cause=str(error))
+        self._facts.child(name).begin(now, limit_bytes, enforcement)
+        self._tell(name, lifecycle.Spawned(generation, process.pid))
+
+    def _make_group(self, name: str, generation: int, limit_bytes: int) -> WorkerGroup | None:
+        if self._delegation is None or name == ROUTER:
+            return None
+        try:
+            group = self._delegation.make(f"{name.replace('/', '.')}.{generation}", limit_bytes)
+        except OSError as error:
+            log.warning("cgroup.making_failed", child=name, generation=generation, cause=str(error))
+            return None
+        self._groups[name, generation] = group
+        return group
+
+    def _drop_group(self, name: str, generation: int) -> int:
+        """Remove the cgroup of a life; how often the kernel ended something in it for lack of memory."""
+        group = self._groups.pop((name, generation), None)
+        if group is None:
+            return 0
+        kills = group.oom_kills()
+        group.remove()
+        return kills
+
+    # What the processes tell (see trtd.supervisor.processes.Listener)
+
+    def child_said(self, name: str, generation: int, message: control.ChildMessage) -> None:
+        """A message came over the child's channel."""
+        if not isinstance(message, ROUTER_SAYS if name == ROUTER else WORKER_SAYS):
+            self.child_babbled(name, generation, f"{type(message).__name__} is no message of such a child")
+        elif getattr(message, "generation", generation) != generation and not isinstance(
+            message, control.WorkerIsEmpty
+        ):
+            self.child_babbled(name, generation, f"{type(message).__name__} is of another generation")
+        else:
+            self._note(name, generation, message)
+
+    def child_babbled(self, name: str, generation: int, reason: str) -> None:
+        """A packet came that makes no sense: whatever runs there is not our code any more."""
+        fault = Fault(FaultKind.MISBEHAVED, f"misused its channel: {reason}")
+        self._tell(name, lifecycle.FaultReported(generation, believable(fault, name)))
+
+    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float) -> None:
+        """The process was reaped."""
+        if self._drop_group(name, generation):
+            fault = Fault(FaultKind.OUT_OF_MEMORY, "was ended by the kernel at its memory limit")
+            self._tell(name, lifecycle.FaultReported(generation, fault))
+        if name == ROUTER:
+            self._router.lost()
+        before = self._fleet.children.get(name)
+        seen = self._facts.child(name)
+        seen.end(at)
+        self._tell(name, lifecycle.Exited(generation, status, random.random()))  # noqa: S311 - jitter
+        after = self._fleet.children.get(name)
+        if before is None or after is None or after.desired is Desired.DOWN:
+            seen.death_at = None
+        elif name != ROUTER:
+            reason = _restart_reason(before, after)
+            self._facts.tenant(name.partition("/")[0], at).restarts[reason] += 1
+
+    def _note(self, name: str, generation: int, message: control.ChildMessage) -> None:
+        seen = self._facts.child(name)
+        match message:
+            case control.Hello(main_at=main_at):
+                self._note_recovery(name, seen.greet(main_at))
+                self._tell(name, lifecycle.Greeted(generation))
+            case control.WorkerReady(models=models, runtime=runtime, load_s=load_s):
+                seen.models, seen.runtime, seen.load_s = models, runtime, load_s
+                self._tell(name, lifecycle.BecameReady(generation))
+            case control.WorkerBeat(progress=progress, in_flight=in_flight):
+                seen.rss_bytes, seen.peak_rss_bytes = message.rss_bytes, message.peak_rss_bytes
+                seen.progress, seen.device = progress, message.device
+                self._tell(name, lifecycle.Beat(generation, progress, in_flight))
+            case control.RouterReady():
+                self._router.opened(generation)
+                self._tell(name, lifecycle.BecameReady(generation))
+            case control.RouterBeat(progress=progress, rss_bytes=rss_bytes):
+                seen.rss_bytes, seen.peak_rss_bytes = rss_bytes, max(rss_bytes, seen.peak_rss_bytes)
+                seen.progress = progress
+                self._tell(name, lifecycle.Beat(generation, progress, in_flight=0))
+            case control.RouterStats(stats=stats):
+                if stats.tenant in self._fleet.tenants:
+                    now = self._processes.now()
+                    self._facts.tenant(stats.tenant, now).totals.take(generation, stats, now)
+            case control.FaultReport(fault=fault):
+                self._tell(name, lifecycle.FaultReported(generation, believable(fault, name)))
+            case control.TenantIsEmpty(tenant, epoch):
+                self._submit(TenantEmptied(TenantName(tenant), epoch))
+            case control.WorkerIsEmpty(tenant, replica, of):
+                self._tell(f"{tenant}/{replica}", lifecycle.Emptied(of))
+            case control.Unfinished():
+                self._router.heard_unfinished(message)
+
+    def _note_recovery(self, name: str, recovery_s: float | None) -> None:
+        if recovery_s is None:
+            return
+        child = self._fleet.children.get(name)
+        if child is not None:
+            area = "router" if name == ROUTER else "worker"
+            log.info(f"{area}.recovered", **narration.child_fields(child), recovery_s=round(recovery_s, 6))
+        if name != ROUTER:
+            now = self._processes.now()
+            self._facts.tenant(name.partition("/")[0], now).recoveries.observe(recovery_s)
+
+    def _tell(self, name: str, event: lifecycle.Event) -> None:
+        self._submit(ChildEvent(name, event))
+
+
+def _restart_reason(before: Child, after: Child) -> str:
+    if before.restarting or after.last_fault is None:
+        return str(FaultKind.REQUESTED)
+    return str(after.last_fault.kind)

@@ -1,0 +1,79 @@
+"""The daemon's story in its log: one event for each move of a child's life and of a tenant's phase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtd import observe
+from trtd.core.fleet import ROUTER, Phase
+from trtd.core.ids import TenantName
+from trtd.core.lifecycle import Child, Desired, Exited, IllegalEvent, State
+
+log = observe.get_logger()
+_illegal_limit = observe.RateLimit(10.0)
+
+_MOVES = {
+    State.WARMING: "greeted",
+    State.READY: "became_ready",
+    State.DRAINING: "drain_begun",
+    State.STOPPING: "stop_begun",
+    State.STUCK: "got_stuck",
+}
+_PHASES = {
+    Phase.SERVING: "tenant.opened",
+    Phase.DRAINING: "tenant.drain_begun",
+    Phase.DRAINED: "tenant.drained",
+    Phase.REMOVING: "tenant.removal_begun",
+}
+
+
+def child_fields(child: Child) -> dict[str, Any]:
+    """What names a child and its life in a log line."""
+    tenant, _, replica = child.name.partition("/")
+    if child.name == ROUTER:
+        return {"generation": child.generation}
+    return {"tenant": tenant, "replica": int(replica), "generation": child.generation}
+
+
+def tell_child_moved(before: Child, after: Child, event: object, now: float, **more: Any) -> None:
+    """Log that a child moved from one state to another, with the cause where it did not do so on request."""
+    area = "router" if after.name == ROUTER else "worker"
+    fields = {**child_fields(before), "state": str(after.state), **more}
+    fault = after.fault or (after.last_fault if after.last_fault is not before.last_fault else before.fault)
+    if fault is not None:
+        fields |= {"cause": str(fault.kind), "message": " ".join(fault.message.split())}
+    if isinstance(event, Exited):
+        fields |= {"exit_code": event.status.code, "signal": event.status.signal}
+        if after.deadline is not None and after.state in (State.BACKOFF, State.QUARANTINED):
+            fields["restart_in_s"] = round(after.deadline - now, 3)
+        write = log.info if after.desired is Desired.DOWN or fault is None else log.warning
+        write(f"{area}.exited", **fields)
+        if after.state is State.QUARANTINED:
+            log.error(f"{area}.quarantined", **fields)
+    elif after.state in _MOVES:
+        write = log.error if after.state is State.STUCK else log.warning if fault is not None else log.info
+        write(f"{area}.{_MOVES[after.state]}", **fields)
+
+
+def tell_illegal_event(name: str, illegal: IllegalEvent, now: float) -> None:
+    """Log an event that cannot happen in the child's state, with its history; a child can provoke many."""
+    held_back = _illegal_limit.take(name, now)
+    if held_back is not None:
+        history = " ".join(f"{move.before}-{move.event}->{move.after}" for move in illegal.history[-6:])
+        log.error(
+            "child.event_refused",
+            child=name,
+            state=str(illegal.state),
+            refused=type(illegal.event).__name__,
+            history=history,
+            held_back=held_back,
+        )
+
+
+def tell_phases_moved(before: dict[TenantName, Phase], after: dict[TenantName, Phase]) -> None:
+    """Log the tenants that came, went or changed their phase."""
+    for name, phase in after.items():
+        if before.get(name) is not phase:
+            log.info(_PHASES[phase], tenant=name)
+    for name in before.keys() - after.keys():
+        log.info("tenant.removed", tenant=name)

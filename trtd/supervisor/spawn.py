@@ -1,0 +1,145 @@
+"""How a child is started: command line and environment as values, settings in a sealed memfd, one call to spawn it.
+
+The child begins in `trtd.child.trampoline`. What happens to it afterwards is in `trtd.supervisor.processes`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from trtd.child.channel import Channel
+
+ChildKind = Literal["router", "worker"]
+
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "NO_COLOR",
+    "JOURNAL_STREAM",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONWARNINGS",
+)
+"""What a child gets of the daemon's environment. Configuration does not come this way: a child reads its settings."""
+
+THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOrder:
+    """Everything that is decided about a child before it exists.
+
+    Attributes:
+        kind: which program.
+        settings: encoded `WorkerSettings` or `RouterSettings`.
+        threads: threads of the numeric libraries inside it.
+        inherited_fds: descriptors that it finds under the same numbers; they stay ours.
+    """
+
+    kind: ChildKind
+    settings: bytes
+    threads: int = 1
+    inherited_fds: tuple[int, ...] = ()
+
+
+def child_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
+    """The environment of a child: what it needs of the daemon's, its thread counts, and Python's own crash reports."""
+    environment = {name: environ[name] for name in PASSED_ON if name in environ}
+    environment.update(dict.fromkeys(THREAD_COUNTS, str(threads)))
+    environment["PYTHONFAULTHANDLER"] = "1"
+    return environment
+
+
+def child_argv(kind: ChildKind, *, channel_fd: int, settings_fd: int, parent_pid: int) -> list[str]:
+    """The command line of a child. `-P` keeps the working directory off its import path."""
+    return [
+        sys.executable, "-P", "-m", f"trtd.{kind}.main",
+        "--channel", str(channel_fd), "--settings", str(settings_fd), "--parent", str(parent_pid),
+    ]  # fmt: skip
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """A memory file with this content that nobody can change any more, positioned at its start.
+
+    Raises:
+        OSError: no memory or no file descriptor is left.
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+@dataclass(slots=True)
+class Spawned:
+    """A process that was just started.
+
+    Attributes:
+        popen: the handle; whoever reaps the process sets its `returncode`, so that it never waits on a pid of others.
+        pidfd: readable when the process has ended.
+        channel: our end of its channel.
+    """
+
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+    channel: Channel
+
+
+def spawn(order: ChildOrder, environ: Mapping[str, str]) -> Spawned:
+    """Start a child in a process group of its own, with stdin from /dev/null and our stdout and stderr.
+
+    The call returns when the child's program has been loaded by the kernel, about 0.2 ms; subprocess takes the vfork
+    path, because nothing is run between fork and exec. It has to be called from the main thread: the child's death
+    signal follows the thread that started it.
+
+    Raises:
+        OSError: the process, a descriptor or memory could not be had.
+    """
+    settings_fd = sealed_memfd(f"trtd-{order.kind}", order.settings)
+    try:
+        ours, theirs = Channel.pair()
+        try:
+            popen = subprocess.Popen(
+                child_argv(order.kind, channel_fd=theirs.fileno(), settings_fd=settings_fd, parent_pid=os.getpid()),
+                env=child_environment(environ, order.threads),
+                pass_fds=(theirs.fileno(), settings_fd, *order.inherited_fds),
+                process_group=0,
+                stdin=subprocess.DEVNULL,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+    finally:
+        os.close(settings_fd)
+    try:
+        pidfd = os.pidfd_open(popen.pid)
+    except OSError:
+        popen.kill()
+        popen.wait()
+        ours.close()
+        raise
+    return Spawned(popen, pidfd, ours)

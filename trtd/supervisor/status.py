@@ -1,0 +1,259 @@
+"""The status record, made from the fleet's state and the facts; `trtd.wire.status` says what each key means.
+
+Reading only, and at most a few dozen microseconds per child, so that a dashboard may ask as often as it likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from trtd.config.model import Tenant as TenantTable
+from trtd.core.faults import Fault
+from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant
+from trtd.core.lifecycle import IN_SERVICE, Child, State
+from trtd.supervisor.facts import ChildFacts, Facts, TenantFacts
+from trtd.wire.settings import TenantEndpoint
+from trtd.wire.status import (
+    STATUS_VERSION,
+    ChildStatus,
+    CounterStatus,
+    DaemonStatus,
+    DeviceStatus,
+    EngineStatus,
+    FaultStatus,
+    ModelStatus,
+    RecentStatus,
+    Status,
+    TenantStatus,
+)
+from trtd.wire.tensorrt import DeviceReport
+
+ISOLATION = "process"
+"""The only tier without a GPU: a worker process of its own for each tenant and replica."""
+UNSIGNED = "unsigned"
+"""The only word about an engine's signature so far: none is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while the daemon runs, or only with its configuration.
+
+    Attributes:
+        pid: of the daemon.
+        version: of trtd.
+        started_at: monotonic instant of the start.
+        config_files: that were read.
+        runtime_dir: of all sockets.
+        memory_limits: how limits are enforced, or why not by cgroup.
+        endpoints: by tenant.
+        tables: the configuration of each tenant.
+    """
+
+    pid: int
+    version: str
+    started_at: float
+    config_files: tuple[str, ...]
+    runtime_dir: str
+    memory_limits: str
+    endpoints: dict[str, TenantEndpoint]
+    tables: dict[str, TenantTable]
+
+
+def make_status(
+    fleet: Fleet, facts: Facts, about: About, *, now: float, wall: datetime, only: str | None = None
+) -> Status:
+    """The record at this instant.
+
+    Args:
+        fleet: the state.
+        facts: what was seen.
+        about: the daemon.
+        now: monotonic seconds.
+        wall: the same instant for people.
+        only: one tenant, None for all.
+    """
+    tenants = [
+        _tenant(fleet, facts, about, tenant, now)
+        for name, tenant in sorted(fleet.tenants.items())
+        if only is None or name == only
+    ]
+    router = fleet.children[ROUTER]
+    is_healthy = router.state is State.READY and all(tenant["health"] == "ready" for tenant in tenants)
+    return Status(
+        v=STATUS_VERSION,
+        at=_iso(wall),
+        health="ready" if is_healthy else "degraded",
+        is_ready=router.state is State.READY and all(t["is_ready"] for t in tenants if t["is_required"]),
+        daemon=DaemonStatus(
+            pid=about.pid,
+            version=about.version,
+            started_at=_iso(wall - timedelta(seconds=now - about.started_at)),
+            uptime_s=_rounded(now - about.started_at),
+            is_stopping=fleet.is_stopping,
+            config_files=list(about.config_files),
+            runtime_dir=about.runtime_dir,
+            memory_limits=about.memory_limits,
+        ),
+        router=_child(router, facts.child(ROUTER), now),
+        tenants=tenants,
+    )
+
+
+def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float) -> TenantStatus:
+    name = tenant.spec.name
+    seen = facts.tenant(name, now)
+    children = [fleet.children[worker] for _, worker in sorted(tenant.workers.items())]
+    endpoint = about.endpoints.get(name)
+    table = about.tables.get(name)
+    newest = _newest_described(children, facts)
+    health = _health(tenant, children, seen)
+    return TenantStatus(
+        name=name,
+        phase=str(tenant.phase),
+        health=health,
+        is_ready=health in {"ready", "degraded"} and fleet.children[ROUTER].state is State.READY,
+        is_required=table.required if table else False,
+        gate="open" if seen.is_open else "closed",
+        is_available=seen.is_available,
+        reason=seen.reason,
+        runtime=newest.runtime if newest else "",
+        models=[
+            ModelStatus(name=model.name, version=model.version, max_batch=model.max_batch, is_batched=model.is_batched)
+            for model in (newest.models if newest else ())
+        ],
+        workers=[_child(child, facts.child(child.name), now) for child in children],
+        queued=seen.totals.queued,
+        leased=seen.totals.leased,
+        held_bytes=seen.totals.held_bytes,
+        arena_bytes=seen.totals.arena_bytes,
+        arena_count=seen.totals.arena_count,
+        arena_limit_bytes=endpoint.max_arena_bytes if endpoint else 0,
+        counters=_counters(seen),
+        recent=_recent(seen, now),
+        address=endpoint.address if endpoint else "",
+        tcp_address=endpoint.tcp_address if endpoint else None,
+        isolation=ISOLATION,
+        placement=_placement(table) if table else "",
+        queue_limit=endpoint.limits.max_requests if endpoint else 0,
+        engines=_engines(table) if table else [],
+    )
+
+
+def _placement(table: TenantTable) -> str:
+    return f"gpu {table.tensorrt.device}" if table.runtime.startswith("tensorrt") else "cpu"
+
+
+def _engines(table: TenantTable) -> list[EngineStatus]:
+    return [
+        EngineStatus(model=model.name or name, version=model.version, file=model.path, signature=UNSIGNED)
+        for name, model in table.models.items()
+    ]
+
+
+def _health(tenant: Tenant, children: list[Child], seen: TenantFacts) -> str:
+    if tenant.phase is not Phase.SERVING:
+        return str(tenant.phase)
+    ready = [child.state is State.READY for child in children]
+    if any(ready):
+        return "ready" if all(ready) else "degraded"
+    if any(child.state in IN_SERVICE for child in children) or seen.is_available:
+        return "waiting"
+    return "unavailable"
+
+
+def _newest_described(children: list[Child], facts: Facts) -> ChildFacts | None:
+    described = [(child.generation, facts.child(child.name)) for child in children if facts.child(child.name).models]
+    return max(described, key=lambda item: item[0])[1] if described else None
+
+
+def _counters(seen: TenantFacts) -> CounterStatus:
+    counters = seen.totals.counters
+    return CounterStatus(
+        accepted=counters["accepted"],
+        answered=counters["answered"],
+        failed=counters["failed"],
+        refused=counters["refused"],
+        resent=counters["resent"],
+        replayed=counters["replayed"],
+        expired=counters["expired"],
+        stale=counters["stale"],
+        abandoned=counters["abandoned"],
+    )
+
+
+def _recent(seen: TenantFacts, now: float) -> RecentStatus:
+    recent = seen.totals.recent(now)
+    return RecentStatus(per_s=round(recent.per_s, 3), p50_s=_short(recent.p50_s), p99_s=_short(recent.p99_s))
+
+
+def _child(child: Child, seen: ChildFacts, now: float) -> ChildStatus:
+    is_waiting = child.state in (State.BACKOFF, State.QUARANTINED) and child.deadline is not None
+    opens_at = now - child.restarts_policy.window_s
+    return ChildStatus(
+        name=child.name,
+        state=str(child.state),
+        desired=str(child.desired),
+        since_s=_rounded(now - child.since),
+        uptime_s=None if seen.spawned_at is None else _rounded(now - seen.spawned_at),
+        pid=child.pid,
+        generation=child.generation,
+        restarts=child.restarts,
+        deaths_in_window=sum(at > opens_at for at in child.deaths),
+        restart_in_s=_rounded(max(0.0, (child.deadline or now) - now)) if is_waiting else None,
+        last_fault=_fault(child.last_fault),
+        rss_bytes=seen.rss_bytes,
+        peak_rss_bytes=seen.peak_rss_bytes,
+        memory_limit_bytes=seen.limit_bytes,
+        memory_enforcement=seen.enforcement,
+        progress=seen.progress,
+        in_flight=child.in_flight,
+        recovery_s=_short(seen.recovery_s),
+        load_s=_short(seen.load_s),
+        history=[
+            {
+                "age_s": _rounded(now - move.at),
+                "before": str(move.before),
+                "event": move.event,
+                "after": str(move.after),
+            }
+            for move in child.history
+        ],
+        device=_device(seen.device),
+    )
+
+
+def _device(report: DeviceReport | None) -> DeviceStatus | None:
+    if report is None:
+        return None
+    return DeviceStatus(
+        live_bytes=report.live_bytes,
+        peak_bytes=report.peak_bytes,
+        hard_bytes=report.hard_bytes,
+        refused_count=report.refused_count,
+        refused_bytes=report.refused_bytes,
+        is_high=report.is_high,
+        pool_bytes=report.pool_bytes,
+        driver_bytes=report.driver_bytes,
+        unaccounted_bytes=report.unaccounted_bytes,
+        verdict=report.verdict,
+    )
+
+
+def _fault(fault: Fault | None) -> FaultStatus | None:
+    if fault is None:
+        return None
+    message = " ".join(fault.message.split())
+    return FaultStatus(kind=str(fault.kind), message=message, blame=str(fault.blame), permanent=fault.permanent)
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 3)
+
+
+def _short(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _iso(wall: datetime) -> str:
+    return wall.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

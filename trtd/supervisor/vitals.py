@@ -1,0 +1,46 @@
+"""Looks at the daemon's vital signs about once a second, and ends the daemon when `trtd.core.vitals` says so."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trtd.core.fleet import ROUTER, Phase
+from trtd.core.lifecycle import State
+from trtd.core.vitals import Signs, Vitals
+from trtd.supervisor.loop import Supervisor
+from trtd.supervisor.shutdown import Shutdown
+
+LOOK_EVERY_S = 1.0
+
+
+async def watch(supervisor: Supervisor, shutdown: Shutdown) -> None:
+    """Look until the daemon has to end, or ends for another reason."""
+    loop = asyncio.get_running_loop()
+    health = supervisor.plan.config.health
+    vitals = Vitals(
+        give_up_after_s=health.give_up_after_s,
+        sound_after_s=supervisor.plan.router_restarts.healthy_after_s,
+        watches_tenants=health.give_up_without_tenants,
+        began_at=loop.time(),
+    )
+    while not supervisor.fleet.is_stopping:
+        cause = vitals.look(signs_of(supervisor, loop.time()), loop.time())
+        if cause is not None:
+            shutdown.give_up(cause)
+            return
+        await asyncio.sleep(min(LOOK_EVERY_S, health.give_up_after_s / 4 or LOOK_EVERY_S))
+
+
+def signs_of(supervisor: Supervisor, now: float) -> Signs:
+    """What the fleet shows of the daemon as a whole. Drained tenants are not meant to serve, so they are no failure."""
+    router = supervisor.fleet.children[ROUTER]
+    wanted = [
+        tenant
+        for tenant in supervisor.status()["tenants"]
+        if tenant["is_required"] and tenant["phase"] == Phase.SERVING
+    ]
+    return Signs(
+        router_ready_s=now - router.since if router.state is State.READY else None,
+        is_any_ready=not wanted or any(tenant["health"] in {"ready", "degraded"} for tenant in wanted),
+        are_all_hopeless=all(tenant["health"] == "unavailable" for tenant in wanted),
+    )

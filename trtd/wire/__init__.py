@@ -1,0 +1,1 @@
+"""PURE: what travels between our processes and to clients, as frozen types, and their exact bytes."""

@@ -1,0 +1,83 @@
+"""Several messages between a client and the router as one of two frames: a fixed header, and the messages packed.
+
+A client sends bundles only to an endpoint that said in its `Welcome` (`trtd.wire.arenas`) that it takes them, and an
+endpoint answers in bundles only where it got one on the same connection. What stands in a bundle is exactly what would
+have been sent one by one; each request is answered by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trtd.errors import Malformed
+from trtd.wire import headers, packing
+from trtd.wire.frames import frame_bytes
+from trtd.wire.messages import WIRE_VERSION
+
+BUNDLE_HEADER = headers.pack_header({"v": WIRE_VERSION, "type": "bundle"})
+MAX_BUNDLED = 64
+"""Most messages in one bundle."""
+MAX_BUNDLED_BYTES = 64 * 1024
+"""Messages with more bytes than this travel by themselves; copying them together would cost more than it saves."""
+MAX_BUNDLE_BYTES = 4 * MAX_BUNDLED_BYTES
+"""Most bytes of the packed frame."""
+
+
+def pack_bundle(messages: Iterable[Sequence[Any]]) -> bytes:
+    """The second frame of a bundle; the bounds above are the caller's to keep."""
+    parts: list[Any] = []
+    for frames in messages:
+        parts += packing.pack(frames)
+    return b"".join(parts)
+
+
+def split_for_bundles(messages: Sequence[Sequence[Any]]) -> list[list[Sequence[Any]]]:
+    """The messages in parts, in order: several that may travel as one bundle, or one that travels by itself."""
+    parts: list[list[Sequence[Any]]] = []
+    room = 0
+    for frames in messages:
+        size = packing.HEAD.size + sum(map(_padded, frames)) + _padded_table(len(frames))
+        if size > MAX_BUNDLED_BYTES:
+            parts.append([frames])
+            room = 0
+        elif size <= room and len(parts[-1]) < MAX_BUNDLED:
+            parts[-1].append(frames)
+            room -= size
+        else:
+            parts.append([frames])
+            room = MAX_BUNDLE_BYTES - size
+    return parts
+
+
+def unpack_bundle(frame: Any) -> list[list[memoryview]]:
+    """The frames of each message, as views.
+
+    Raises:
+        Malformed: it holds none or too many, or too many bytes, or is not whole.
+    """
+    size = frame_bytes(frame)
+    if size > MAX_BUNDLE_BYTES:
+        raise Malformed(f"the bundle has {size} bytes, the most is {MAX_BUNDLE_BYTES}")
+    view = memoryview(frame)
+    messages: list[list[memoryview]] = []
+    at = 0
+    while at < size:
+        frames, at = packing.unpack(view, at)
+        if not frames:
+            raise Malformed(f"message {len(messages)} of the bundle has no frame")
+        if len(messages) == MAX_BUNDLED:
+            raise Malformed(f"the bundle has more than {MAX_BUNDLED} messages")
+        messages.append(frames)
+    if not messages:
+        raise Malformed("the bundle has no messages")
+    return messages
+
+
+def _padded(frame: Any) -> int:
+    size = frame_bytes(frame)
+    return size + -size % packing.ALIGNMENT_BYTES
+
+
+def _padded_table(count: int) -> int:
+    return 8 * (count + (count & 1))

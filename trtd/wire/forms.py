@@ -1,0 +1,45 @@
+"""Headers of results that differ in nothing but id and timing: encoded once, then filled in.
+
+They mean what `trtd.wire.codec.encode_router_message` writes, at a tenth of its time. Only the numbers of the timing
+are written otherwise: at their full width, so that they need no encoder.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from msgpack import packb
+
+from trtd.core.ids import RequestId
+from trtd.errors import TooLarge
+from trtd.wire.codec import encode_router_message
+from trtd.wire.messages import MAX_HEADER_BYTES, InferAnswer, TensorSpec, Timing
+
+_SAMPLE_ID = RequestId(bytes(range(0xA0, 0xB0)))
+_SAMPLE_TIMING = Timing(0, 0, 0)
+_SAMPLE_TIMING_BYTES = packb((0, 0, 0))
+_TIMING = Struct(">BBQBQBQ")
+_ARRAY_OF_3 = 0x93
+_UINT64 = 0xCF
+
+
+class ResultForm:
+    """The header of one model's results with outputs of certain shapes."""
+
+    def __init__(self, model: str, version: str, generation: int, outputs: tuple[TensorSpec, ...]) -> None:
+        """Encode what stays the same.
+
+        Raises:
+            trtd.errors.TooLarge: a header could break its limit.
+        """
+        sample = encode_router_message(InferAnswer(_SAMPLE_ID, model, version, generation, outputs, _SAMPLE_TIMING))
+        before, _, after = sample.removesuffix(_SAMPLE_TIMING_BYTES).partition(_SAMPLE_ID)
+        if len(before) + len(_SAMPLE_ID) + len(after) + _TIMING.size > MAX_HEADER_BYTES:
+            raise TooLarge(f"the outputs of model {model!r} have too many or too long names for a header")
+        self._before = before
+        self._after = after
+
+    def header(self, request: RequestId, queue_us: int, batch_us: int, compute_us: int) -> bytes:
+        """The header of one result."""
+        timing = _TIMING.pack(_ARRAY_OF_3, _UINT64, queue_us, _UINT64, batch_us, _UINT64, compute_us)
+        return b"".join((self._before, request, self._after, timing))

@@ -1,0 +1,99 @@
+"""Messages of several frames as plain bytes, one after the other: on the stream to a worker, and in bundles of clients.
+
+A message is a head `<IIQ` (magic, number of frames, bytes that follow the head), a table with the size of each frame
+as `<Q`, and the frames. Table and frames are padded to 16 bytes, so that tensors stay aligned when their buffer is.
+
+Pure: who reads and writes the bytes is left to `trtd.child.stream` and to the clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any
+
+from trtd.errors import Malformed, TooLarge
+from trtd.wire.frames import frame_bytes
+
+ALIGNMENT_BYTES = 16
+MAGIC = 0x31707274
+"""`trp1`, read as little endian."""
+HEAD = Struct("<IIQ")
+MAX_FRAMES = 4096
+"""Most frames of one message: 64 requests of 33 tensors stay below it."""
+
+_PADDING = [bytes(-rest % ALIGNMENT_BYTES) for rest in range(ALIGNMENT_BYTES)]
+"""By what is left of a size when it is divided by the alignment."""
+_TABLES = [Struct(f"<{count}Q") for count in range(2 * 64 + 2)]
+"""Ready-made for what is usual: a header, and a frame or two for each of 64 requests."""
+
+
+def pack(frames: Sequence[Any]) -> list[Any]:
+    """The parts of one message, to be joined or to be written one after the other.
+
+    Args:
+        frames: `bytes`, `memoryview`s or other objects of the buffer protocol; they are not copied.
+
+    Raises:
+        TooLarge: there are more than `MAX_FRAMES`.
+    """
+    count = len(frames)
+    if count > MAX_FRAMES:
+        raise TooLarge(f"a message has {count} frames, the most is {MAX_FRAMES}")
+    sizes = [len(frame) if type(frame) is bytes else frame_bytes(frame) for frame in frames]
+    table = _table(count).pack(*sizes)
+    if count & 1:
+        table += _PADDING[8]
+    parts: list[Any] = [b"", table]
+    following = len(table)
+    for frame, size in zip(frames, sizes, strict=True):
+        parts.append(frame)
+        rest = size % ALIGNMENT_BYTES
+        if rest:
+            parts.append(_PADDING[rest])
+            size += ALIGNMENT_BYTES - rest
+        following += size
+    parts[0] = HEAD.pack(MAGIC, count, following)
+    return parts
+
+
+def message_bytes(data: Any, at: int = 0) -> int | None:
+    """How long the message is that starts at `at`; None when there is too little of it to tell.
+
+    Raises:
+        Malformed: no message starts there.
+    """
+    if len(data) - at < HEAD.size:
+        return None
+    magic, count, following = HEAD.unpack_from(data, at)
+    if magic != MAGIC or count > MAX_FRAMES or following % ALIGNMENT_BYTES or following < count * 8:
+        raise Malformed("these bytes are no packed message")
+    return HEAD.size + int(following)
+
+
+def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
+    """The frames of the message that starts at `at`, as views, and where the next one starts.
+
+    Raises:
+        Malformed: the message is not whole, or its table does not add up.
+    """
+    length = message_bytes(data, at)
+    if length is None or len(data) - at < length:
+        raise Malformed("the packed message is not whole")
+    count = HEAD.unpack_from(data, at)[1]
+    sizes = _table(count).unpack_from(data, at + HEAD.size)
+    end = at + length
+    position = at + HEAD.size + (count * 8 + ALIGNMENT_BYTES - 1) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+    frames = []
+    for size in sizes:
+        if size > end - position:
+            raise Malformed("the frames of a packed message are longer than the message")
+        frames.append(data[position : position + size])
+        position += size + -size % ALIGNMENT_BYTES
+    if position != end:
+        raise Malformed("the frames of a packed message are shorter than the message")
+    return frames, end
+
+
+def _table(count: int) -> Struct:
+    return _TABLES[count] if count < len(_TABLES) else Struct(f"<{count}Q")

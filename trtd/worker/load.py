@@ -1,0 +1,131 @@
+"""From settings to models that may serve: loaded, warmed up, and right where a known answer is configured.
+
+Whatever prevents that becomes a `ProcessFault` whose fault says whether a new process would fail alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trtd.core.faults import Fault, FaultKind, ProcessFault
+from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
+from trtd.observe import get_logger
+from trtd.runtime import open_runtime
+from trtd.runtime.protocol import Runtime, Slot
+from trtd.wire.codec import decode_worker_message, encode_worker_message
+from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
+from trtd.wire.settings import ModelSettings, WorkerSettings
+from trtd.worker.probe import probe
+from trtd.worker.validate import Catalogue, ServedModel
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Models that may serve, and the runtime that they are in."""
+
+    runtime: Runtime
+    catalogue: Catalogue
+    slots: dict[ServedModel, Slot]
+    """Warm already: for the thread that loaded, so that its slots need not be made twice."""
+
+
+def load(settings: WorkerSettings) -> Loaded:
+    """Load, warm up and probe all models, in configuration order.
+
+    Raises:
+        trtd.core.faults.ProcessFault: this worker cannot become ready.
+    """
+    try:
+        runtime = open_runtime(
+            settings.runtime, threads=settings.threads, slots=settings.slots, tensorrt=settings.tensorrt
+        )
+    except InvalidConfig as error:
+        raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
+    # All of them before the first slot: a runtime may let the slots of a thread share what the largest model needs.
+    served = {}
+    for one in settings.models:
+        try:
+            model = ServedModel(runtime.load(one), one)
+            check_travels(model.description, settings)
+        except InvalidConfig as error:
+            raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
+        except OutOfMemory as error:
+            raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
+        served[model] = one
+    slots = {model: prepare(model, one) for model, one in served.items()}
+    return Loaded(runtime, Catalogue(list(served)), slots)
+
+
+def prepare(served: ServedModel, settings: ModelSettings) -> Slot:
+    """Warm a model up and ask it its known answer.
+
+    All slots share what becomes warm; a runtime whose slots have a state of their own warms it in `open_slot`.
+
+    Returns:
+        The slot that this was done on, for the thread that called.
+
+    Raises:
+        trtd.core.faults.ProcessFault: it may not serve.
+    """
+    try:
+        slot = served.model.open_slot()
+        warm_up(served, slot)
+        if settings.probe is not None:
+            probe(served, slot, settings.probe)
+        return slot
+    except InvalidConfig as error:
+        raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
+    except ModelFailed as error:
+        # Of a slot that is warmed when it is opened, with inputs that the model itself says it takes.
+        raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
+    except OutOfMemory as error:
+        raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
+
+
+def warm_up(served: ServedModel, slot: Slot) -> None:
+    """Run the model on made-up inputs.
+
+    A refusal ends it only when the shapes were no guess: with free dimensions besides the batch, a model may refuse
+    what it was warmed up with and be sound all the same.
+
+    Raises:
+        trtd.core.faults.ProcessFault: BAD_MODEL, or what the run raises itself.
+    """
+    is_guess = any(None in contract.shape[1:] for contract in served.description.inputs)
+    for inputs in served.model.warm_up_inputs():
+        try:
+            slot.run([inputs])
+        except ModelFailed as error:
+            if not is_guess:
+                text = InvalidConfig(f"model {served}: warm-up failed: {error.message}")
+                raise _fault(FaultKind.BAD_MODEL, text, permanent=True) from error
+            log.warning("worker.warm_up_refused", model=str(served), reason=error.message)
+
+
+def check_travels(description: ModelDescription, settings: WorkerSettings) -> None:
+    """Whether a model's tensors fit the wire protocol, so that no answer fails for that later.
+
+    Raises:
+        trtd.errors.InvalidConfig: it has too many tensors, dimensions, or a name that does not travel.
+    """
+    where = f"model {description.name!r}"
+    for kind, contracts in (("inputs", description.inputs), ("outputs", description.outputs)):
+        if len(contracts) > MAX_TENSORS:
+            raise InvalidConfig(f"{where}: it has {len(contracts)} {kind}, of which {MAX_TENSORS} travel at most")
+        for contract in contracts:
+            if len(contract.shape) > MAX_DIMS:
+                dims = len(contract.shape)
+                raise InvalidConfig(
+                    f"{where}: {contract.name!r} has {dims} dimensions, of which {MAX_DIMS} travel at most"
+                )
+    try:
+        attach = Attach(settings.tenant, settings.replica, settings.generation, (description,))
+        decode_worker_message(encode_worker_message(attach))
+    except TrtdError as error:
+        raise InvalidConfig(f"{where}: {error.message}") from error
+
+
+def _fault(kind: FaultKind, error: TrtdError, *, permanent: bool) -> ProcessFault:
+    return ProcessFault(Fault(kind, error.message, permanent=permanent))

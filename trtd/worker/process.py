@@ -1,0 +1,200 @@
+"""One worker process after its first steps: the main thread keeps channel and beats, other threads load and serve.
+
+So a Stop is obeyed and a closed channel is noticed at any moment, and beats go on while a slot is stuck in native code.
+The process ends through `os._exit`, because nothing of a runtime can be relied on to come to its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from trtd import observe
+from trtd.child.channel import Channel, ChannelClosed
+from trtd.core.faults import Fault, FaultKind, ProcessFault
+from trtd.errors import Blame, ExitCode, Malformed, TrtdError
+from trtd.runtime.protocol import Runtime
+from trtd.wire.codec import encode_worker_message
+from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady
+from trtd.wire.headers import one_line
+from trtd.wire.messages import Attach
+from trtd.wire.settings import WorkerSettings
+from trtd.worker.arenas import Arenas
+from trtd.worker.link import Link
+from trtd.worker.load import load
+from trtd.worker.loop import Loop
+from trtd.worker.memory import over_limit, read_resident, unaccounted
+
+log = observe.get_logger()
+
+
+class WorkerProcess:
+    """The whole of one worker's life."""
+
+    def __init__(self, channel: Channel, settings: WorkerSettings, started_at: float) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._started_at = started_at
+        self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._is_done = False
+        self._lock = threading.Lock()
+        self._loop: Loop | None = None
+        self._link: Link | None = None
+        self._runtime: Runtime | None = None
+
+    def run(self) -> NoReturn:
+        """Load, serve, stop, end. Called in the main thread."""
+        self._start_thread("slot-0", self._load_and_serve)
+        self._keep_channel()
+        if self._link is not None:
+            self._link.close()
+        leave(ExitCode.OK)
+
+    def _keep_channel(self) -> None:
+        """Beat, listen and connect until everything is answered."""
+        channel_fd = self._channel.fileno()
+        beat_at = time.monotonic()
+        while not self._is_done:
+            now = time.monotonic()
+            if now >= beat_at:
+                self._beat()
+                beat_at = now + self._settings.beat_every_s
+            fds = [channel_fd, self._news_fd]
+            timeout_s = max(0.0, beat_at - now)
+            if self._loop is not None and self._link is not None:
+                retry_s = self._loop.connect()
+                if retry_s is None:
+                    fds.append(self._link.loss_fd)
+                else:
+                    timeout_s = min(timeout_s, retry_s)
+            ready, _, _ = select.select(fds, (), (), timeout_s)
+            if self._news_fd in ready:
+                os.eventfd_read(self._news_fd)
+            if channel_fd in ready:
+                self._listen()
+
+    def _beat(self) -> None:
+        resident = read_resident()
+        progress, in_flight = (0, 0) if self._loop is None else self._loop.progress.read()
+        settings = self._settings
+        report = None if self._runtime is None else self._runtime.device_memory()
+        beat = WorkerBeat(settings.generation, progress, in_flight, resident.rss_bytes, resident.peak_rss_bytes, report)
+        self._tell(beat)
+        fault = over_limit(resident, settings.memory_limit_bytes) or unaccounted(report)
+        if fault is not None:
+            self._fail(fault)
+
+    def _listen(self) -> None:
+        try:
+            message = self._channel.receive(wait=False)
+        except ChannelClosed:
+            leave(ExitCode.TEMPORARY)
+        except Malformed as error:
+            log.error("worker.order_refused", cause=error.message)
+            return
+        if isinstance(message, Stop):
+            with self._lock:
+                if self._loop is None:
+                    leave(ExitCode.OK)
+                self._loop.stop()
+        elif isinstance(message, MakeFault):
+            self._make_fault(message.fault)
+
+    def _make_fault(self, fault: str) -> None:
+        """Make a fault on purpose, in a thread of its own: the device may take long to show it."""
+        runtime = self._runtime
+        if runtime is None or not self._settings.allow_faults:
+            log.warning("fault.refused", fault=fault, cause="no model is loaded, or debug.allow_faults is off")
+            return
+
+        def make() -> None:
+            log.warning("fault.injected", fault=fault)
+            try:
+                runtime.make_fault(fault)
+            except TrtdError as error:
+                log.warning("fault.survived", fault=fault, cause=error.message)
+
+        self._start_thread("fault", make)
+
+    def _load_and_serve(self) -> None:
+        """Become ready, then be the first slot, and the last one to leave."""
+        settings = self._settings
+        loaded = load(settings)
+        self._runtime = loaded.runtime
+        models = tuple(model.description for model in loaded.catalogue.models)
+        attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
+        link = Link(settings.router_path, attach)
+        loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime))
+        with self._lock:
+            self._link = link
+            self._loop = loop
+        self._tell_main()
+        others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
+        loop.wait_until_open(len(others))
+        load_s = time.monotonic() - self._started_at
+        runtime = f"{loaded.runtime.info.name} {loaded.runtime.info.version}"
+        self._tell(WorkerReady(settings.generation, models, runtime, load_s))
+        loop.serve(loaded.slots)
+        for other in others:
+            other.join()
+        self._is_done = True
+        self._tell_main()
+
+    def _tell_main(self) -> None:
+        """Let the main thread look at what has changed."""
+        os.eventfd_write(self._news_fd, 1)
+
+    def _start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except ProcessFault as error:
+                self._fail(error.fault)
+            except MemoryError:
+                self._fail(Fault(FaultKind.OUT_OF_MEMORY, "the process could not get memory that it needed"))
+            except TrtdError as error:
+                self._fail(Fault(FaultKind.BAD_CONFIG, error.message, permanent=True))
+            except BaseException as error:
+                text = f"{type(error).__name__}: {error}"
+                log.error("worker.defect_met", error=text, trace=traceback.format_exc().strip())
+                self._fail(Fault(FaultKind.EXITED, f"a defect of trtd's own: {text}", blame=Blame.DAEMON))
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _tell(self, message: WorkerBeat | WorkerReady | FaultReport) -> None:
+        try:
+            self._channel.send(message)
+        except ChannelClosed:
+            leave(ExitCode.TEMPORARY)
+
+    def _fail(self, fault: Fault) -> NoReturn:
+        """Say why, in a line that fits any packet, and leave. From here on nothing is answered."""
+        if self._loop is not None:
+            self._loop.silence()
+        fault = dataclasses.replace(fault, message=one_line(fault.message))
+        self._tell(FaultReport(self._settings.generation, fault))
+        leave(exit_code(fault))
+
+
+def exit_code(fault: Fault) -> ExitCode:
+    """The exit code that tells the same as the fault, for a supervisor that did not get the report."""
+    if fault.kind is FaultKind.BAD_CONFIG:
+        return ExitCode.BAD_CONFIG
+    if fault.permanent:
+        return ExitCode.BAD_DATA
+    return ExitCode.INTERNAL if fault.blame is Blame.DAEMON else ExitCode.TEMPORARY
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End the process at once."""
+    sys.stderr.flush()
+    os._exit(code)

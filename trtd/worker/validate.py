@@ -1,0 +1,166 @@
+"""Which model a request means, and whether its inputs are what that model takes.
+
+Everything that can be refused without running is refused here, with what came and what was wanted. Requests that agree
+in their group may share a batch (`trtd.core.batching`). Headers that differ in their id alone are looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Never
+
+from trtd.core.batching import BatchLimits
+from trtd.core.ids import RequestId
+from trtd.errors import InvalidInput, Malformed, UnknownModel
+from trtd.runtime.inputs import Layout
+from trtd.runtime.protocol import Model
+from trtd.wire.codec import decode_client_message
+from trtd.wire.memo import HeaderKey, split_header
+from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
+from trtd.wire.settings import ModelSettings
+from trtd.worker.plans import Plan
+
+MAX_PLANS = 512
+"""Most headers that are remembered."""
+
+
+class ServedModel:
+    """One loaded model, as requests are compared with it. Compared itself by identity: it is part of groups."""
+
+    def __init__(self, model: Model, settings: ModelSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.description = model.description
+        self.limits = BatchLimits(settings.max_batch if self.description.is_batched else 1, settings.max_delay_s)
+        self._contracts = {contract.name: contract for contract in self.description.inputs}
+
+    def __str__(self) -> str:
+        return f"{self.description.name} {self.description.version}"
+
+    def plan(self, specs: tuple[TensorSpec, ...], *, has_area: bool = False) -> Plan:
+        """Compare the inputs that a header names with what the model takes.
+
+        Args:
+            specs: in the order of their frames.
+            has_area: whether one more frame says where the outputs may be written.
+
+        Raises:
+            trtd.errors.InvalidInput: names, dtypes or shapes are others.
+        """
+        if len(specs) != len(self._contracts):
+            self._refuse_names(specs)
+        named = {}
+        for spec in specs:
+            contract = self._contracts.get(spec.name)
+            if contract is None:
+                self._refuse_names(specs)
+            if spec.dtype is not contract.dtype:
+                self._refuse(contract, f"got {spec.dtype}, wanted {contract.dtype}")
+            if len(spec.shape) != len(contract.shape):
+                self._refuse_shape(contract, spec)
+            for got, wanted in zip(spec.shape, contract.shape, strict=True):
+                if got != wanted and wanted is not None:
+                    self._refuse_shape(contract, spec)
+            named[spec.name] = spec
+        ordered = [named[name] for name in self._contracts]
+        order = [specs.index(spec) for spec in ordered]
+        items = 1
+        group: Hashable | None = None
+        if self.description.is_batched:
+            items = self._count_items(specs)
+            # Nothing to share a run with: runtimes differ in what they make of no items.
+            if items:
+                group = (self, *[spec.shape[1:] for spec in ordered])
+        return Plan(self, Layout(tuple(ordered), items), group, order, has_area=has_area)
+
+    def _count_items(self, specs: Sequence[TensorSpec]) -> int:
+        items = specs[0].shape[0]
+        for spec in specs:
+            if spec.shape[0] != items:
+                raise InvalidInput(
+                    f"model {self}: the first dimension counts the items, but input {specs[0].name!r} has {items} "
+                    f"and input {spec.name!r} has {spec.shape[0]}"
+                )
+        if items > self.description.max_batch:
+            raise InvalidInput(
+                f"model {self}: got {items} items in one request, wanted at most {self.description.max_batch}"
+            )
+        return items
+
+    def _refuse_names(self, specs: Sequence[TensorSpec]) -> Never:
+        got = ", ".join(repr(spec.name) for spec in specs) or "none"
+        wanted = ", ".join(repr(name) for name in self._contracts) or "none"
+        raise InvalidInput(f"model {self}: got inputs {got}, wanted {wanted}")
+
+    def _refuse_shape(self, contract: TensorContract, spec: TensorSpec) -> Never:
+        self._refuse(contract, f"got shape {show_shape(spec.shape)}, wanted {show_shape(contract.shape)}")
+
+    def _refuse(self, contract: TensorContract, text: str) -> Never:
+        raise InvalidInput(f"model {self}: input {contract.name!r}: {text}")
+
+
+def show_shape(shape: Sequence[int | None]) -> str:
+    """A shape for people: `[?, 4]`, a question mark where any size will do."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+class Catalogue:
+    """The models of a worker, by name and version."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.models = tuple(models)
+        self._by_name: dict[tuple[str, str | None], ServedModel] = {}
+        for one in models:
+            self._by_name[one.description.name, one.description.version] = one
+            # The newest version is the last one in configuration order.
+            self._by_name[one.description.name, None] = one
+
+    def find(self, request: InferRequest) -> ServedModel:
+        """The model that a request means; without a version, the newest.
+
+        Raises:
+            trtd.errors.UnknownModel: there is none; it names those that there are.
+        """
+        found = self._by_name.get((request.model, request.version))
+        if found is None:
+            version = "" if request.version is None else f" version {request.version!r}"
+            names = ", ".join(str(one) for one in self.models)
+            raise UnknownModel(f"no model {request.model!r}{version}; there are: {names}")
+        return found
+
+
+class Desk:
+    """Reads headers: decodes each, finds its model, compares its inputs, and remembers the outcome if it was good."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._plans: dict[HeaderKey, Plan] = {}
+
+    def read(self, header: bytes) -> tuple[RequestId, Plan]:
+        """The id of a request, and what it asks for.
+
+        Raises:
+            trtd.errors.TrtdError: it is refused, and why.
+        """
+        split = split_header(header)
+        if split is None:
+            request = self._decode(header)
+            return request.id, self._plan(request)
+        request_id, key = split
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(self._decode(header))
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return request_id, plan
+
+    @staticmethod
+    def _decode(header: bytes) -> InferRequest:
+        request = decode_client_message(header)
+        if not isinstance(request, InferRequest):
+            raise Malformed("a worker answers infer requests only")
+        return request
+
+    def _plan(self, request: InferRequest) -> Plan:
+        return self._catalogue.find(request).plan(request.inputs, has_area=request.has_area)
