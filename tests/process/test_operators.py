@@ -117,6 +117,28 @@ def test_a_bad_configuration_changes_nothing(daemon):
     assert daemon.worker("a")["pid"] == pid
 
 
+def test_a_configuration_without_tenants_is_refused(daemon):
+    """A file that is empty, perhaps because it is just being written, takes no tenant away."""
+    pid = daemon.worker("a")["pid"]
+    daemon.config_file.write_text("", encoding="utf-8")
+    with pytest.raises(OperatorError, match="no tenant is configured"):
+        daemon.call("reload")
+    assert daemon.worker("a")["pid"] == pid
+
+
+def test_a_burst_of_sighups_ends_with_the_last_configuration(daemon):
+    """However many signals come while a reload is under way, what was written before the last one is in force."""
+    before = daemon.worker("a")["pid"]
+    for number in range(40):
+        daemon.configure({"a": tenant(), f"b{number}": tenant()})
+        daemon.send_signal(signal.SIGHUP)
+    daemon.wait_status(
+        lambda status: [entry["name"] for entry in status["tenants"]] == ["a", "b39"], "the last configuration", 90.0
+    )
+    assert daemon.worker("a")["pid"] == before
+    assert not daemon.events("loop.task_failed")
+
+
 def test_sighup_reloads(daemon):
     """SIGHUP applies a new configuration."""
     daemon.configure({"a": tenant(), "b": tenant()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_more_time_is_asked_for_while_requests_are_finished(make_daemon, host):
         host.wait("EXTEND_TIMEOUT_USEC", after=stopping)
         handle.result(10)
     assert daemon.wait() == 0
+
+
+def test_the_kernel_takes_a_tenant_before_the_daemon(make_daemon):
+    """When the host has no memory left, a worker is worth more to the kernel than the router, and that more than us."""
+    daemon = make_daemon().start()
+    router = daemon.wait_ready()["router"]
+    pids = (daemon.pid, router["pid"], daemon.worker("a")["pid"])
+    own, of_router, of_worker = (int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii")) for pid in pids)
+    assert (of_router, of_worker) == (max(own, 100), max(own, 300))
 
 
 def test_the_watchdog_is_fed_by_a_loop_that_turns(make_daemon, host):

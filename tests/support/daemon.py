@@ -133,7 +133,10 @@ class Daemon:
                     model["path"] = str(path)
         daemon = {"runtime_dir": str(self.runtime_dir), **sections.pop("daemon", {})}
         config = {"version": 1, "daemon": daemon, **sections, "tenants": tables}
-        self.config_file.write_text(toml(config), encoding="utf-8")
+        # Never a half of it for a reload that is under way.
+        fresh = self.config_file.with_suffix(".new")
+        fresh.write_text(toml(config), encoding="utf-8")
+        fresh.replace(self.config_file)
 
     def start(self, *sockets: socket.socket, **environ: str) -> Self:
         """Start the daemon without waiting for anything; listening sockets are handed over as systemd does it."""

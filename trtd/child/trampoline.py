@@ -7,6 +7,7 @@ The supervisor spawns `python -m trtd.router.main` or `python -m trtd.worker.mai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import resource
@@ -23,6 +24,10 @@ from trtd.wire.settings import RouterSettings, WorkerSettings
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+
+OOM_SCORE_FILE = "/proc/self/oom_score_adj"
+OOM_SCORES: dict[type, int] = {WorkerSettings: 300, RouterSettings: 100}
+"""A tenant's worker goes first: it took the memory, most likely, and it alone is missed."""
 
 Settings = TypeVar("Settings", WorkerSettings, RouterSettings)
 
@@ -61,6 +66,17 @@ def die_with_parent(parent_pid: int) -> None:
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def stand_before_supervisor(score: int) -> None:
+    """Let a kernel that has no memory left end this child before its supervisor (proc(5), oom_score_adj).
+
+    It has to come before `die_with_parent`, after which /proc is closed to us. A higher inherited score stays.
+    """
+    with contextlib.suppress(OSError, ValueError), open(OOM_SCORE_FILE, "r+", encoding="ascii") as file:  # noqa: PTH123 - pathlib would be one import more
+        if int(file.read()) < score:
+            file.seek(0)
+            file.write(str(score))
+
+
 def read_settings(fd: int, kind: type[Settings]) -> Settings:
     """The settings from the inherited memfd, which is closed afterwards.
 
@@ -92,6 +108,7 @@ def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -
     """
     main_at = time.monotonic() if main_at is None else main_at
     args = parse_args(argv)
+    stand_before_supervisor(OOM_SCORES[kind])
     die_with_parent(args.parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

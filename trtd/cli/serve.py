@@ -42,14 +42,20 @@ def serve(args: argparse.Namespace) -> int:
     from trtd.supervisor import main as supervisor
 
     chosen = sources(args)
+    loaded = _load(chosen)
+    if args.model:
+        _say_how_to_call(loaded)
+    return supervisor.serve(loaded, lambda: _load(chosen))
+
+
+def _load(chosen: Sources) -> Loaded:
+    """The configuration of a daemon. One without tenants is a mistake, at a reload too: it would end everything."""
     loaded = loading.load(chosen)
     if not loaded.config.tenants:
         raise InvalidConfig(
             "no tenant is configured; name tenants in /etc/trtd/trtd.toml or give --model NAME=FILE.onnx"
         )
-    if args.model:
-        _say_how_to_call(loaded)
-    return supervisor.serve(loaded, lambda: loading.load(chosen))
+    return loaded
 
 
 def _say_how_to_call(loaded: Loaded) -> None:
