@@ -34,6 +34,9 @@ def import_with_cuda(monkeypatch):
         for name in set(sys.modules) - before:
             if name.startswith("trtd.runtime"):
                 del sys.modules[name]
+                parent, _, child = name.rpartition(".")
+                if parent in sys.modules:
+                    delattr(sys.modules[parent], child)
 
 
 @pytest.fixture
