@@ -128,12 +128,15 @@ class Arenas:
             if arena.regions.retired_bytes * RETIRED_SHARE >= arena.size_bytes:
                 self._withdraw(arena)
 
-    def disown(self, keys: set[int]) -> None:
-        """The router says that it does not know one of these arenas: name them no more."""
+    def disown(self, keys: set[int], now: float) -> None:
+        """The router says that it does not know one of these arenas: name them no more.
+
+        Where it turns out that the router is a new one, they keep their memory, and are offered to it.
+        """
         with self._lock:
+            self._attend(now)
             for arena in [arena for arena in self._arenas if arena.key in keys]:
                 self._withdraw(arena)
-            self.is_expecting = self._offers is not None
 
     # The caller holds the lock.
 

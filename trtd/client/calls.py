@@ -17,8 +17,13 @@ from trtd.wire import codec, tensors
 from trtd.wire.frames import payload_bytes
 from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
 
-SHARED_FROM_BYTES = 64 * 1024
-"""Tensors from this size on travel through shared memory where it can be had."""
+SHARED_FROM_BYTES = 128 * 1024
+"""Tensors from this size on travel through shared memory where it can be had.
+
+Measured with an echo through the whole daemon, one caller, input and output alike, two busy cores, median of nine
+alternations: time by shared memory over time by frames is 1.17 at 16 KiB, 1.08 at 64, 0.99 at 128, 0.74 at 256, 0.57 at
+600.
+"""
 PLACED_FROM_BYTES = 16 * 1024
 """Workers write outputs from this size on into an area; smaller ones always come in frames."""
 COPIED_BELOW_BYTES = 16 * 1024

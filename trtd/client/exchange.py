@@ -27,7 +27,7 @@ from trtd.wire.bundles import (
     pack_bundle,
     unpack_bundle,
 )
-from trtd.wire.messages import UNKNOWN_REQUEST_ID
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, ErrorAnswer
 
 FRESH_S = 0.01
 """A request that leaves within this time of its call asks for all of its timeout, with a header that is ready-made."""
@@ -205,6 +205,10 @@ class Exchange:
         if request is None:
             return
         placement = request.placement
+        if placement is None and request.send_count > 1 and _says_arena_unknown(reading):
+            # It answers the first sending, which went to a new router before this side learned of it.
+            self._pending.not_answered(request)
+            return
         try:
             area = None if placement is None else placement.area
             outcome = answers.outcome(reading, frames, now - request.submitted_at, area)
@@ -219,7 +223,7 @@ class Exchange:
             if not request.is_area_free_after(code):
                 self._retire_area(request)
             if code is ErrorCode.ARENA_UNKNOWN:
-                self.arenas.disown(placement.keys)
+                self.arenas.disown(placement.keys, now)
                 self._pending.to_be_sent_in_frames(request)
                 return
         completions.append((request.handle, outcome))
@@ -254,3 +258,7 @@ class Exchange:
         if path == self.transport.address:
             return ""
         return ": nobody listens on that socket" if Path(path).exists() else ": there is no socket at that path"
+
+
+def _says_arena_unknown(reading: answers.Reading) -> bool:
+    return isinstance(reading.message, ErrorAnswer) and reading.message.code == ErrorCode.ARENA_UNKNOWN

@@ -238,6 +238,10 @@ class PendingRequests:
         """The request that this answer belongs to; None for a second answer, or one that nobody waits for any more."""
         return self._requests.pop(request_id, None)
 
+    def not_answered(self, request: PendingRequest) -> None:
+        """The answer that `answered` was asked for does not count: the request goes on as it was."""
+        self._requests[request.id] = request
+
     def abandon(self, request_id: RequestId) -> PendingRequest | None:
         """Nobody waits for this request any more; its answer will be dropped."""
         return self._requests.pop(request_id, None)

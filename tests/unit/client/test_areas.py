@@ -69,7 +69,7 @@ class RecordingArenas:
     def retire(self, region: Any) -> None:
         self.retired.append(region)
 
-    def disown(self, keys: set[int]) -> None:
+    def disown(self, keys: set[int], now: float) -> None:
         self.disowned.append(keys)
 
     def connected(self, now: float) -> None:
@@ -220,6 +220,16 @@ def test_a_lost_connection():
     assert stage.is_retired
 
 
+def test_a_router_that_was_replaced_unnoticed():
+    """When the new router refuses the place and the request went out again in frames already, its answer is awaited."""
+    stage = Stage()
+    stage.events(ConnectionEvent.DISCONNECTED, ConnectionEvent.CONNECTED)
+    assert stage.transport.sent == [make_id(1)] * 2
+    assert stage.fail(ErrorCode.ARENA_UNKNOWN) == []
+    assert stage.transport.sent == [make_id(1)] * 2
+    assert isinstance(stage.succeed(bytes(64), (TensorSpec("x", Dtype.UINT8, (64,)),))[0], Answer)
+
+
 def test_a_request_that_was_never_sent():
     """Without a connection no worker has the area, so the end of the request frees it; old references are void."""
     stage = Stage(is_connected=False)
@@ -235,9 +245,11 @@ def test_the_next_call_gets_an_area():
     """Outputs of 16 KiB and more are added up from an answer, with the gaps between them, when they are worth it."""
     form = Form(InferRequest(RequestId(bytes(16)), "m", None, (), 5.0))
     assert form.area_bytes == 0
-    form.learn((TensorSpec("a", Dtype.UINT8, (60_000,)),))
+    form.learn((TensorSpec("a", Dtype.UINT8, (100_000,)),))
     assert form.area_bytes == 0
-    form.learn(tuple(TensorSpec(name, Dtype.UINT8, (size,)) for name, size in (("a", 65_537), ("b", 16_384), ("c", 9))))
-    assert form.area_bytes == 65_600 + 16_384
-    form.learn((TensorSpec("a", Dtype.UINT8, (65_536,)),))
-    assert form.area_bytes == 65_600 + 16_384
+    form.learn(
+        tuple(TensorSpec(name, Dtype.UINT8, (size,)) for name, size in (("a", 131_073), ("b", 16_384), ("c", 9)))
+    )
+    assert form.area_bytes == 131_136 + 16_384
+    form.learn((TensorSpec("a", Dtype.UINT8, (131_072,)),))
+    assert form.area_bytes == 131_136 + 16_384
