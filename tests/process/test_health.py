@@ -149,6 +149,8 @@ def test_a_supervisor_that_stands_still_is_not_live():
         finally:
             daemon.send_signal(signal.SIGCONT)
         wait_until(lambda: get(listen(daemon), "/live")[0] == 200, "life again")
+        # What the supervisor starts anew, for beats that it could not read, has to be there before the end.
+        daemon.wait_ready()
 
 
 def test_readiness_is_gone_when_the_fault_is_known():
