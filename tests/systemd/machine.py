@@ -70,7 +70,7 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> Self:
-        """Start it, and wait until its journal and its manager answer."""
+        """Start it, wait until its manager and journal answer, and make the directories that our package asks for."""
         root = self.folder / "root"
         root.mkdir()
         self._group.mkdir()
@@ -96,6 +96,7 @@ class Machine:
         except AssertionError as error:
             error.add_note((self.folder / "console").read_text(encoding="utf-8", errors="replace"))
             raise
+        self.run("systemd-tmpfiles", "--create", "/opt/trtd/systemd/tmpfiles.d/trtd.conf")
         return self
 
     def _is_up(self) -> bool:

@@ -39,7 +39,7 @@ from trtd.supervisor.metrics import make_metrics
 from trtd.supervisor.plan import Plan
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
-from trtd.supervisor.spawn import ChildOrder
+from trtd.supervisor.spawn import MPS_VARIABLE, ChildOrder
 from trtd.supervisor.status import About, make_status
 from trtd.wire.health import Metrics
 from trtd.wire.settings import Listener, TenantEndpoint
@@ -78,6 +78,7 @@ class Supervisor:
         self._version: str = trtd.__version__
         self._memory_limits = memory_limits
         self._listeners = listeners
+        self._is_mps = MPS_VARIABLE in environ
         # A tenant that the configuration no longer names still needs its workers until it is drained.
         self._plan_of: dict[str, Plan] = {}
         self._inbox: deque[FleetEvent] = deque()
@@ -201,6 +202,7 @@ class Supervisor:
             memory_limits=self._memory_limits,
             endpoints=self.endpoints,
             tables={name: plan.config.tenants[name] for name, plan in self._plan_of.items()},
+            is_mps=self._is_mps,
         )
         return make_status(self.fleet, self.facts, about, now=self._loop.time(), wall=datetime.now(UTC), only=only)
 

@@ -17,7 +17,11 @@ from trtd.child.channel import Channel
 
 ChildKind = Literal["router", "worker"]
 
+MPS_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
+"""Where CUDA looks for the MPS server that an operator runs; without it, below /tmp."""
+
 PASSED_ON = (
+    MPS_VARIABLE,
     "PATH",
     "HOME",
     "LANG",

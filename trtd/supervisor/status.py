@@ -30,7 +30,9 @@ from trtd.wire.status import (
 from trtd.wire.tensorrt import DeviceReport
 
 ISOLATION = "process"
-"""The only tier without a GPU: a worker process of its own for each tenant and replica."""
+"""A worker process of its own for each tenant and replica."""
+ISOLATION_MPS = "mps"
+"""The same, but what they do on a device may go through one MPS server: a fault of one hits all."""
 UNSIGNED = "unsigned"
 """The only word about an engine's signature so far: none is looked at."""
 
@@ -48,6 +50,7 @@ class About:
         memory_limits: how limits are enforced, or why not by cgroup.
         endpoints: by tenant.
         tables: the configuration of each tenant.
+        is_mps: whether workers are told of an MPS server.
     """
 
     pid: int
@@ -58,6 +61,7 @@ class About:
     memory_limits: str
     endpoints: dict[str, TenantEndpoint]
     tables: dict[str, TenantTable]
+    is_mps: bool = False
 
 
 def make_status(
@@ -133,7 +137,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         recent=_recent(seen, now),
         address=endpoint.address if endpoint else "",
         tcp_address=endpoint.tcp_address if endpoint else None,
-        isolation=ISOLATION,
+        isolation=ISOLATION_MPS if about.is_mps and table and _needs_gpu(table) else ISOLATION,
         placement=_placement(table) if table else "",
         queue_limit=endpoint.limits.max_requests if endpoint else 0,
         engines=_engines(table) if table else [],
@@ -141,7 +145,11 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
 
 
 def _placement(table: TenantTable) -> str:
-    return f"gpu {table.tensorrt.device}" if table.runtime.startswith("tensorrt") else "cpu"
+    return f"gpu {table.tensorrt.device}" if _needs_gpu(table) else "cpu"
+
+
+def _needs_gpu(table: TenantTable) -> bool:
+    return table.runtime.startswith("tensorrt")
 
 
 def _engines(table: TenantTable) -> list[EngineStatus]:

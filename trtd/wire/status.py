@@ -169,7 +169,7 @@ class TenantStatus(TypedDict):
         recent: last minute.
         address: where clients of this host connect.
         tcp_address: where others do.
-        isolation: what keeps the tenant apart: `process`.
+        isolation: what keeps the tenant apart: `process`; `mps` where faults may be shared through an MPS server.
         placement: what its models run on: `cpu`, or `gpu N` for a device as the worker numbers them.
         queue_limit: most requests that may wait or run.
         engines: the configured files, also while no worker has loaded them.

@@ -167,6 +167,16 @@ def test_what_runs_where_is_known_before_a_worker_is():
     assert tenant["engines"] == [{"model": "m", "version": "1", "file": "/srv/m.plan", "signature": "unsigned"}]
 
 
+@pytest.mark.parametrize(("runtime", "isolation"), [("tensorrt", "mps"), ("onnxruntime", "process")])
+def test_who_may_share_an_mps_server_is_told(runtime, isolation):
+    """Where workers are told of an MPS server, the tenants that use a GPU are not said to be kept apart by process."""
+    table = TenantTable(models={"m": {"path": "/srv/m"}}, runtime=runtime)
+    config = Config(tenants={"a": table.model_dump()})
+    about = dataclasses.replace(ABOUT, tables=config.tenants, is_mps=True)
+    (tenant,) = make_status(make_fleet(State.READY), make_facts(), about, now=NOW, wall=WALL)["tenants"]
+    assert tenant["isolation"] == isolation
+
+
 @pytest.mark.parametrize(
     ("required", "router", "is_ready"),
     [(True, State.READY, False), (False, State.READY, True), (False, State.BACKOFF, False)],
