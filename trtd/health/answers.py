@@ -61,17 +61,11 @@ async def _answer(path: str, ask: Ask) -> Answer:
 
 
 def ready(status: Status) -> Answer:
-    """Whether every required tenant would take a request; the body names those that would not."""
+    """Whether every required tenant would take a request; the body names what would not."""
     if status["is_ready"]:
         return Answer(OK, b"ready\n")
-    missing = [
-        f"{tenant['name']} {tenant['health']}"
-        for tenant in status["tenants"]
-        if tenant["is_required"] and not tenant["is_ready"]
-    ]
-    if status["router"]["state"] != "ready":
-        missing.insert(0, f"router {status['router']['state']}")
-    return Answer(UNAVAILABLE, f"not ready: {', '.join(missing)}\n".encode())
+    missing = [_why(tenant) for tenant in status["tenants"] if tenant["is_required"] and not tenant["is_ready"]]
+    return _not_ready(status, ", ".join(missing))
 
 
 def tenant_ready(status: Status, name: str) -> Answer:
@@ -79,8 +73,15 @@ def tenant_ready(status: Status, name: str) -> Answer:
     found = next((tenant for tenant in status["tenants"] if tenant["name"] == name), None)
     if found is None:
         return Answer(NOT_FOUND, b"there is no such tenant\n")
-    return Answer(OK, b"ready\n") if found["is_ready"] else Answer(UNAVAILABLE, f"{_why(found)}\n".encode())
+    return Answer(OK, b"ready\n") if found["is_ready"] else _not_ready(status, _why(found, with_reason=True))
 
 
-def _why(tenant: TenantStatus) -> str:
-    return f"not ready: {tenant['name']} {tenant['health']}" + (f", {tenant['reason']}" if tenant["reason"] else "")
+def _not_ready(status: Status, why: str) -> Answer:
+    """Without a router nobody is served, whatever the tenants' workers are."""
+    router = status["router"]["state"]
+    return Answer(UNAVAILABLE, f"not ready: {why if router == 'ready' else f'router {router}'}\n".encode())
+
+
+def _why(tenant: TenantStatus, *, with_reason: bool = False) -> str:
+    reason = f", {tenant['reason']}" if with_reason and tenant["reason"] else ""
+    return f"{tenant['name']} {tenant['health']}{reason}"

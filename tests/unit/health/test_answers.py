@@ -53,10 +53,12 @@ def test_a_tenant_that_is_not_required_takes_nobodys_readiness():
     assert ask("/ready/b", status).status.startswith("503")
 
 
-def test_a_router_that_is_not_there_is_named():
-    """Without a router nothing is ready, and the body says that it is the router."""
-    status = make_status(make_tenant("a")) | {"is_ready": False, "router": make_child("router", state="backoff")}
-    assert ask("/ready", status).body == b"not ready: router backoff\n"
+@pytest.mark.parametrize("path", ["/ready", "/ready/a"])
+def test_a_router_that_is_not_there_is_named(path):
+    """Without a router nothing is ready, and the body says that it is the router, not the tenant."""
+    tenant = make_tenant("a", is_ready=False)
+    status = make_status(tenant) | {"is_ready": False, "router": make_child("router", state="backoff")}
+    assert ask(path, status).body == b"not ready: router backoff\n"
 
 
 @pytest.mark.parametrize("path", ["/live", "/ready", "/ready/a", "/metrics"])
