@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from tests.unit.client.test_exchange import ScriptedTransport, make_id
 from trtd.client import Handle, Health, shared
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
-from trtd.client.pending import new_request
+from trtd.client.pending import PendingRequest, new_request
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import ConnectionEvent, Transport
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, HealthRequest
@@ -58,11 +58,21 @@ def exchange(transport: SilentTransport) -> Iterator[SharedExchange]:
     exchange.close()
 
 
-def submit(exchange: SharedExchange, number: int, *, is_detached: bool = False) -> Handle[Health]:
+def make_request(exchange: SharedExchange, number: int) -> PendingRequest:
     handle: Handle[Health] = Handle(exchange, make_id(number))
-    form = Form(HealthRequest(UNKNOWN_REQUEST_ID))
-    exchange.submit(new_request(handle, form, (), 60.0, time.monotonic()), is_detached=is_detached)
-    return handle
+    return new_request(handle, Form(HealthRequest(UNKNOWN_REQUEST_ID)), (), 60.0, time.monotonic())
+
+
+def submit(exchange: SharedExchange, number: int, *, is_detached: bool = False) -> Handle[Health]:
+    request = make_request(exchange, number)
+    exchange.submit(request, is_detached=is_detached)
+    return cast("Handle[Health]", request.handle)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 def test_an_answer_that_another_thread_reads_wakes_the_leader(transport, exchange):
@@ -130,3 +140,40 @@ def test_an_interrupted_follower_passes_the_offer_on(exchange):
         assert exchange._leader is not None
         with pytest.raises(TimeoutError):
             following.result(WAIT_S)
+
+
+def test_what_is_held_leaves_with_the_next(transport, exchange, monkeypatch):
+    """While the background thread is patient a request is held, and leaves before the one that is submitted next."""
+    monkeypatch.setattr(shared, "PATIENCE_S", 60.0)
+    submit(exchange, 1, is_detached=True)
+    wait_until(lambda: exchange._leader is None and not exchange._is_background_idle)
+    exchange.hold(make_request(exchange, 2))
+    assert transport.sent == [make_id(1)]
+    submit(exchange, 3, is_detached=True)
+    assert transport.sent == [make_id(1), make_id(2), make_id(3)]
+
+
+def test_nothing_is_held_when_nobody_would_send_it(transport, exchange, monkeypatch):
+    """While the background thread waits for answers, or for work, what is to be held leaves at once."""
+    monkeypatch.setattr(shared, "PATIENCE_S", 0.001)
+    first = submit(exchange, 1, is_detached=True)
+    wait_until(lambda: exchange._leader is not None)
+    exchange.hold(make_request(exchange, 2))
+    assert transport.sent == [make_id(1), make_id(2)]
+    exchange.abandon(first, Handle(exchange, make_id(2)))
+    transport.due = [3]
+    third = submit(exchange, 3, is_detached=True)
+    assert third.result(WAIT_S).is_ready
+    exchange._wake_leader()
+    wait_until(lambda: exchange._is_background_idle)
+    exchange.hold(make_request(exchange, 4))
+    assert transport.sent[-1] == make_id(4)
+
+
+def test_what_is_held_is_sent_though_all_else_has_ended(transport, exchange, monkeypatch):
+    """The background thread sends what is held within its patience, also when no other request is left."""
+    monkeypatch.setattr(shared, "PATIENCE_S", 0.05)
+    first = submit(exchange, 1, is_detached=True)
+    exchange.hold(make_request(exchange, 2))
+    exchange.abandon(first)
+    wait_until(lambda: transport.sent == [make_id(1), make_id(2)])
