@@ -20,6 +20,8 @@ PYTHON = ("/usr/bin/env", "PYTHONPATH=/opt/trtd:/opt/site", "PYTHONDONTWRITEBYTE
 QUICK = {"restart": {"base_s": 0.01, "cap_s": 0.1}}
 POISON = 666.0
 TCP_PORT = 5555
+GIVE_UP_AFTER_S = 10.0
+"""Longer than a router takes to start on a busy host."""
 
 ASK = """
 import sys, numpy, trtd
@@ -308,7 +310,9 @@ def socket_activation(machine: Machine) -> Evidence:
 
 def total_failure(machine: Machine) -> Evidence:
     """A daemon that cannot keep its router up ends with an exit code, and systemd starts it anew."""
-    pid = fresh(machine, health={"give_up_after_s": 2.0}, router={"restart": {"budget": 0, "probe_after_s": 0}})
+    pid = fresh(
+        machine, health={"give_up_after_s": GIVE_UP_AFTER_S}, router={"restart": {"budget": 0, "probe_after_s": 0}}
+    )
     machine.run("kill", "-KILL", str(machine.status()["router"]["pid"]))
     yield machine.wait_message("Main process exited")
     machine.wait_show(
@@ -330,9 +334,10 @@ def bad_configuration(machine: Machine) -> Evidence:
     refused = machine.attempt("systemctl", "start", SERVICE)
     expect(refused.returncode != 0, "it started")
     yield f"journal: {machine.wait_message('surprise')}"
-    shown = machine.show("ActiveState", "ExecMainStatus", "NRestarts")
-    expect(shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}, f"after it: {shown}")
-    yield f"systemctl show: {shown}"
+    shown = machine.show("ActiveState", "ExecMainStatus")
+    expect(shown == {"ActiveState": "failed", "ExecMainStatus": "78"}, f"after it: {shown}")
+    expect(not any("Scheduled restart" in text for text in machine.messages()), "it was tried again")
+    yield f"systemctl show: {shown}, no restart scheduled"
     machine.systemctl("reset-failed", SERVICE)
 
 
