@@ -84,7 +84,10 @@ class Exchange:
         while True:
             frames = self.transport.receive()
             if frames is not None:
-                self._take(frames, now, completions)
+                if frames[0] == BUNDLE_HEADER:
+                    self._take_bundle(frames, now, completions)
+                else:
+                    self._take_answer(frames, now, completions)
             else:
                 self._flush(now)
             # Every operation on the socket may use up the edge of its descriptor, so its readiness is what counts.
@@ -177,17 +180,16 @@ class Exchange:
             header = codec.encode_client_message(request.message_at(now, form))
         return header, frames
 
-    def _take(self, frames: list[Any], now: float, completions: list[Completion]) -> None:
-        if frames[0] != BUNDLE_HEADER:
-            self._take_answer(frames, now, completions)
-        elif len(frames) == _BUNDLE_FRAMES:
-            try:
-                messages = unpack_bundle(frames[1])
-            except TrtdError:
-                # As with a message without an id: the requests' own deadlines are kept.
-                return
-            for message in messages:
-                self._take_answer(message, now, completions)
+    def _take_bundle(self, frames: Sequence[Any], now: float, completions: list[Completion]) -> None:
+        if len(frames) != _BUNDLE_FRAMES:
+            return
+        try:
+            messages = unpack_bundle(frames[1])
+        except TrtdError:
+            # As with a message without an id: the requests' own deadlines are kept.
+            return
+        for message in messages:
+            self._take_answer(message, now, completions)
 
     def _take_answer(self, frames: Sequence[Any], now: float, completions: list[Completion]) -> None:
         try:

@@ -61,7 +61,9 @@ def answers_in_order(
     run = _Run(shared, inputs, prepare, window)
     try:
         while (place := run.next()) is not None:
-            outcome: Any = place if isinstance(place, TrtdError) else place.exception() or place.outcome
+            outcome: Any = (
+                place if isinstance(place, TrtdError) else place.outcome or place.exception() or place.outcome
+            )
             run.pop()
             if isinstance(outcome, TrtdError) and not return_errors:
                 raise outcome

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import sys
 from collections import deque
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from trtd.client.regions import Regions
 from trtd.wire.arenas import ArenaRef
 
+# Before 3.13 a mapping keeps a duplicate of the descriptor for as long as it lives.
+_WITHOUT_FD: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -50,7 +53,7 @@ class Arena:
         try:
             os.ftruncate(self.fd, size_bytes)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
-            self._bytes = np.frombuffer(mmap.mmap(self.fd, size_bytes), np.uint8)
+            self._bytes = np.frombuffer(mmap.mmap(self.fd, size_bytes, **_WITHOUT_FD), np.uint8)
         except (OSError, ValueError):
             self.close()
             raise

@@ -170,11 +170,11 @@ class SharedExchange:
 
     def _take_inbox(self) -> list[PendingRequest]:
         inbox = self._inbox
-        count = len(inbox)
-        return [inbox.popleft()] if count == 1 else [inbox.popleft() for _ in range(count)]
+        return [inbox.popleft() for _ in range(len(inbox))]
 
     def _send_inbox(self, now: float) -> list[tuple[Callback, Handle[Any]]]:
-        requests = self._take_inbox()
+        inbox = self._inbox
+        requests = [inbox.popleft()] if len(inbox) == 1 else self._take_inbox()
         completions = self._exchange.submit(requests, now)
         if self._leader is not None and self._leader != threading.get_ident():
             # The leader waits on descriptors whose edge this send may have used up.
@@ -222,7 +222,7 @@ class SharedExchange:
         return self._has_requests() and (self._called_back_count > 0 or not self._followers)
 
     def _has_requests(self) -> bool:
-        return len(self._exchange) > 0 or len(self._inbox) > 0
+        return bool(len(self._exchange) or self._inbox)
 
     def _wait(self, wait_s: float) -> bool:
         """Wait on the descriptors. Whether there is news of the connection."""

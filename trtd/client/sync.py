@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 
@@ -240,7 +240,8 @@ class Client:
         check_call(timeout_s, priority)
         request = self._prepare(model, inputs, version, timeout_s, priority, time.monotonic())
         self._shared.submit(request, is_detached=is_detached)
-        return cast("Handle[Answer]", request.handle)
+        handle: Handle[Answer] = request.handle
+        return handle
 
     def _prepare(
         self,
