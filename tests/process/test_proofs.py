@@ -14,6 +14,7 @@ NUMBERS: dict[str, dict[str, int]] = {
     "drains": {"count": 5, "cut": 1},
     "flood": {"requests": 100, "rounds": 1},
     "hostile": {"connections": 1000},
+    "arenas": {"connections": 300, "kills": 5},
     "reload": {"count": 20},
 }
 
