@@ -23,11 +23,11 @@ import numpy as np
 
 import trtd
 from tests.chaos.figures import Report
+from tests.chaos.holdings import held, kept, wait_until_empty
 from tests.chaos.load import PAUSE_S, Load
 from tests.chaos.stage import PATIENT, RESTART_AT_ONCE, Stage, stage
 from tests.support import daemon as harness
 from tests.support.arenas import PAGE_BYTES, SEALS, Offerer, closing, make_memfd
-from tests.support.daemon import wait_until
 from trtd.wire import addresses
 from trtd.wire.arenas import ArenaOffered, ArenaWithdrawn, encode_packet
 
@@ -137,21 +137,17 @@ def run(connections: int = 10_000, kills: int = 200, seed: int = 0, pause_s: flo
         path = addresses.arenas_path(str(daemon.runtime_dir), TARGET)
         Offerer(Path(path)).close()
         _ask_once(daemon)
-        _wait_until_empty(daemon)
-        before = {name: _held(pid) for name, pid in watched.items()}
+        wait_until_empty(daemon, [TARGET])
+        before = {name: held(pid) for name, pid in watched.items()}
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:
             report.figures["connections"] = dict(_apart(storm, path, connections, seed))
             report.figures["clients_killed"] = kills
             report.figures["of_them_answered_before"] = _apart(kill_clients, daemon.address(TARGET), kills, seed)
             _ask_once(daemon)
-        _wait_until_empty(daemon)
-        for name, pid in watched.items():
-            with suppress(TimeoutError, AssertionError):
-                wait_until(lambda name=name, pid=pid: _held(pid) <= before[name], f"the {name} without arenas")
-            held = _held(pid)
-            report.figures[f"{name}_held_before"], report.figures[f"{name}_holds"] = dict(before[name]), dict(held)
-            if not held <= before[name]:
-                report.broken.append(f"the {name} keeps {held - before[name]}")
+        wait_until_empty(daemon, [TARGET])
+        report.figures |= {f"{name}_held_before": dict(each) for name, each in before.items()}
+        report.broken += kept(watched, before)
+        report.figures |= {f"{name}_holds": dict(held(pid)) for name, pid in watched.items()}
         after = daemon.status()["router"]
         if daemon.pids() != pids or after["pid"] != router["pid"]:
             report.broken.append(f"processes were {pids} and {router['pid']}, are {daemon.pids()} and {after['pid']}")
@@ -179,21 +175,3 @@ def _ask_once(daemon: Stage) -> None:
         for _ in range(8):
             answer = client.infer("echo", {"x": x}, timeout=30)
             assert np.array_equal(answer["x"], x), "an answer to the target is wrong"
-
-
-def _wait_until_empty(daemon: Stage) -> None:
-    def is_empty() -> bool:
-        shown = daemon.tenant(TARGET)
-        return (shown["arena_bytes"], shown["arena_count"], shown["leased"], shown["queued"]) == (0, 0, 0, 0)
-
-    wait_until(is_empty, "the target without arenas and requests")
-
-
-def _held(pid: int) -> Counter[str]:
-    """What a process holds, by kind: descriptors of each kind, and mapped memfds."""
-    held = Counter({"mapped memfds": Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").count("/memfd:")})
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            name = str(link.readlink())
-            held["memfds" if name.startswith("/memfd:") else name.partition(":")[0]] += 1
-    return +held

@@ -13,6 +13,7 @@ import numpy as np
 
 from tests.chaos.figures import Report, spread_ms
 from tests.chaos.history import RIGHT
+from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load
 from tests.chaos.stage import MODELS, PATIENT, RESTART_AT_ONCE, Stage, stage
 from tests.support import daemon as harness
@@ -25,7 +26,7 @@ LATE_S = 1.0
 """A right answer that a caller has not seen so long after the drain returned was not out by then."""
 
 
-def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S) -> Report:
+def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
     """Drain one of three tenants under load and resume it, again and again; then some drains that time out.
 
     Args:
@@ -33,6 +34,7 @@ def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S
         cut: drains of a slow tenant with a timeout that is too short.
         seed: which tenants, and when.
         pause_s: of the callers.
+        arenas: whether tensors are large enough for shared memory.
     """
     rng = random.Random(seed)
     report = Report("drains")
@@ -41,7 +43,7 @@ def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S
     slow = harness.tenant(
         harness.script("sleep", when=1.0, seconds=SLOW_S), restart=RESTART_AT_ONCE, health={"progress_s": 60, **PATIENT}
     )
-    with stage({SLOW: slow}) as daemon:
+    with stage({SLOW: slow}, is_large=arenas) as daemon:
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:
             for _ in range(count):
                 tenant = rng.choice(list(MODELS))
@@ -50,15 +52,16 @@ def run(count: int = 200, cut: int = 10, seed: int = 0, pause_s: float = PAUSE_S
                 drained_s.append(took_s)
                 latest_s.append(latest)
         cut_count = sum(_cut(daemon, report) for _ in range(cut))
-        report.broken += daemon.account_problems()
+        report.broken += daemon.account_problems() + left_behind(daemon)
         counters = {entry["name"]: entry["counters"] for entry in daemon.status()["tenants"]}
     judgement = load.judge()
-    report.broken += judgement.broken({ErrorCode.DRAINING})
+    report.broken += judgement.broken({ErrorCode.DRAINING}) + load.sharing_problems()
     report.broken += [f"{counters[name]['failed']} accepted requests of {name} failed" for name in MODELS
                       if counters[name]["failed"]]  # fmt: skip
     report.figures = {
         "drains": count,
         **judgement.figures(),
+        **load.sharing(),
         "drain_took": spread_ms(drained_s),
         "last_answer_seen_after_return": spread_ms(latest_s),
         "drains_cut": cut,

@@ -18,6 +18,7 @@ import numpy as np
 import zmq
 
 from tests.chaos.figures import Report, quantile
+from tests.chaos.holdings import left_behind
 from tests.chaos.load import Load
 from tests.chaos.stage import PATIENT, Stage, stage
 from tests.support import daemon as harness
@@ -78,19 +79,20 @@ def _processes(work: Callable[[str, Event], None], address: str, count: int) -> 
             process.join()
 
 
-def run(requests: int = 3000, rounds: int = 3, processes: int = 2) -> Report:
+def run(requests: int = 3000, rounds: int = 3, processes: int = 2, *, arenas: bool = False) -> Report:
     """Measure B in turns.
 
     Args:
         requests: of B in each phase; a phase ends when they are answered.
         rounds: how often each phase comes.
         processes: that flood, or spin.
+        arenas: whether B has tensors that are large enough for shared memory.
     """
     report = Report("flood")
     latencies: dict[str, list[float]] = {phase: [] for phase in PHASES}
     beside: Counter[str] = Counter()
     others = {FLOODED: harness.tenant(harness.script(), health=PATIENT)}
-    with stage(others) as daemon:
+    with stage(others, is_large=arenas) as daemon:
         address = daemon.address(FLOODED)
         with (
             _processes(send_for_ever, address, processes) as flood,
@@ -113,18 +115,19 @@ def run(requests: int = 3000, rounds: int = 3, processes: int = 2) -> Report:
                     if phase in switches:
                         switches[phase].clear()
             after = daemon.tenant(FLOODED)["counters"]
-        report.broken += daemon.account_problems()
+        report.broken += daemon.account_problems() + left_behind(daemon)
         if daemon.status()["router"]["restarts"]:
             report.broken.append("the router died of the flood")
         if daemon.tenant(ASKED)["workers"][0]["restarts"]:
             report.broken.append(f"the worker of {ASKED} was replaced")
     judgement = load.judge()
-    report.broken += judgement.broken()
+    report.broken += judgement.broken() + load.sharing_problems()
     report.broken += [f"another client of the flooded tenant was told {name}" for name in beside
                       if name not in {*ALLOWED, "answered"}]  # fmt: skip
     report.figures = {
         "flooding_processes": processes,
         **judgement.figures(),
+        **load.sharing(),
         **{phase: _quantiles(latencies[phase]) for phase in PHASES},
         "flooded_against_alone": _ratios(latencies["flooded"], latencies["alone"]),
         "busy_against_alone": _ratios(latencies["busy"], latencies["alone"]),

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 import trtd
+from tests.bench.loads import lies_in_memfd
 from tests.chaos.history import RIGHT, WRONG, History, Judgement, judge
 from tests.support.daemon import Daemon, wait_until
 from trtd.cli.traffic import Question
+from trtd.client.calls import SHARED_FROM_BYTES
 from trtd.client.pending import PendingRequests
 from trtd.errors import TrtdError
 
@@ -21,10 +25,26 @@ CALLERS_PER_TENANT = 3
 TIMEOUT_S = 60.0
 PAUSE_S = 0.002
 ERROR_PAUSE_S = 0.01
+KEPT_ANSWERS = 8
+"""Large answers of which each caller holds on to, to see later that nobody has written over them."""
+LOOKED_AT_EACH = 8
+"""Of the large answers one in so many is looked at for whether it lies in shared memory."""
+LEAST_SHARED = 0.5
 
 
 class Caller(threading.Thread):
-    """One client connection, asked from one thread with a bounded number of requests under way."""
+    """One client connection, asked from one thread with a bounded number of requests under way.
+
+    Large inputs are in turns ordinary arrays and arrays of the client's own. Large answers are judged twice: when they
+    come, and once more when several others have come after them.
+
+    Attributes:
+        history: of its requests.
+        should_stop: set it to have the thread end.
+        failure: what it ended with.
+        looked_at: large answers of which it was seen where they lie.
+        in_shared_memory: how many of them do in shared memory.
+    """
 
     def __init__(
         self, client: trtd.Client, history: History, questions: Sequence[Question], depth: int, pause_s: float
@@ -33,6 +53,9 @@ class Caller(threading.Thread):
         self.history = history
         self.should_stop = False
         self.failure: Exception | None = None
+        self.looked_at = 0
+        self.in_shared_memory = 0
+        self._kept: deque[tuple[Question, Any]] = deque()
         self._client = client
         self._questions = questions
         self._depth = depth
@@ -58,12 +81,25 @@ class Caller(threading.Thread):
                     time.sleep(self._pause_s)
             while under_way:
                 self._settle(*under_way.popleft())
+        while self._kept:
+            self._judge_again()
 
     def _send(self) -> tuple[int, Question, Any]:
         question = self._questions[len(self.history) % len(self._questions)]
+        inputs = question.inputs
+        if len(self.history) // len(self._questions) % 2:
+            inputs = {name: self._own(array) for name, array in inputs.items()}
         at = time.monotonic()
-        handle = self._client.submit(question.model, question.inputs, timeout=self.history.timeout_s)
+        handle = self._client.submit(question.model, inputs, timeout=self.history.timeout_s)
         return self.history.sent(handle.id, at), question, handle
+
+    def _own(self, array: np.ndarray) -> np.ndarray:
+        """The same in an array of the client's, where it is large."""
+        if array.nbytes < SHARED_FROM_BYTES:
+            return array
+        own = self._client.empty(array.shape, array.dtype)
+        np.copyto(own, array)
+        return own
 
     def _settle(self, number: int, question: Question, handle: Any) -> bool:
         try:
@@ -71,10 +107,23 @@ class Caller(threading.Thread):
         except TrtdError as error:
             self.history.ended(number, time.monotonic(), error.code)
             return False
-        outcome = RIGHT if question.is_answered_by(answer.outputs.get(question.output)) else WRONG
+        output = answer.outputs.get(question.output)
+        outcome = RIGHT if question.is_answered_by(output) else WRONG
+        if isinstance(output, np.ndarray) and output.nbytes >= SHARED_FROM_BYTES:
+            if number % LOOKED_AT_EACH == 0:
+                self.looked_at += 1
+                self.in_shared_memory += lies_in_memfd(output)
+            self._kept.append((question, output))
+            if len(self._kept) > KEPT_ANSWERS:
+                self._judge_again()
         # The client's own measure: answers that came while an earlier one was waited for are not late.
         self.history.ended(number, self.history.sent_at[number] + answer.timing.total_s, outcome, answer.generation)
         return True
+
+    def _judge_again(self) -> None:
+        question, output = self._kept.popleft()
+        if not question.is_answered_by(output):
+            raise AssertionError("an answer that was held has changed")
 
 
 class Load:
@@ -122,6 +171,21 @@ class Load:
             if caller.failure is not None
         ]
         return judgement
+
+    def sharing(self) -> dict[str, Any]:
+        """For the report: how many large answers were seen in shared memory; nothing where none were large."""
+        callers = [caller for group in self.callers.values() for caller in group]
+        looked_at = sum(caller.looked_at for caller in callers)
+        shared = sum(caller.in_shared_memory for caller in callers)
+        return {"answers_in_shared_memory": {"seen": shared, "of": looked_at}} if looked_at else {}
+
+    def sharing_problems(self) -> list[str]:
+        """That most of the large answers came in frames, where it is so: then the run has not shown what it is for."""
+        return [
+            f"only {counts['seen']} of {counts['of']} large answers came in shared memory"
+            for counts in self.sharing().values()
+            if counts["seen"] < LEAST_SHARED * counts["of"]
+        ]
 
     def wait_answered(self, tenants: Iterable[str], since: float, generation: int = 0, what: str = "") -> None:
         """Wait until each caller of the tenants has a right answer later than an instant, of at least a generation."""

@@ -13,10 +13,10 @@ from tests.chaos.load import PAUSE_S
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A number of a proof, with the default that the full run uses."""
+    """A number of a proof, or a switch, with the default that the full run uses."""
 
     name: str
-    default: int | float
+    default: int | float | bool
     help: str
 
 
@@ -39,9 +39,13 @@ SEED = Option("seed", 0, "which random choices")
 PAUSE = Option("pause-ms", PAUSE_S * 1e3, "pause of each caller between an answer and its next request")
 
 
+ARENAS = Option("arenas", False, "give the callers tensors that travel through shared memory")
+
+
 def _killing(run: Callable[..., Report], *more: str) -> Callable[[dict[str, Any]], Report]:
     def call(options: dict[str, Any]) -> Report:
-        return run(options["kills"], pause_s=options["pause-ms"] / 1e3, **{name: options[name] for name in more})
+        named = {name: options[name] for name in ("arenas", *more)}
+        return run(options["kills"], pause_s=options["pause-ms"] / 1e3, **named)
 
     return call
 
@@ -50,17 +54,17 @@ PROOFS: dict[str, Proof] = {
     "workers": Proof(
         "SIGKILL of workers under load",
         _killing(workers.run, "seed"),
-        (Option("kills", 1000, "how many"), SEED, PAUSE),
+        (Option("kills", 1000, "how many"), SEED, PAUSE, ARENAS),
     ),
     "router": Proof(
         "SIGKILL of the router under load",
         _killing(router.run, "seed"),
-        (Option("kills", 100, "how many"), SEED, PAUSE),
+        (Option("kills", 100, "how many"), SEED, PAUSE, ARENAS),
     ),
     "supervisor": Proof(
         "SIGKILL of the supervisor under load, and its next start",
         _killing(supervisor.run),
-        (Option("kills", 50, "how many"), PAUSE),
+        (Option("kills", 50, "how many"), PAUSE, ARENAS),
     ),
     "hangs": Proof(
         "workers stopped by a signal or stuck in native code",
@@ -73,21 +77,27 @@ PROOFS: dict[str, Proof] = {
     ),
     "drains": Proof(
         "drain and resume under load, and drains that time out",
-        lambda options: drains.run(options["count"], options["cut"], options["seed"], options["pause-ms"] / 1e3),
+        lambda options: drains.run(
+            options["count"], options["cut"], options["seed"], options["pause-ms"] / 1e3, arenas=options["arenas"]
+        ),
         (
             Option("count", 200, "drains under load"),
             Option("cut", 10, "drains with too short a timeout"),
             SEED,
             PAUSE,
+            ARENAS,
         ),
     ),
     "flood": Proof(
         "one tenant floods its endpoint, another one is measured",
-        lambda options: flood.run(options["requests"], options["rounds"], options["processes"]),
+        lambda options: flood.run(
+            options["requests"], options["rounds"], options["processes"], arenas=options["arenas"]
+        ),
         (
             Option("requests", 3000, "of the measured tenant in each phase"),
             Option("rounds", 3, "how often each phase comes"),
             Option("processes", 2, "that flood"),
+            ARENAS,
         ),
     ),
     "hostile": Proof(

@@ -8,19 +8,27 @@ import signal
 import time
 
 from tests.chaos.figures import Report, spread_ms
+from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load, second_answers
 from tests.chaos.stage import MODELS, instant_of, stage
 
 MOST_REQUESTS_BETWEEN = 60
 
 
-def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S) -> Report:
-    """Kill the router, wait until each client connection has an answer from its successor, and so on."""
+def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
+    """Kill the router, wait until each client connection has an answer from its successor, and so on.
+
+    Args:
+        kills: how many.
+        seed: when.
+        pause_s: of the callers.
+        arenas: whether tensors are large enough for shared memory.
+    """
     rng = random.Random(seed)
     report = Report("router")
     reconnected_s: list[float] = []
     ready_s: list[float] = []
-    with stage() as daemon, second_answers() as count_second_answers:
+    with stage(is_large=arenas) as daemon, second_answers() as count_second_answers:
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:
             pids, generations = daemon.pids(), daemon.generations()
             for _ in range(kills):
@@ -44,15 +52,16 @@ def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S) -> Report:
             report.broken.append(f"workers were {pids} {generations}, now {daemon.pids()} {daemon.generations()}")
         if after["router"]["restarts"] != kills:
             report.broken.append(f"the router was restarted {after['router']['restarts']} times")
-        report.broken += daemon.account_problems()
+        report.broken += daemon.account_problems() + left_behind(daemon)
         recovered = [float(line["recovery_s"]) for line in daemon.log.all("router.recovered")]
         counters = [entry["counters"] for entry in daemon.status()["tenants"]]
     judgement = load.judge()
-    report.broken += judgement.broken()
+    report.broken += judgement.broken() + load.sharing_problems()
     report.figures = {
         "kills": kills,
         "callers": len(load.histories),
         **judgement.figures(),
+        **load.sharing(),
         "second_answers_dropped_by_clients": count_second_answers(),
         "resent": sum(each["resent"] for each in counters),
         "abandoned_by_dead_routers": sum(each["abandoned"] for each in counters),

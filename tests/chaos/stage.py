@@ -20,6 +20,7 @@ from trtd.cli.traffic import Question
 from trtd.demo import models
 
 QUESTIONS_PER_TENANT = 64
+LARGE_QUESTIONS_PER_TENANT = 8
 RESTART_AT_ONCE = {"base_s": 0.001, "cap_s": 0.01, "healthy_after_s": 0.001, "budget": 1_000_000}
 """Restart settings under which any number of kills is followed by a restart without delay."""
 
@@ -34,6 +35,13 @@ MODELS: dict[str, tuple[str, tuple[int, ...], Callable[[], bytes]]] = {
 }
 """Tenants with the input of their model; two differ in their weights only, so that a swapped answer is a wrong one."""
 
+LARGE_MODELS: dict[str, tuple[str, tuple[int, ...], Callable[[], bytes]]] = {
+    "vision": ("x", (1, 65_536), lambda: models.scaled(seed=1, features=65_536)),
+    "ranking": ("x", (1, 40_960), lambda: models.scaled(seed=2, features=40_960)),
+    "forecast": ("x", (1, 40_960), lambda: models.scaled(seed=3, features=40_960)),
+}
+"""The same tenants with inputs and outputs that travel through shared memory."""
+
 
 def make_question(session: Any, model: str, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Question:
     """A random input, and what ONNX Runtime answers to it in this process."""
@@ -42,17 +50,18 @@ def make_question(session: Any, model: str, name: str, shape: tuple[int, ...], r
     return Question(model, inputs, output, session.run([output], inputs)[0])
 
 
-def make_questions(directory: Path) -> dict[str, list[Question]]:
+def make_questions(directory: Path, *, is_large: bool) -> dict[str, list[Question]]:
     """Write the models as `TENANT.onnx`, and make questions for each tenant."""
+    count = LARGE_QUESTIONS_PER_TENANT if is_large else QUESTIONS_PER_TENANT
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     questions = {}
-    for tenant, (name, shape, make) in MODELS.items():
+    for tenant, (name, shape, make) in (LARGE_MODELS if is_large else MODELS).items():
         data = make()
         (directory / f"{tenant}.onnx").write_bytes(data)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
-        questions[tenant] = [make_question(session, "model", name, shape, rng) for _ in range(QUESTIONS_PER_TENANT)]
+        questions[tenant] = [make_question(session, "model", name, shape, rng) for _ in range(count)]
     return questions
 
 
@@ -168,9 +177,9 @@ class Stage(Observed):
         models: directory of the models.
     """
 
-    def __init__(self, models_directory: Path, others: Mapping[str, Any], **settings: Any) -> None:
+    def __init__(self, models_directory: Path, others: Mapping[str, Any], *, is_large: bool, **settings: Any) -> None:
         self.models = models_directory
-        self.questions = make_questions(models_directory)
+        self.questions = make_questions(models_directory, is_large=is_large)
         self.settings = settings
         super().__init__({**tenant_tables(models_directory, **settings), **others})
 
@@ -180,10 +189,16 @@ keep_logs_in: Path | None = None
 
 
 @contextmanager
-def stage(others: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Stage]:
-    """A daemon that is ready, with the three tenants and others; `settings` are those of each of the three."""
+def stage(others: Mapping[str, Any] | None = None, *, is_large: bool = False, **settings: Any) -> Iterator[Stage]:
+    """A daemon that is ready, with the three tenants and others.
+
+    Args:
+        others: tables of further tenants, by name.
+        is_large: whether the three have tensors that are large enough for shared memory.
+        settings: of each of the three.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="trtd-models-") as directory,
-        Stage(Path(directory), others or {}, **settings) as daemon,
+        Stage(Path(directory), others or {}, is_large=is_large, **settings) as daemon,
     ):
         yield from daemon.run()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tests.chaos.figures import Report, spread_ms
+from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load
 from tests.chaos.stage import MODELS, stage
 from tests.support.daemon import children_of, is_running
@@ -33,13 +34,19 @@ def tree_of(pid: int) -> set[int]:
     return found
 
 
-def run(kills: int = 50, pause_s: float = PAUSE_S) -> Report:
-    """Kill, look for survivors, start again in the same directory; the callers' clients stay and ask on."""
+def run(kills: int = 50, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
+    """Kill, look for survivors, start again in the same directory; the callers' clients stay and ask on.
+
+    Args:
+        kills: how many.
+        pause_s: of the callers.
+        arenas: whether tensors are large enough for shared memory.
+    """
     report = Report("supervisor")
     gone_s: list[float] = []
     served_s: list[float] = []
     tree_sizes = set()
-    with stage() as daemon:
+    with stage(is_large=arenas) as daemon:
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:
             for number in range(kills):
                 pid = daemon.pid
@@ -59,12 +66,13 @@ def run(kills: int = 50, pause_s: float = PAUSE_S) -> Report:
                 load.wait_answered(list(MODELS), started_at)
                 served_s.append(time.monotonic() - started_at)
                 daemon.wait_ready()
-        report.broken += daemon.account_problems()
+        report.broken += daemon.account_problems() + left_behind(daemon)
     judgement = load.judge()
-    report.broken += judgement.broken()
+    report.broken += judgement.broken() + load.sharing_problems()
     report.figures = {
         "kills": kills,
         **judgement.figures(),
+        **load.sharing(),
         "processes_of_a_tree": "/".join(map(str, sorted(tree_sizes))),
         "kill_to_no_process_left": spread_ms(gone_s),
         "start_to_answers_for_all_callers": spread_ms(served_s),

@@ -8,19 +8,27 @@ import signal
 import time
 
 from tests.chaos.figures import Report, spread_ms
+from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load, second_answers
 from tests.chaos.stage import MODELS, Stage, instant_of, stage
 
 MOST_REQUESTS_BETWEEN = 60
 
 
-def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S) -> Report:
-    """Kill the worker of a random tenant, wait until its successor has answered all its callers, and so on."""
+def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
+    """Kill the worker of a random tenant, wait until its successor has answered all its callers, and so on.
+
+    Args:
+        kills: how many.
+        seed: which tenants, and when.
+        pause_s: of the callers.
+        arenas: whether tensors are large enough for shared memory.
+    """
     rng = random.Random(seed)
     report = Report("workers")
     ready_s: list[float] = []
     answered_s: list[float] = []
-    with stage() as daemon, second_answers() as count_second_answers:
+    with stage(is_large=arenas) as daemon, second_answers() as count_second_answers:
         with Load(daemon, daemon.questions, pause_s=pause_s) as load:
             expected = daemon.generations()
             began_at = time.monotonic()
@@ -34,16 +42,17 @@ def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S) -> Report:
                     report.broken.append(f"after kill {number + 1} the generations are {found}, not {expected}")
                     expected = found
             took_s = time.monotonic() - began_at
-        report.broken += daemon.account_problems()
+        report.broken += daemon.account_problems() + left_behind(daemon)
         recovered = [float(line["recovery_s"]) for line in daemon.log.all("worker.recovered")]
     judgement = load.judge()
-    report.broken += judgement.broken()
+    report.broken += judgement.broken() + load.sharing_problems()
     if count_second_answers():
         report.broken.append(f"{count_second_answers()} answers came twice")
     report.figures = {
         "kills": kills,
         "callers": sum(map(len, load.callers.values())),
         **judgement.figures(),
+        **load.sharing(),
         "second_answers_on_the_wire": count_second_answers(),
         "requests_per_s": round(judgement.sent / took_s, 1),
         "death_to_main": spread_ms(recovered),

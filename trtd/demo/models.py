@@ -1,4 +1,4 @@
-"""Small ONNX models with random weights of a given seed: a CNN, an MLP, and an identity of any dtype.
+"""Small ONNX models with random weights of a given seed: a CNN, an MLP, a wide one, and an identity of any dtype.
 
 For `trtd demo`, tests and benchmarks. Needs the `onnx` package (`pip install 'trtd[demo]'`), imported when a model is
 made. The same seed gives the same file. The first dimension of every tensor is the batch.
@@ -68,6 +68,15 @@ def mlp(seed: int, *, features: int = 64, hidden: int = 128, outputs: int = 8) -
     }
     x, y = _tensor("x", Dtype.FLOAT32, (features,)), _tensor("y", Dtype.FLOAT32, (outputs,))
     return _model("mlp", nodes, [x], [y], weights)
+
+
+def scaled(seed: int, *, features: int) -> bytes:
+    """Little work on much data: `x` [N, features] float32 to `y` of the same shape, each feature by a factor."""
+    onnx = _onnx()
+    factors = np.random.default_rng(seed).standard_normal(features).astype(np.float32)
+    node = onnx.helper.make_node("Mul", ["x", "factors"], ["y"])
+    x, y = _tensor("x", Dtype.FLOAT32, (features,)), _tensor("y", Dtype.FLOAT32, (features,))
+    return _model("scaled", [node], [x], [y], {"factors": factors})
 
 
 def identity(dtype: Dtype = Dtype.FLOAT32, dims: Sequence[int | None] = (None,)) -> bytes:
