@@ -136,10 +136,10 @@ class Stream:
         Raises:
             Malformed: the peer does not speak so; nothing more can be read from it.
         """
-        length = packing.message_bytes(self._data, self._at)
-        if length is None or self._end - self._at < length:
+        found = packing.unpack_first(self._data, self._at, self._end)
+        if found is None:
             return None
-        frames, self._at = packing.unpack(self._data, self._at)
+        frames, self._at = found
         return frames
 
     def fill(self) -> bool:

@@ -40,6 +40,36 @@ class Assigner:
         self._loads: dict[Holder, list[tuple[LeaseId, Request]]] = {}
         self.turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
 
+    @property
+    def has_loads(self) -> bool:
+        """Whether something was leased that has not become an effect yet."""
+        return bool(self._loads)
+
+    def lease_at_once(self, tenant: Tenant, request: Request, now: float) -> bool:
+        """Lease a request that has just come, past the queue, if nothing else waits; False where it has to queue.
+
+        For the case that most requests meet: no tenant is waiting for its turn, this one has no suspects, and a worker
+        has room. It asks and does what `assign` would.
+        """
+        if tenant.queue or tenant.lane or tenant.lane_holder is not None:
+            return False
+        room = tenant.limits.max_outstanding
+        slots = tenant.limits.slots
+        chosen: Holder | None = None
+        for holder in tenant.holders.values():
+            leases = len(holder.leases)
+            if (
+                holder.is_admitted
+                and not holder.is_closed
+                and leases < room
+                and (holder.unheard <= slots or holder.gathers_until(slots) <= now)
+            ):
+                room, chosen = leases, holder
+        if chosen is None:
+            return False
+        self._lease(tenant, chosen, request, now)
+        return True
+
     def assign(self, tenants: dict[TenantName, Tenant], now: float) -> None:
         """Hand out all that can be, with one message per worker as far as it fits."""
         while (name := self.turns.next()) is not None:

@@ -265,6 +265,12 @@ class Dispatcher:
             self._ledger.refuse(tenant, request, refusal)
             return
         self._ledger.accept(tenant, request, now)
+        if request.is_suspect:
+            tenant.lane.append([request])
+        elif self._turns or not self._assigner.lease_at_once(tenant, request, now):
+            tenant.queue.push(request)
+        else:
+            return
         self._turns.activate(request.tenant)
 
     def complete(self, worker: WorkerId, results: Sequence[Result], now: float) -> None:
@@ -300,7 +306,8 @@ class Dispatcher:
                 self._turns.activate(due.tenant)
             elif self._tenants.get(due.name) is due:
                 self._reconsider(due, now)
-        self._assigner.assign(self._tenants, now)
+        if self._turns or self._assigner.has_loads:
+            self._assigner.assign(self._tenants, now)
 
     def busy_until(self, tenant: TenantName) -> float:
         """Until when a further request of the tenant would wait here anyway; in the past where it would not."""

@@ -62,16 +62,12 @@ class Ledger:
         self.effects.append(Refuse(request, *refusal))
 
     def accept(self, tenant: Tenant, request: Request, now: float) -> None:
-        """The request enters, and waits."""
+        """The request enters; it has to be queued, or leased at once."""
         if not tenant.requests:
             tenant.pace.become_busy(now)
         tenant.requests[request.id] = request
         tenant.counters.accepted += 1
         tenant.held_bytes += request.payload_bytes
-        if request.is_suspect:
-            tenant.lane.append([request])
-        else:
-            tenant.queue.push(request)
         self.agenda.watch_deadline(request)
 
     def answer(self, tenant: Tenant, request: Request, result: Result, now: float) -> bool:

@@ -47,6 +47,10 @@ class DeficitRoundRobin(Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._shares
 
+    def __len__(self) -> int:
+        """How many keys are active."""
+        return len(self._ring)
+
     def add(self, key: K, weight: int) -> None:
         """Make a key known; it is inactive."""
         if key in self._shares:

@@ -36,6 +36,7 @@ class Front:
         endpoints: by tenant.
         late: those that have answers for clients that did not read yet.
         bundling: those that have answers which leave together.
+        paused: tenants of which nothing is read at the moment, and until when.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Front:
         self._sources: dict[int, Source] = {}
         self._turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
-        self._paused: dict[TenantName, float] = {}
+        self.paused: dict[TenantName, float] = {}
         self._arenas = ArenaHub(
             access, settings.socket_mode, has_bundles=True, tell_workers=end_arena, clock=clock, log=log
         )
@@ -135,15 +136,15 @@ class Front:
         endpoint = self.endpoints.get(tenant)
         if endpoint is None:
             return
-        if tenant not in self._paused:
+        if tenant not in self.paused:
             for source in endpoint.sources.values():
                 self._watch(source.port.fd, False)
                 self._turns.drop(source)
-        self._paused[tenant] = until
+        self.paused[tenant] = until
 
     def resume(self, tenant: TenantName) -> None:
         """Read a tenant's requests again, if that was paused."""
-        if self._paused.pop(tenant, None) is None:
+        if self.paused.pop(tenant, None) is None:
             return
         for source in self.endpoints[tenant].sources.values():
             self._watch(source.port.fd, True)
@@ -151,22 +152,24 @@ class Front:
 
     def resume_due(self, now: float) -> None:
         """Read again what was paused for long enough."""
-        if self._paused:
-            for tenant in [tenant for tenant, until in self._paused.items() if until <= now]:
-                self.resume(tenant)
+        for tenant in [tenant for tenant, until in self.paused.items() if until <= now]:
+            self.resume(tenant)
 
     def next_resume(self) -> float:
         """When `resume_due` has something to do."""
-        return min(self._paused.values(), default=math.inf)
+        return min(self.paused.values(), default=math.inf)
 
-    def wake(self, fd: int) -> None:
-        """The source with this fd may have input, or the arenas' sockets have."""
+    def heed(self, fd: int) -> bool:
+        """The source with this fd may have input, or the arenas' sockets have; False when it is none of these."""
         source = self._sources.get(fd)
         if source is not None:
-            if source.endpoint.tenant not in self._paused:
+            if source.endpoint.tenant not in self.paused:
                 self._turns.wake(source)
-        elif fd == self._arenas.fd:
-            self._arenas.serve()
+            return True
+        if fd != self._arenas.fd:
+            return False
+        self._arenas.serve()
+        return True
 
     @property
     def has_input(self) -> bool:

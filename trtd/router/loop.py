@@ -99,20 +99,31 @@ class RouterLoop:
 
     def run(self) -> ExitCode:
         """Turn until the supervisor says Stop, is gone, or the memory limit is exceeded."""
+        # Most turns move one request or one answer, right after a sleep: then every step that is not taken counts, for
+        # code that ran long ago is not in the processor's caches any more.
+        front, workers, chores = self._front, self._workers, self._chores
         while True:
             ready = self._wait()
             now = self._clock()
             try:
-                self._front.resume_due(now)
+                if front.paused:
+                    front.resume_due(now)
                 for fd, events in ready:
                     self._heed(fd, events, now)
-                self._take_results(now)
-                self._front.read(self._take_request)
+                if workers.ready:
+                    self._take_results(now)
+                if front.has_input:
+                    front.read(self._take_request)
                 self._dispatcher.advance(now)
                 self._perform(now)
-                self._front.send_bundles(now)
-                self._pause_busy(now)
-                exit_code = self._keep_time(now)
+                if front.bundling:
+                    front.send_bundles(now)
+                if self._given_work:
+                    self._pause_busy(now)
+                chores.turns += 1
+                exit_code = None
+                if now >= chores.due or self._stop_by is not None:
+                    exit_code = self._keep_time(now)
             except ChannelClosed as error:
                 self._log.error("supervisor.lost", cause=str(error))
                 return ExitCode.TEMPORARY
@@ -123,12 +134,14 @@ class RouterLoop:
         """Descriptors that want attention, waiting for the first one until something is due."""
         for port in self._used:
             if port.has_input():
-                self._front.wake(port.fd)
+                self._front.heed(port.fd)
         self._used.clear()
         timeout = 0.0
-        if not self._workers.has_news and not self._front.has_input:
+        if not self._workers.ready and not self._front.has_input:
+            due = self._chores.due
+            if self._front.paused:
+                due = min(due, self._front.next_resume())
             deadline = self._dispatcher.next_deadline()
-            due = min(self._chores.due, self._front.next_resume())
             timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
             if 0.0 < timeout < SHORT_WAIT_S:
                 select.select((self._epoll,), (), (), timeout)
@@ -150,15 +163,13 @@ class RouterLoop:
         self._watch(fd, READABLE if is_open else 0)
 
     def _heed(self, fd: int, events: int, now: float) -> None:
-        if self._workers.heed(fd, events):
+        if self._workers.heed(fd, events) or self._front.heed(fd):
             return
         if fd == self._link.fd:
             for message in self._link.receive_all():
                 self._obey(message, now)
-        elif fd == self._access.fd:
-            self._access.serve()
         else:
-            self._front.wake(fd)
+            self._access.serve()
 
     def _obey(self, message: SupervisorMessage, now: float) -> None:
         if isinstance(message, Stop):
@@ -173,7 +184,7 @@ class RouterLoop:
 
     def _take_results(self, now: float) -> None:
         answers = 0
-        while answers < MAX_ANSWERS and self._workers.has_news:
+        while answers < MAX_ANSWERS and self._workers.ready:
             try:
                 arrived = self._workers.read()
                 if arrived is not None:
@@ -186,7 +197,8 @@ class RouterLoop:
         worker, news, results = arrived
         if news is News.ANSWERED:
             self._dispatcher.complete(worker, results, now)
-            self._front.resume(worker.tenant)
+            if self._front.paused:
+                self._front.resume(worker.tenant)
         elif news is News.ATTACHED:
             # After the first one it comes over a new connection: what was out on the old one may be lost.
             self._dispatcher.detach_worker(worker, now)
@@ -244,7 +256,6 @@ class RouterLoop:
 
     def _keep_time(self, now: float) -> ExitCode | None:
         """An exit code when the loop has to end."""
-        self._chores.turns += 1
         if now >= self._chores.due and (exit_code := self._chores.run(now)) is not None:
             return exit_code
         if self._stop_by is not None and (now >= self._stop_by or not self._is_busy()):

@@ -73,7 +73,7 @@ class Port:
         receive: `receive(WAIT_NOT)` copies a frame to bytes, `receive(0, False)` gives a `zmq.Frame`.
     """
 
-    __slots__ = ("_path", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
+    __slots__ = ("_get", "_path", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], options: PortOptions, used: set[Port]) -> None:
         self._socket = context.socket(zmq.ROUTER)
@@ -102,6 +102,7 @@ class Port:
         # The methods of the compiled class: the ones of pyzmq's own subclass cost a third more per frame.
         self.receive: Callable[..., Any] = zmq.backend.Socket.recv.__get__(self._socket)
         self._send: Callable[..., Any] = zmq.backend.Socket.send.__get__(self._socket)
+        self._get: Callable[..., Any] = zmq.backend.Socket.get.__get__(self._socket)
 
     def bind(self, address: str, mode: int, listener_fd: int | None = None) -> None:
         """Listen at an `ipc://` or `tcp://` address; `mode` is for the socket file of the former.
@@ -129,7 +130,7 @@ class Port:
 
     def has_input(self) -> bool:
         """Whether a message waits."""
-        return not self.is_closed and bool(self._socket.get(_EVENTS) & _POLLIN)  # type: ignore[operator]  # an int for this option
+        return not self.is_closed and bool(self._get(_EVENTS) & _POLLIN)
 
     def send(self, peer: bytes, frames: Sequence[Any]) -> None:
         """Hand a message to libzmq, for one peer.

@@ -59,7 +59,7 @@ class ReadTurns:
     @property
     def has_input(self) -> bool:
         """Whether a source may have input that was not read yet."""
-        return self._turns.next() is not None
+        return len(self._turns) > 0
 
     def read(self, take: Callable[[Endpoint, Received], int]) -> None:
         """Hand messages to `take`, for one turn of the loop; it says how many requests were in each."""

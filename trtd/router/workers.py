@@ -100,6 +100,9 @@ class Workers:
         watch: called with a descriptor and the epoll events that are wanted of it, 0 before it is closed.
         log: for connections that are refused or end in an error.
 
+    Attributes:
+        ready: connections from which `read` may get something.
+
     Raises:
         OSError: the path cannot be had.
     """
@@ -112,7 +115,7 @@ class Workers:
         self._own_uid = os.geteuid()
         self._listener = listen(self._path, SOCKET_MODE)
         self._connections: dict[int, Connection] = {}
-        self._ready: dict[Connection, None] = {}
+        self.ready: dict[Connection, None] = {}
         self._pids: dict[WorkerId, int] = {}
         self._speakers: dict[WorkerId, Connection] = {}
         self._models: dict[TenantName, tuple[ModelDescription, ...]] = {}
@@ -177,19 +180,14 @@ class Workers:
             self._fill(connection)
         return True
 
-    @property
-    def has_news(self) -> bool:
-        """Whether `read` may have something."""
-        return bool(self._ready)
-
     def read(self) -> Arrived | None:
         """The next news that concern the dispatcher; None when there are none.
 
         Raises:
             Malformed: a message is none of a worker, or not of one that may send it. It was read off.
         """
-        while self._ready:
-            connection = next(iter(self._ready))
+        while self.ready:
+            connection = next(iter(self.ready))
             try:
                 frames = connection.stream.receive()
             except Malformed as error:
@@ -197,7 +195,7 @@ class Workers:
                 self._end(connection)
                 frames = None
             if frames is None:
-                del self._ready[connection]
+                del self.ready[connection]
                 if connection.has_ended and (worker := self._lose(connection)) is not None:
                     return Arrived(worker, News.LOST, ())
                 continue
@@ -301,14 +299,14 @@ class Workers:
         except (StreamClosed, Malformed):
             self._end(connection)
         else:
-            self._ready[connection] = None
+            self.ready[connection] = None
 
     def _end(self, connection: Connection) -> None:
         """The peer is gone; what it said before is still to be read."""
         if not connection.has_ended:
             connection.has_ended = True
             self._watch(connection.fd, 0)
-        self._ready[connection] = None
+        self.ready[connection] = None
 
     def _lose(self, connection: Connection) -> WorkerId | None:
         """Close an ended connection; the worker that has no other one now."""
@@ -331,7 +329,7 @@ class Workers:
             self._models[worker.tenant] = connection.attach.models
 
     def _close(self, connection: Connection) -> None:
-        self._ready.pop(connection, None)
+        self.ready.pop(connection, None)
         if self._connections.pop(connection.fd, None) is None:
             return
         if not connection.has_ended:

@@ -63,36 +63,58 @@ def message_bytes(data: Any, at: int = 0) -> int | None:
     Raises:
         Malformed: no message starts there.
     """
-    if len(data) - at < HEAD.size:
-        return None
-    magic, count, following = HEAD.unpack_from(data, at)
-    if magic != MAGIC or count > MAX_FRAMES or following % ALIGNMENT_BYTES or following < count * 8:
-        raise Malformed("these bytes are no packed message")
-    return HEAD.size + int(following)
+    return None if len(data) - at < HEAD.size else _read_head(data, at)[1]
 
 
-def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
-    """The frames of the message that starts at `at`, as views, and where the next one starts.
+def unpack_first(data: memoryview, at: int, end: int) -> tuple[list[memoryview], int] | None:
+    """The frames of the message that starts at `at`, as views, and where the next one starts; None if it is not whole.
+
+    Args:
+        data: what came.
+        at: where the message starts.
+        end: how far the data is valid.
 
     Raises:
-        Malformed: the message is not whole, or its table does not add up.
+        Malformed: no message starts there, or its table does not add up.
     """
-    length = message_bytes(data, at)
-    if length is None or len(data) - at < length:
-        raise Malformed("the packed message is not whole")
-    count = HEAD.unpack_from(data, at)[1]
-    sizes = _table(count).unpack_from(data, at + HEAD.size)
-    end = at + length
-    position = at + HEAD.size + (count * 8 + ALIGNMENT_BYTES - 1) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+    position = at + HEAD.size
+    if position > end:
+        return None
+    count, length = _read_head(data, at)
+    stop = at + length
+    if stop > end:
+        return None
+    sizes = _table(count).unpack_from(data, position)
+    position += (count + (count & 1)) * 8
     frames = []
     for size in sizes:
-        if size > end - position:
+        if size > stop - position:
             raise Malformed("the frames of a packed message are longer than the message")
         frames.append(data[position : position + size])
         position += size + -size % ALIGNMENT_BYTES
-    if position != end:
+    if position != stop:
         raise Malformed("the frames of a packed message are shorter than the message")
-    return frames, end
+    return frames, stop
+
+
+def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
+    """The same of data that has to hold the whole message.
+
+    Raises:
+        Malformed: as above, or the message is not whole.
+    """
+    found = unpack_first(data, at, len(data))
+    if found is None:
+        raise Malformed("the packed message is not whole")
+    return found
+
+
+def _read_head(data: Any, at: int) -> tuple[int, int]:
+    """Number of frames, and bytes of the whole message."""
+    magic, count, following = HEAD.unpack_from(data, at)
+    if magic != MAGIC or count > MAX_FRAMES or following % ALIGNMENT_BYTES or following < count * 8:
+        raise Malformed("these bytes are no packed message")
+    return count, HEAD.size + following
 
 
 def _table(count: int) -> Struct:
