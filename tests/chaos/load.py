@@ -29,7 +29,8 @@ KEPT_ANSWERS = 8
 """Large answers of which each caller holds on to, to see later that nobody has written over them."""
 LOOKED_AT_EACH = 8
 """Of the large answers one in so many is looked at for whether it lies in shared memory."""
-LEAST_SHARED = 0.5
+LEAST_SHARED = 0.2
+"""Part of the large answers that has to come there in a run; after each death some come in frames."""
 
 
 class Caller(threading.Thread):

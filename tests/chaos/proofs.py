@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos import arenas, drains, flood, hangs, hostile, reload, router, supervisor, workers
+from tests.chaos import arenas, connects, drains, flood, hangs, hostile, reload, router, soak, supervisor, workers
 from tests.chaos.figures import Report
 from tests.chaos.load import PAUSE_S
 
@@ -111,6 +111,21 @@ PROOFS: dict[str, Proof] = {
             options["connections"], options["kills"], options["seed"], options["pause-ms"] / 1e3
         ),
         (Option("connections", 10_000, "to the arenas' socket"), Option("kills", 200, "clients"), SEED, PAUSE),
+    ),
+    "connects": Proof(
+        "clients that come, use shared memory and go, and clients that are killed",
+        lambda options: connects.run(options["clients"], options["kills"], options["processes"], options["seed"]),
+        (
+            Option("clients", 10_000, "that come and go"),
+            Option("kills", 500, "clients that are killed"),
+            Option("processes", 2, "in which clients come and go"),
+            SEED,
+        ),
+    ),
+    "soak": Proof(
+        "load of every kind for long, and what grows meanwhile",
+        lambda options: soak.run(options["minutes"]),
+        (Option("minutes", 10.0, "how long"),),
     ),
     "reload": Proof(
         "SIGHUPs with changing and invalid configurations under load",

@@ -15,6 +15,8 @@ NUMBERS: dict[str, dict[str, int]] = {
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},
     "arenas": {"connections": 3000, "kills": 50},
+    "connects": {"clients": 3000, "kills": 100},
+    "soak": {"minutes": 3},
     "reload": {"count": 100},
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from tests.chaos.proofs import PROOFS
 
-NUMBERS: dict[str, dict[str, int]] = {
+NUMBERS: dict[str, dict[str, float]] = {
     "workers": {"kills": 10},
     "router": {"kills": 5},
     "supervisor": {"kills": 2},
@@ -15,6 +17,8 @@ NUMBERS: dict[str, dict[str, int]] = {
     "flood": {"requests": 100, "rounds": 1},
     "hostile": {"connections": 1000},
     "arenas": {"connections": 300, "kills": 5},
+    "connects": {"clients": 100, "kills": 5},
+    "soak": {"minutes": 0.15},
     "reload": {"count": 20},
 }
 
@@ -28,7 +32,7 @@ WITH_ARENAS: dict[str, dict[str, int]] = {
 }
 
 
-def expect_to_hold(name: str, numbers: dict[str, int]) -> None:
+def expect_to_hold(name: str, numbers: Mapping[str, float]) -> None:
     """Run a proof, and show what it found where a promise was broken."""
     proof = PROOFS[name]
     report = proof.run({option.name: option.default for option in proof.options} | numbers)
