@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.bench import loads
 from tests.bench.echoes import Echoes, shared_sockets
-from tests.bench.loads import Load, Measurement, nothing
+from tests.bench.loads import Listener, Load, Measurement
 
 SIZES = {"1 KiB": 1 << 10, "64 KiB": 64 << 10, "600 KiB": 600 << 10, "4 MiB": 4 << 20}
 IN_FLIGHT = (1, 8, 32)
@@ -150,7 +150,7 @@ def measure(echoes: Echoes, size: str, repeats: int, seconds: float) -> Iterator
         measured = {}
         for cell in cells(compared):
             echo, load = SIDES[cell.side]
-            measured[cell] = load(getattr(echoes, echo), SIZES[size], cell.in_flight, seconds, nothing)
+            measured[cell] = load(getattr(echoes, echo), SIZES[size], cell.in_flight, seconds, Listener())
         rounds.append(measured)
     for one in compared:
         yield Row(size, one, [each[one.ours] for each in rounds], [each[one.theirs] for each in rounds])

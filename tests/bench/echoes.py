@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from tests.bench.loads import INPUT, MODEL, Measurement, Span, make_payload, warm_s_of
+from tests.bench.loads import INPUT, MODEL, Listener, Measurement, Span, make_payload, warm_s_of
 from tests.support.daemon import Daemon, wait_until
 from trtd.client import Client
 from trtd.demo.models import identity
@@ -112,7 +112,8 @@ def trtd_echo(directory: Path, tree: Path | None = None) -> Iterator[Daemon]:
     """A daemon with one tenant that serves an identity of float32 rows; of another checkout where one is named."""
     model = directory / "identity.onnx"
     model.write_bytes(identity(Dtype.FLOAT32, (None,)))
-    environ = {} if tree is None else {"PYTHONPATH": str(tree)}
+    # The second lets `python -m` find trtd there and not in the working directory.
+    environ = {} if tree is None else {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
     # All of a small machine is in use, so that Python may be silent for longer than usual.
     tenant = {"models": {MODEL: {"path": str(model)}}, "health": {"beat_s": 10.0}}
     with Daemon({"a": tenant}, router={"health": {"beat_s": 10.0}}) as daemon:
@@ -141,7 +142,7 @@ def copy_for_ever(path: str) -> None:
                     client.send(data)
 
 
-def shared_sockets(path: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def shared_sockets(path: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """Places in one memory, one request in each; each is filled anew before it is named."""
     payload = make_payload(size).view(np.uint8)[0]
     fd = os.memfd_create("bench")
@@ -161,7 +162,7 @@ def shared_sockets(path: str, size: int, in_flight: int, seconds: float, warm: C
 
         for place in range(in_flight):
             send(place)
-        span = Span(seconds, warm, warm_s_of(in_flight * size))
+        span = Span(seconds, listener, warm_s_of(in_flight * size))
         while not span.is_over(len(latencies)):
             (place,) = PLACE.unpack(server.recv(PLACE.size))
             if answers[place][-1] != payload[-1]:
@@ -169,7 +170,7 @@ def shared_sockets(path: str, size: int, in_flight: int, seconds: float, warm: C
             if span.is_warm:
                 latencies.append(time.perf_counter() - started[place])
             send(place)
-        return span.measurement(latencies, len(latencies))
+        return span.end(latencies, len(latencies))
 
 
 def _map(fd: int, size: int, count: int) -> tuple[Any, Any]:

@@ -39,8 +39,18 @@ FEWEST_TIMED = 5
 PATIENCE_S = 60.0
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Load = Callable[[str, int, int, float, Callable[[], object]], "Measurement"]
-"""Takes address, size in bytes, requests in flight, seconds, and what to call once it is warm."""
+Load = Callable[[str, int, int, float, "Listener"], "Measurement"]
+"""Takes address, size in bytes, requests in flight, seconds, and whom to tell."""
+
+
+class Listener:
+    """Is told of a run while all its threads are there; this one makes nothing of it."""
+
+    def warm(self) -> None:
+        """Measuring begins."""
+
+    def done(self, measurement: Measurement) -> None:
+        """It is over."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +79,25 @@ class Span:
         began_at: instant at which measuring began, by `time.perf_counter`.
     """
 
-    def __init__(self, seconds: float, warm: Callable[[], object], warm_s: float = WARM_S) -> None:
+    def __init__(self, seconds: float, listener: Listener, warm_s: float = WARM_S) -> None:
         self.is_warm = False
         self.began_at = time.perf_counter() + warm_s
         self._seconds = seconds
-        self._warm = warm
+        self._listener = listener
 
     def is_over(self, timed: int) -> bool:
         """Whether to stop now; not before some requests have been timed. To be asked again and again."""
         now = time.perf_counter()
         if not self.is_warm and now > self.began_at:
             self.is_warm, self.began_at = True, now
-            self._warm()
+            self._listener.warm()
         return now > self.began_at + self._seconds and timed >= FEWEST_TIMED
 
-    def measurement(self, latencies: list[float], count: int) -> Measurement:
-        """Of so many requests since `began_at`, some of them timed."""
-        return measurement(latencies, count, time.perf_counter() - self.began_at)
+    def end(self, latencies: list[float], count: int) -> Measurement:
+        """So many requests since `began_at`, some of them timed."""
+        done = measurement(latencies, count, time.perf_counter() - self.began_at)
+        self._listener.done(done)
+        return done
 
 
 def warm_s_of(shared_bytes: int) -> float:
@@ -98,22 +110,18 @@ def make_payload(size: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).random((1, size // 4), np.float32)
 
 
-def nothing() -> None:
-    """For whoever does not ask to be told."""
-
-
-def bare_sockets(address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def bare_sockets(address: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """Sockets with one request each, to a bare echo."""
-    return _closed_loop(address, size, in_flight, seconds, warm, is_trtd=False)
+    return _closed_loop(address, size, in_flight, seconds, listener, is_trtd=False)
 
 
-def trtd_sockets(address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def trtd_sockets(address: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """Sockets with one request each, to trtd; headers are made and read as the library does it, and ids compared."""
-    return _closed_loop(address, size, in_flight, seconds, warm, is_trtd=True)
+    return _closed_loop(address, size, in_flight, seconds, listener, is_trtd=True)
 
 
 def _closed_loop(
-    address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object], *, is_trtd: bool
+    address: str, size: int, in_flight: int, seconds: float, listener: Listener, *, is_trtd: bool
 ) -> Measurement:
     context = zmq.Context()
     poller = zmq.Poller()
@@ -142,7 +150,7 @@ def _closed_loop(
     latencies: list[float] = []
     for socket in list(started):
         send(socket)
-    span = Span(seconds, warm)
+    span = Span(seconds, listener)
     while not span.is_over(len(latencies)):
         for socket, _ in poller.poll():
             frames = socket.recv_multipart(copy=False)
@@ -154,12 +162,12 @@ def _closed_loop(
             if span.is_warm:
                 latencies.append(time.perf_counter() - started[socket][0])
             send(socket)
-    done = span.measurement(latencies, len(latencies))
+    done = span.end(latencies, len(latencies))
     context.destroy(linger=0)
     return done
 
 
-def bare_pipelined(address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def bare_pipelined(address: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """One socket with a window of requests, to a bare echo, which keeps their order."""
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
@@ -169,7 +177,7 @@ def bare_pipelined(address: str, size: int, in_flight: int, seconds: float, warm
     sent_at: deque[float] = deque()
     latencies: list[float] = []
     count = 0
-    span = Span(seconds, warm)
+    span = Span(seconds, listener)
     while not span.is_over(len(latencies)):
         while len(sent_at) < in_flight:
             sent_at.append(time.perf_counter())
@@ -187,21 +195,23 @@ def bare_pipelined(address: str, size: int, in_flight: int, seconds: float, warm
                 count += 1
                 if count % TIMED_EACH == 1:
                     latencies.append(time.perf_counter() - began)
-    done = span.measurement(latencies, count)
+    done = span.end(latencies, count)
     context.destroy(linger=0)
     return done
 
 
-def trtd_pipelined(address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def trtd_pipelined(address: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """The client library with a window of requests."""
     payload = make_payload(size)
     with Client(address, timeout=PATIENCE_S) as client:
         _ask_for(WARM_S, client, size, in_flight, lambda _: {INPUT: payload})
-        warm()
-        return _ask_for(seconds, client, size, in_flight, lambda _: {INPUT: payload})
+        listener.warm()
+        done = _ask_for(seconds, client, size, in_flight, lambda _: {INPUT: payload})
+        listener.done(done)
+        return done
 
 
-def trtd_arenas(address: str, size: int, in_flight: int, seconds: float, warm: Callable[[], object]) -> Measurement:
+def trtd_arenas(address: str, size: int, in_flight: int, seconds: float, listener: Listener) -> Measurement:
     """The client library with as many arrays in shared memory, each filled anew before it is sent.
 
     In a checkout that has no shared memory for clients the arrays are ordinary ones.
@@ -221,8 +231,10 @@ def trtd_arenas(address: str, size: int, in_flight: int, seconds: float, warm: C
             if time.monotonic() > until:
                 raise SystemExit("no answer comes in shared memory")
         _ask_for(warm_s_of(in_flight * size), client, size, in_flight, fill)
-        warm()
-        return _ask_for(seconds, client, size, in_flight, fill)
+        listener.warm()
+        done = _ask_for(seconds, client, size, in_flight, fill)
+        listener.done(done)
+        return done
 
 
 def _ask_for(seconds: float, client: Client, size: int, in_flight: int, fill: Callable[[int], Arrays]) -> Measurement:
@@ -299,12 +311,23 @@ LOADS: dict[str, Load] = {
 """Those for trtd, by the names that the program takes."""
 
 
+class Printer(Listener):
+    """Tells another process, and waits for it before the threads go."""
+
+    def warm(self) -> None:
+        """One word."""
+        print("go", flush=True)
+
+    def done(self, measurement: Measurement) -> None:
+        """One line."""
+        print(json.dumps(asdict(measurement)), flush=True)
+        sys.stdin.read()
+
+
 def main() -> None:
     """Run the load that the command line names."""
     name, address, size, in_flight, seconds = sys.argv[1:]
-    done = LOADS[name](address, int(size), int(in_flight), float(seconds), lambda: print("go", flush=True))
-    print(json.dumps(asdict(done)), flush=True)
-    sys.stdin.read()
+    LOADS[name](address, int(size), int(in_flight), float(seconds), Printer())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import comparisons, echoes, plot
+from tests.bench import comparisons, echoes, loads, plot, spending
 from trtd.errors import ExitCode
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,3 +52,13 @@ def test_a_plot_is_a_png(tmp_path):
         rows = list(comparisons.measure(found, "1 KiB", repeats=1, seconds=0.05))
     plot.plot(rows, "a run", tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("load", sorted(loads.LOADS))
+def test_processor_time_is_counted_for_each_process(tmp_path, load):
+    """Client, router and worker all show what a request costs them, whichever load asks."""
+    with echoes.trtd_echo(tmp_path, REPOSITORY) as daemon:
+        spent = spending.spend(daemon, REPOSITORY, spending.Ask("600 KiB", load, 2), 0.2)
+    assert spent.per_s > 0
+    assert set(spent.us) == {"client", "router", "worker"}
+    assert all(sum(times.values()) > 0 for times in spent.us.values())
