@@ -15,7 +15,7 @@ from trtd.wire.messages import Dtype, HealthRequest, InferRequest, TensorContrac
 from trtd.wire.tensors import spec_of, to_frame
 from trtd.worker import validate
 from trtd.worker.plans import Plan
-from trtd.worker.validate import Catalogue, Desk, ServedModel
+from trtd.worker.validate import ALONE_FROM_BYTES, Catalogue, Desk, ServedModel
 
 
 def plan(served: ServedModel, **inputs: np.ndarray) -> Plan:
@@ -34,6 +34,16 @@ def test_inputs_are_views_and_items_are_counted():
     assert made.items == 3
     np.testing.assert_array_equal(inputs["x"], sent)
     assert np.shares_memory(inputs["x"], sent)
+
+
+@pytest.mark.parametrize(
+    ("bytes_more", "copies_inputs", "may_share"), [(0, False, False), (-4, False, True), (0, True, True)]
+)
+def test_large_requests_run_alone_where_they_are_read_in_place(bytes_more, copies_inputs, may_share):
+    """Joining them would be the dearest part of the run; one that copies its inputs joins them for free."""
+    columns = (ALONE_FROM_BYTES + bytes_more) // 4
+    served = make_served(TensorContract("x", Dtype.FLOAT32, (None, columns)), copies_inputs=copies_inputs)
+    assert (plan(served, x=f32(1, columns)).group is not None) == may_share
 
 
 def test_groups_agree_in_model_and_inner_shapes():
