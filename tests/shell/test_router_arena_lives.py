@@ -13,9 +13,7 @@ import pytest
 from tests.support.arenas import PAGE_BYTES, Offerer, ask_places, closing
 from trtd.errors import ErrorCode
 from trtd.wire import control
-from trtd.wire.arenas import (
-    ArenaRef,
-)
+from trtd.wire.arenas import ArenaRef, decode_ref
 from trtd.wire.messages import ErrorAnswer
 
 
@@ -148,3 +146,20 @@ def test_switching_arenas_off_ends_connections(bench):
     assert offerer.receive() is None
     assert bench.offerer().welcome().max_arena_bytes == 0
     bench.router.wait_until(lambda: bench.arenas_held() == 0)
+
+
+def test_only_the_first_worker_gets_the_area(bench):
+    """A request that is given to another worker travels without it: the first one may not be as dead as it seems."""
+    first = bench.worker()
+    offerer, client = bench.offerer(), bench.client()
+    offerer.welcome()
+    key, fd = offerer.open(4 * PAGE_BYTES)
+    with closing(fd):
+        place, area = ArenaRef(key, 64, 100), ArenaRef(key, PAGE_BYTES, PAGE_BYTES)
+        ask_places(client, place, area=area)
+        _, [request] = first.receive()
+        assert decode_ref(request[-1]) == area
+        bench.router.tell(control.WorkerRevoked(*first.id, cause="hung", message="no progress"))
+        second = bench.worker(generation=2)
+        _, [request] = second.receive()
+        assert [decode_ref(frame) for frame in request[1:]] == [place, area._replace(size_bytes=0)]

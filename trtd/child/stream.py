@@ -84,7 +84,8 @@ class Stream:
         Raises:
             StreamClosed: the peer is gone.
         """
-        blocks = _blocks(packing.pack(frames))
+        parts, size_bytes = packing.pack_sized(frames)
+        blocks = [memoryview(b"".join(parts))] if size_bytes < JOINED_BYTES else _blocks(parts)
         if self._out or fds:
             # The first bytes of a message carry its descriptors.
             self._out.append((blocks[0], tuple(map(os.dup, fds))))
@@ -97,7 +98,8 @@ class Stream:
             sent = 0
         except OSError as error:
             raise StreamClosed(str(error)) from error
-        self._keep(blocks, sent)
+        if sent < size_bytes:
+            self._keep(blocks, sent)
 
     def _keep(self, blocks: list[memoryview], sent: int) -> None:
         for block in blocks:

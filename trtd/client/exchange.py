@@ -19,6 +19,7 @@ from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
+from trtd.wire.arenas import MIN_PLACED_BYTES
 from trtd.wire.bundles import (
     BUNDLE_HEADER,
     MAX_BUNDLE_BYTES,
@@ -27,7 +28,8 @@ from trtd.wire.bundles import (
     pack_bundle,
     unpack_bundle,
 )
-from trtd.wire.messages import UNKNOWN_REQUEST_ID, ErrorAnswer
+from trtd.wire.frames import payload_bytes
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, ErrorAnswer, Place
 
 FRESH_S = 0.01
 """A request that leaves within this time of its call asks for all of its timeout, with a header that is ready-made."""
@@ -222,7 +224,7 @@ class Exchange:
             request.form.learn(reading.result.message.outputs)
         if placement is not None:
             code = outcome.code if isinstance(outcome, TrtdError) else None
-            if not request.is_area_free_after(code):
+            if not request.is_area_free_after(code) or _was_withheld(reading):
                 self._retire_area(request)
             if code is ErrorCode.ARENA_UNKNOWN:
                 self.arenas.disown(placement.keys, now)
@@ -264,3 +266,13 @@ class Exchange:
 
 def _says_arena_unknown(reading: answers.Reading) -> bool:
     return isinstance(reading.message, ErrorAnswer) and reading.message.code == ErrorCode.ARENA_UNKNOWN
+
+
+def _was_withheld(reading: answers.Reading) -> bool:
+    """Whether a worker had no area for outputs that belong into one: another worker may still write into it."""
+    if reading.result is None:
+        return False
+    outputs = reading.result.message.outputs
+    return all(spec.place is Place.FRAME for spec in outputs) and any(
+        payload_bytes(spec) >= MIN_PLACED_BYTES for spec in outputs
+    )

@@ -50,24 +50,24 @@ class Agenda:
             self.stale = 0
 
     def next_instant(self) -> float | None:
-        """The first instant at which something comes up, None for never."""
-        while self._heap:
-            instant, _, due = self._heap[0]
-            if not _is_stale(due):
-                return instant
-            heapq.heappop(self._heap)
-            self.stale -= 1
-        return None
+        """The first instant at which something may come up, None for never.
+
+        It may turn out to be the deadline of a request that was answered; to look is cheaper at that time than now.
+        """
+        return self._heap[0][0] if self._heap else None
 
     def take_due(self, now: float) -> Request | Tenant | None:
         """What has come up, one at a time, None when there is nothing more. A request taken is watched no longer."""
-        instant = self.next_instant()
-        if instant is None or instant > now:
-            return None
-        _, _, due = heapq.heappop(self._heap)
-        if isinstance(due, Request):
-            self.stale -= 1  # its answer, which follows, is noted like every other
-        return due
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            due = heapq.heappop(heap)[2]
+            if _is_stale(due):
+                self.stale -= 1
+                continue
+            if isinstance(due, Request):
+                self.stale -= 1  # its answer, which follows, is noted like every other
+            return due
+        return None
 
     def watched(self) -> set[int]:
         """`id()` of every unanswered request that is watched; for `Dispatcher.check`.

@@ -30,6 +30,7 @@ class Assigner:
         first_lease: the first lease's number; others follow by one.
 
     Attributes:
+        loads: what was leased and has not become an effect yet, by worker.
         turns: order of the tenants. One that may have got something to hand out, or somebody to hand it to, is
         activated.
     """
@@ -37,13 +38,8 @@ class Assigner:
     def __init__(self, ledger: Ledger, first_lease: int) -> None:
         self._ledger = ledger
         self._next_lease = first_lease
-        self._loads: dict[Holder, list[tuple[LeaseId, Request]]] = {}
+        self.loads: dict[Holder, list[tuple[LeaseId, Request]]] = {}
         self.turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
-
-    @property
-    def has_loads(self) -> bool:
-        """Whether something was leased that has not become an effect yet."""
-        return bool(self._loads)
 
     def lease_at_once(self, tenant: Tenant, request: Request, now: float) -> bool:
         """Lease a request that has just come, past the queue, if nothing else waits; False where it has to queue.
@@ -74,13 +70,14 @@ class Assigner:
         """Hand out all that can be, with one message per worker as far as it fits."""
         while (name := self.turns.next()) is not None:
             self._serve(tenants[name], now)
-        for holder, load in self._loads.items():
+        for holder, load in self.loads.items():
             is_suspect = load[0][1].is_suspect
             for first in range(0, len(load), MAX_DISPATCHED):
                 part = tuple(load[first : first + MAX_DISPATCHED])
-                self._ledger.effects.append(Dispatch(holder.id, part, is_suspect))
                 holder.note_sent(now)
-        self._loads.clear()
+                is_enough = holder.unheard > tenants[holder.id.tenant].limits.slots
+                self._ledger.effects.append(Dispatch(holder.id, part, is_suspect, is_enough))
+        self.loads.clear()
 
     def suspect(self, tenant: Tenant, requests: list[Request], replica: int, now: float) -> None:
         """A worker died while it held these: they wait in groups, smaller than the one they were, for a lone worker."""
@@ -188,8 +185,8 @@ class Assigner:
         request.leased_at = now
         request.attempts += 1
         holder.leases[lease] = request
-        load = self._loads.get(holder)
+        load = self.loads.get(holder)
         if load is None:
-            load = self._loads[holder] = []
+            load = self.loads[holder] = []
         load.append((lease, request))
         return REQUEST_COST_BYTES + request.payload_bytes

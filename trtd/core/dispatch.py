@@ -306,7 +306,7 @@ class Dispatcher:
                 self._turns.activate(due.tenant)
             elif self._tenants.get(due.name) is due:
                 self._reconsider(due, now)
-        if self._turns or self._assigner.has_loads:
+        if self._turns or self._assigner.loads:
             self._assigner.assign(self._tenants, now)
 
     def busy_until(self, tenant: TenantName) -> float:
@@ -317,6 +317,11 @@ class Dispatcher:
     def next_deadline(self) -> float | None:
         """When `advance` has to be called even if nothing happens; None for never."""
         return self._ledger.agenda.next_instant()
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether `take_effects` has something."""
+        return bool(self._ledger.effects)
 
     def take_effects(self) -> list[DispatchEffect]:
         """What the shell has to perform, in order; each is handed out once."""

@@ -135,11 +135,13 @@ class Dispatch:
         worker: to whom.
         requests: at most MAX_DISPATCHED.
         must_run_alone: they are suspects: the worker holds nothing else, and keeps them apart from what may follow.
+        is_enough: with them the worker has enough to go on with, so that further requests would rather gather.
     """
 
     worker: WorkerId
     requests: tuple[tuple[LeaseId, Request], ...]
     must_run_alone: bool = False
+    is_enough: bool = False
 
 
 @dataclass(slots=True)

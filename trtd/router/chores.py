@@ -40,6 +40,7 @@ class Chores:
 
     Attributes:
         turns: of the loop so far.
+        due: when the next life sign or the next numbers are due.
     """
 
     def __init__(
@@ -51,16 +52,14 @@ class Chores:
         self._dispatcher = dispatcher
         self._front = front
         self._log = log
-        self._beat_at = self._stats_at = self._retry_at = now
+        self._beat_at = self._stats_at = self._retry_at = self.due = now
         self._retry_s = RETRY_FIRST_S
         self._told: dict[TenantName, TenantStats] = {}
         self._emptied: dict[TenantName, int] = {}
 
-    @property
-    def due(self) -> float:
+    def next_run(self) -> float:
         """The next instant at which `run` has something to do."""
-        due = min(self._beat_at, self._stats_at)
-        return min(due, self._retry_at) if self._front.late else due
+        return min(self.due, self._retry_at) if self._front.late else self.due
 
     def run(self, now: float) -> ExitCode | None:
         """Do what is due; an exit code when the process has to be replaced.
@@ -84,6 +83,7 @@ class Chores:
             self._front.open_missing()
             for tenant in self._front.endpoints:
                 self._tell_stats(tenant, must_arrive=False)
+        self.due = min(self._beat_at, self._stats_at)
         return exit_code
 
     def announce_empty(self, tenant: TenantName, epoch: int) -> None:

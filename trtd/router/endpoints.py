@@ -27,6 +27,11 @@ MAX_FRAMES_SKIPPED = 256
 """Frames of an unusable message that are read off at a time, so that an endless one takes no more than its turns."""
 FRAME_HEADROOM = 2
 """A frame so many times as long as a request may be still gets a typed answer; a longer one ends its connection."""
+MAX_KNOWN = 4096
+"""Connections of one socket of which is remembered who is at the other end."""
+NAMED_BY_LIBZMQ = 0
+"""First byte of the routing ids that libzmq makes up, each for one connection only. One that a client chose passes on
+to the next connection that chooses it, and so would the answers to the former one."""
 PARKED_S = 10.0
 """How long a client may take to read before its answers are given up."""
 MAX_PARKED = 16_384
@@ -63,7 +68,7 @@ class Received(NamedTuple):
         frames: the tensor frames, not copied.
         size: bytes of all frames that were read.
         error: why the message is not taken; its frames were not kept.
-        origin: a `zmq.Frame` of it, which knows what the kernel says of the peer.
+        address: of the peer, as libzmq says it: on ipc what the kernel knows of it.
     """
 
     route: Route
@@ -72,19 +77,28 @@ class Received(NamedTuple):
     frames: list[Any]
     size: int
     error: TrtdError | None
-    origin: Any
+    address: str
+
+
+class Known(NamedTuple):
+    """What does not change while a connection lasts."""
+
+    route: Route
+    owner: str
+    address: str
 
 
 class Source:
     """One socket of a tenant as something to read messages from."""
 
-    __slots__ = ("_is_skipping", "endpoint", "max_request_bytes", "port")
+    __slots__ = ("_is_skipping", "_known", "endpoint", "max_request_bytes", "port")
 
     def __init__(self, endpoint: Endpoint, port: Port, max_request_bytes: int) -> None:
         self.endpoint = endpoint
         self.port = port
         self.max_request_bytes = max_request_bytes
         self._is_skipping = False
+        self._known: dict[bytes, Known] = {}
 
     def read(self) -> Received | int | None:
         """The next message, None when there is none, or the number of frames of an unusable one that were read off."""
@@ -95,8 +109,8 @@ class Source:
             peer = receive(WAIT_NOT)
         except zmq.Again:
             return None
-        frame = origin = receive(0, False)
-        owner = frame.get("User-Id")
+        frame = receive(0, False)
+        route, owner, address = self._known.get(peer) or self._learn(peer, frame)
         size = len(frame)
         error: TrtdError | None = None
         header = b""
@@ -117,7 +131,16 @@ class Source:
         if error is not None:
             frames.clear()
             self._is_skipping = frame.more
-        return Received(Route(self.port, peer), owner, header, frames, size, error, origin)
+        return Received(route, owner, header, frames, size, error, address)
+
+    def _learn(self, peer: bytes, frame: Any) -> Known:
+        known = Known(Route(self.port, peer), frame.get("User-Id"), frame.get("Peer-Address"))
+        # An id that the client chose passes on to the next connection that chooses it.
+        if peer[0] == NAMED_BY_LIBZMQ:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[peer] = known
+        return known
 
     def _skip(self) -> int:
         for count in range(1, MAX_FRAMES_SKIPPED + 1):

@@ -36,6 +36,7 @@ class Front:
         endpoints: by tenant.
         late: those that have answers for clients that did not read yet.
         bundling: those that have answers which leave together.
+        turns: which of their sockets may have input.
         paused: tenants of which nothing is read at the moment, and until when.
     """
 
@@ -61,7 +62,7 @@ class Front:
         self._watch = watch
         self._log = log
         self._sources: dict[int, Source] = {}
-        self._turns = ReadTurns()
+        self.turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
         self.paused: dict[TenantName, float] = {}
         self._arenas = ArenaHub(
@@ -74,7 +75,7 @@ class Front:
         tenant = TenantName(settings.tenant)
         self.resume(tenant)
         self._access.configure(settings)
-        self._turns.add(tenant, settings.limits.weight)
+        self.turns.add(tenant, settings.limits.weight)
         endpoint = self.endpoints.get(tenant)
         if endpoint is None:
             arenas = TenantArenas(self._arenas, settings)
@@ -94,7 +95,7 @@ class Front:
         if endpoint is None:
             return
         self._unwatch(endpoint, list(endpoint.sources.values()))
-        self._turns.remove(tenant)
+        self.turns.remove(tenant)
         endpoint.close()
         self._access.forget(tenant)
 
@@ -118,14 +119,14 @@ class Front:
             self._reported.discard((endpoint.tenant, address))
             self._sources[source.port.fd] = source
             self._watch(source.port.fd, True)
-            self._turns.wake(source)
+            self.turns.wake(source)
             self._log.debug("endpoint.opened", tenant=endpoint.tenant, address=address)
 
     def _unwatch(self, endpoint: Endpoint, sources: list[Source]) -> None:
         for source in sources:
             self._watch(source.port.fd, False)
             del self._sources[source.port.fd]
-            self._turns.drop(source)
+            self.turns.drop(source)
             self._log.debug("endpoint.closed", tenant=endpoint.tenant, address=source.port.address)
 
     def pause(self, tenant: TenantName, until: float) -> None:
@@ -139,7 +140,7 @@ class Front:
         if tenant not in self.paused:
             for source in endpoint.sources.values():
                 self._watch(source.port.fd, False)
-                self._turns.drop(source)
+                self.turns.drop(source)
         self.paused[tenant] = until
 
     def resume(self, tenant: TenantName) -> None:
@@ -148,7 +149,7 @@ class Front:
             return
         for source in self.endpoints[tenant].sources.values():
             self._watch(source.port.fd, True)
-            self._turns.wake(source)
+            self.turns.wake(source)
 
     def resume_due(self, now: float) -> None:
         """Read again what was paused for long enough."""
@@ -164,21 +165,16 @@ class Front:
         source = self._sources.get(fd)
         if source is not None:
             if source.endpoint.tenant not in self.paused:
-                self._turns.wake(source)
+                self.turns.wake(source)
             return True
         if fd != self._arenas.fd:
             return False
         self._arenas.serve()
         return True
 
-    @property
-    def has_input(self) -> bool:
-        """Whether a source may have input that was not read yet."""
-        return self._turns.has_input
-
     def read(self, take: Callable[[Endpoint, Received], int]) -> None:
         """Hand messages to `take`, in the fair order, for one turn of the loop."""
-        self._turns.read(take)
+        self.turns.read(take)
 
     def send_bundles(self, now: float) -> None:
         """Send the answers that were kept to leave together."""

@@ -18,7 +18,7 @@ from trtd.core.ids import RequestId, TenantName
 from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode, Malformed, NotAllowed, TooLarge, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
-from trtd.router.endpoints import MAX_BODY_FRAMES, Endpoint, Received
+from trtd.router.endpoints import MAX_BODY_FRAMES, NAMED_BY_LIBZMQ, Endpoint, Received
 from trtd.router.places import resolve, tensor_pieces
 from trtd.wire.arenas import REF_BYTES
 from trtd.wire.bundles import BUNDLE_HEADER, unpack_bundle
@@ -45,10 +45,6 @@ from trtd.wire.messages import (
 
 ModelsOf = Callable[[TenantName], Iterable[ModelDescription]]
 
-NAMED_BY_LIBZMQ = 0
-"""First byte of the routing ids that libzmq makes up, each for one connection only. One that a client chose passes on
-to the next connection that chooses it, and so would the answers to the former one."""
-
 
 class Intake:
     """Takes the messages of all tenants' clients.
@@ -71,7 +67,7 @@ class Intake:
 
     def take(self, endpoint: Endpoint, received: Received, now: float) -> int:
         """Handle one message; how many requests are in it. Their answers come later, as effects of the dispatcher."""
-        route, owner, header, frames, size, error, origin = received
+        route, owner, header, frames, size, error, address = received
         if header != BUNDLE_HEADER or error is not None:
             self._take(endpoint, received, now)
             return 1
@@ -88,11 +84,11 @@ class Intake:
             header, *frames = map(bytes, parts)
             size = len(header) + sum(map(len, frames))
             error = refuse_bundled(header, frames, size, endpoint.settings.max_request_bytes)
-            self._take(endpoint, Received(route, owner, header, frames, size, error, origin), now)
+            self._take(endpoint, Received(route, owner, header, frames, size, error, address), now)
         return len(messages)
 
     def _take(self, endpoint: Endpoint, received: Received, now: float) -> None:
-        route, owner, header, frames, size, error, origin = received
+        route, owner, header, frames, size, error, address = received
         try:
             if error is not None:
                 raise error
@@ -102,11 +98,11 @@ class Intake:
                 raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
             request_id, (message, frame_sizes, has_refs) = self._memo.decode(header)
             if isinstance(message, InferRequest):
-                if frame_sizes != [len(frame) for frame in frames]:
+                if frame_sizes != list(map(len, frames)):
                     refuse_frames(message, frames)
                 memory = None
                 if has_refs:
-                    memory, beside_bytes = resolve(endpoint.arenas.book, origin.get("Peer-Address"), message, frames)
+                    memory, beside_bytes = resolve(endpoint.arenas.book, address, message, frames)
                     size += beside_bytes
                     if size > endpoint.settings.max_request_bytes:
                         raise TooLarge(f"the request has more than {endpoint.settings.max_request_bytes} bytes")

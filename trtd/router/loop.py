@@ -91,7 +91,7 @@ class RouterLoop:
         self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
         self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
-        self._given_work: set[TenantName] = set()
+        self._given_enough: set[TenantName] = set()
         self._stop_by: float | None = None
         for fd in (link.fd, self._access.fd):
             self._watch(fd, READABLE)
@@ -112,17 +112,17 @@ class RouterLoop:
                     self._heed(fd, events, now)
                 if workers.ready:
                     self._take_results(now)
-                if front.has_input:
+                if front.turns.has_input:
                     front.read(self._take_request)
                 self._dispatcher.advance(now)
                 self._perform(now)
                 if front.bundling:
                     front.send_bundles(now)
-                if self._given_work:
+                if self._given_enough:
                     self._pause_busy(now)
                 chores.turns += 1
                 exit_code = None
-                if now >= chores.due or self._stop_by is not None:
+                if now >= chores.due or self._front.late or self._stop_by is not None:
                     exit_code = self._keep_time(now)
             except ChannelClosed as error:
                 self._log.error("supervisor.lost", cause=str(error))
@@ -137,8 +137,8 @@ class RouterLoop:
                 self._front.heed(port.fd)
         self._used.clear()
         timeout = 0.0
-        if not self._workers.ready and not self._front.has_input:
-            due = self._chores.due
+        if not self._workers.ready and not self._front.turns.has_input:
+            due = self._chores.next_run()
             if self._front.paused:
                 due = min(due, self._front.next_resume())
             deadline = self._dispatcher.next_deadline()
@@ -221,8 +221,9 @@ class RouterLoop:
 
     def _perform(self, now: float) -> None:
         """Do what the dispatcher decided, until it has decided nothing more."""
-        while effects := self._dispatcher.take_effects():
-            for effect in effects:
+        dispatcher = self._dispatcher
+        while dispatcher.has_effects:
+            for effect in dispatcher.take_effects():
                 try:
                     self._perform_one(effect, now)
                 except ChannelClosed:
@@ -236,7 +237,8 @@ class RouterLoop:
             self._front.endpoints[request.tenant].deliver(request.route, effect.frames, now)
         elif isinstance(effect, Dispatch):
             self._workers.send(effect, now)
-            self._given_work.add(effect.worker.tenant)
+            if effect.is_enough:
+                self._given_enough.add(effect.worker.tenant)
         elif isinstance(effect, Refuse):
             request = effect.request
             frames = error_frames(request.id, effect.code, effect.message, effect.retry_after_s)
@@ -247,16 +249,16 @@ class RouterLoop:
             self._link.tell(WorkerIsEmpty(*effect.worker))
 
     def _pause_busy(self, now: float) -> None:
-        """Leave the requests of tenants that have just got work, and have enough of it, where they are for a moment."""
-        for tenant in self._given_work:
+        """Leave the requests of tenants whose workers have enough to go on with where they are for a moment."""
+        for tenant in self._given_enough:
             until = self._dispatcher.busy_until(tenant)
             if until > now:
                 self._front.pause(tenant, until)
-        self._given_work.clear()
+        self._given_enough.clear()
 
     def _keep_time(self, now: float) -> ExitCode | None:
         """An exit code when the loop has to end."""
-        if now >= self._chores.due and (exit_code := self._chores.run(now)) is not None:
+        if now >= self._chores.next_run() and (exit_code := self._chores.run(now)) is not None:
             return exit_code
         if self._stop_by is not None and (now >= self._stop_by or not self._is_busy()):
             return ExitCode.OK

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from trtd.core.arenas import Arena, ArenaBook
 from trtd.core.dispatch import Request
 from trtd.errors import Malformed
 from trtd.router.access import parse_peer
-from trtd.wire.arenas import REF_BYTES, decode_ref
+from trtd.wire.arenas import REF_BYTES, decode_ref, encode_ref
+from trtd.wire.codec import decode_client_message
 from trtd.wire.frames import payload_bytes
 from trtd.wire.messages import InferRequest, Place
 
@@ -54,6 +55,18 @@ def resolve(
     if message.has_area:
         arenas[book.find(owner, *decode_ref(frames[-1]))] = None
     return tuple(arenas), beside_bytes
+
+
+def without_area(payload: Sequence[Any]) -> Sequence[Any]:
+    """A request's frames with an area of no bytes, for a worker that is not the first to get it.
+
+    The first one may not be as dead as it seems, and write its outputs late. The client takes large outputs that came
+    in frames as a sign that it must not use that memory again.
+    """
+    message = cast("InferRequest", decode_client_message(payload[0]))
+    if not message.has_area:
+        return payload
+    return (*payload[:-1], encode_ref(decode_ref(payload[-1])._replace(size_bytes=0)))
 
 
 def tensor_pieces(request: Request, message: InferRequest) -> Iterator[Any]:

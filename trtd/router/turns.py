@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -20,9 +21,17 @@ MAX_READS = 32
 
 
 class ReadTurns:
-    """The sources that may have input, in the fair order of their tenants."""
+    """The sources that may have input, in the fair order of their tenants.
+
+    While there is only one, nobody can be treated unfairly: it is read without keeping accounts.
+
+    Attributes:
+        has_input: whether a source may have input that was not read yet.
+    """
 
     def __init__(self) -> None:
+        self.has_input = False
+        self._lone: Source | None = None
         self._turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
         self._awake: dict[TenantName, deque[Source]] = {}
 
@@ -35,39 +44,61 @@ class ReadTurns:
             self._turns.add(tenant, weight)
 
     def remove(self, tenant: TenantName) -> None:
-        """Read nothing more of a tenant."""
+        """Read nothing more of a tenant, whose sources were dropped."""
         del self._awake[tenant]
         self._turns.remove(tenant)
 
     def drop(self, source: Source) -> None:
         """Read nothing more of one closed source."""
+        if source is self._lone:
+            self._lone = None
+            self.has_input = False
+            return
         tenant = source.endpoint.tenant
         awake = self._awake.get(tenant)
         if awake is not None and source in awake:
             awake.remove(source)
             if not awake:
                 self._turns.deactivate(tenant)
+                self.has_input = len(self._turns) > 0
 
     def wake(self, source: Source) -> None:
         """A source may have input."""
+        lone = self._lone
+        if lone is source:
+            return
+        if not self.has_input:
+            self._lone = source
+            self.has_input = True
+            return
+        if lone is not None:
+            self._lone = None
+            self._line_up(lone)
+        self._line_up(source)
+
+    def _line_up(self, source: Source) -> None:
         tenant = source.endpoint.tenant
         awake = self._awake[tenant]
         if source not in awake:
             awake.append(source)
             self._turns.activate(tenant)
 
-    @property
-    def has_input(self) -> bool:
-        """Whether a source may have input that was not read yet."""
-        return len(self._turns) > 0
-
     def read(self, take: Callable[[Endpoint, Received], int]) -> None:
         """Hand messages to `take`, for one turn of the loop; it says how many requests were in each."""
+        lone = self._lone
+        if lone is None:
+            self._read_in_turns(take)
+        elif self._read_source(lone, take, MAX_READS, math.inf)[2]:
+            self._lone = None
+            self.has_input = False
+
+    def _read_in_turns(self, take: Callable[[Endpoint, Received], int]) -> None:
         turns = self._turns
         left = MAX_READS
         while left > 0:
             tenant = turns.next()
             if tenant is None:
+                self.has_input = False
                 return
             awake = self._awake[tenant]
             if not awake:

@@ -19,6 +19,7 @@ from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, Result
 from trtd.errors import ErrorCode, Malformed
 from trtd.observe import Logger, RateLimit
+from trtd.router.places import without_area
 from trtd.router.sockets import listen
 from trtd.wire.batches import (
     MAX_ATTACH_BYTES,
@@ -238,6 +239,8 @@ class Workers:
         frames: list[Any] = [b""]
         for lease, request in effect.requests:
             payload = request.payload
+            if request.memory and request.attempts > 1:
+                payload = without_area(payload)
             queue_us = max(0, int((now - request.received_at) * 1e6))
             remaining_us = max(0, int((request.deadline - now) * 1e6))
             flat += (lease, len(payload), queue_us, remaining_us, alone)

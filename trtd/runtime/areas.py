@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES
-
-MIN_PLACED_BYTES = 16 * 1024
-"""Smaller outputs travel in frames: to name a place costs more than to copy them."""
+from trtd.wire.arenas import MIN_PLACED_BYTES, PLACE_ALIGNMENT_BYTES
 
 
 def places(sizes: Iterable[int], area_bytes: int) -> list[int | None]:

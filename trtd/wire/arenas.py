@@ -25,6 +25,8 @@ REF = Struct("<QQQ")
 REF_BYTES = REF.size
 PLACE_ALIGNMENT_BYTES = 64
 """Offsets are multiples of it, so that every dtype is aligned."""
+MIN_PLACED_BYTES = 16 * 1024
+"""Smaller outputs travel in frames: to name a place costs more than to copy them."""
 MAX_PACKET_BYTES = 2048
 
 _REQUIRED_HEAD = 2

@@ -29,7 +29,12 @@ _TABLES = [Struct(f"<{count}Q") for count in range(2 * 64 + 2)]
 
 
 def pack(frames: Sequence[Any]) -> list[Any]:
-    """The parts of one message, to be joined or to be written one after the other.
+    """The parts of one message, to be joined or to be written one after the other: see `pack_sized`."""
+    return pack_sized(frames)[0]
+
+
+def pack_sized(frames: Sequence[Any]) -> tuple[list[Any], int]:
+    """The parts of one message, and how many bytes they have together.
 
     Args:
         frames: `bytes`, `memoryview`s or other objects of the buffer protocol; they are not copied.
@@ -40,13 +45,12 @@ def pack(frames: Sequence[Any]) -> list[Any]:
     count = len(frames)
     if count > MAX_FRAMES:
         raise TooLarge(f"a message has {count} frames, the most is {MAX_FRAMES}")
-    sizes = [len(frame) if type(frame) is bytes else frame_bytes(frame) for frame in frames]
-    table = _table(count).pack(*sizes)
-    if count & 1:
-        table += _PADDING[8]
-    parts: list[Any] = [b"", table]
-    following = len(table)
-    for frame, size in zip(frames, sizes, strict=True):
+    sizes: list[int] = []
+    parts: list[Any] = [b"", b""]
+    following = (count + (count & 1)) * 8
+    for frame in frames:
+        size = len(frame) if type(frame) is bytes else frame_bytes(frame)
+        sizes.append(size)
         parts.append(frame)
         rest = size % ALIGNMENT_BYTES
         if rest:
@@ -54,7 +58,9 @@ def pack(frames: Sequence[Any]) -> list[Any]:
             size += ALIGNMENT_BYTES - rest
         following += size
     parts[0] = HEAD.pack(MAGIC, count, following)
-    return parts
+    table = _table(count).pack(*sizes)
+    parts[1] = table + _PADDING[8] if count & 1 else table
+    return parts, HEAD.size + following
 
 
 def message_bytes(data: Any, at: int = 0) -> int | None:

@@ -18,7 +18,7 @@ from trtd.client.values import Answer
 from trtd.core.ids import RequestId
 from trtd.errors import ErrorCode, Malformed
 from trtd.wire import codec
-from trtd.wire.arenas import ArenaRef, encode_ref
+from trtd.wire.arenas import MIN_PLACED_BYTES, ArenaRef, encode_ref
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
     Dtype,
@@ -129,6 +129,15 @@ def test_a_result_frees_the_area():
     stage = Stage()
     assert isinstance(stage.succeed(bytes(64), (TensorSpec("x", Dtype.UINT8, (64,)),))[0], Answer)
     assert not stage.arenas.retired
+
+
+def test_an_area_that_was_withheld_is_not_used_again():
+    """Large outputs in frames say that another worker had the area before, and may write into it yet."""
+    for size, is_retired in ((MIN_PLACED_BYTES, True), (MIN_PLACED_BYTES - 1, False)):
+        stage = Stage()
+        [answer] = stage.succeed(bytes(size), (TensorSpec("x", Dtype.UINT8, (size,)),))
+        assert isinstance(answer, Answer)
+        assert stage.is_retired == is_retired
 
 
 def test_an_output_in_an_area_is_read_only():

@@ -27,12 +27,13 @@ def test_what_is_due_comes_up_in_the_order_of_its_instants():
 
 
 def test_an_answered_request_does_not_come_up():
-    """Neither at its deadline nor as the next instant."""
+    """Neither at its deadline nor later; the agenda forgets it when its time comes."""
     agenda = Agenda()
     first, second = make_request(deadline=1.0), make_request(deadline=2.0)
     for request in (first, second):
         agenda.watch_deadline(request)
     answer(agenda, first)
+    assert agenda.take_due(1.5) is None
     assert agenda.next_instant() == 2.0
     assert agenda.take_due(5.0) is second
     answer(agenda, second)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtd.runtime.areas import MIN_PLACED_BYTES, places
-from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES
+from trtd.runtime.areas import places
+from trtd.wire.arenas import MIN_PLACED_BYTES, PLACE_ALIGNMENT_BYTES
 
 SIZES = st.lists(st.integers(0, 4 * MIN_PLACED_BYTES), max_size=6)
 

@@ -14,7 +14,8 @@ from trtd.demo import models
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory
 from trtd.runtime import onnxruntime as subject
 from trtd.runtime import open_runtime
-from trtd.runtime.areas import MIN_PLACED_BYTES, places
+from trtd.runtime.areas import places
+from trtd.wire.arenas import MIN_PLACED_BYTES
 from trtd.wire.messages import Dtype, TensorContract
 from trtd.wire.tensors import to_numpy
 

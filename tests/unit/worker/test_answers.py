@@ -11,9 +11,8 @@ import pytest
 from tests.support.memory import ClientMemory
 from tests.support.served import make_served
 from trtd.core.ids import LeaseId, RequestId
-from trtd.runtime.areas import MIN_PLACED_BYTES
 from trtd.runtime.gather import cut
-from trtd.wire.arenas import decode_ref
+from trtd.wire.arenas import MIN_PLACED_BYTES, decode_ref
 from trtd.wire.codec import decode_router_message
 from trtd.wire.messages import Dtype, InferAnswer, Place, TensorContract, TensorSpec
 from trtd.wire.tensors import from_frame, to_frame
