@@ -114,7 +114,20 @@ class Row:
             f"  {self.p50!s:<22} {self.throughput}"
         )
 
+    def markdown(self) -> str:
+        """As a row of the README's table."""
+        ours, theirs = self.comparison
+        record = self.record()
+        cells = [
+            self.size, ours.side, ours.in_flight, f"{record['ours_p50_us']:.0f}", self.p50,
+            f"{record['ours_per_s']:.0f}", self.throughput, f"{theirs.side}, {theirs.in_flight}",
+        ]  # fmt: skip
+        return f"| {' | '.join(map(str, cells))} |"
 
+
+MARKDOWN_HEAD = """\
+| size | load | in flight | p50 us | ratio | per s | ratio | to |
+|---|---|---|---|---|---|---|---|"""
 HEAD = (
     f"{'SIZE':>8}  {'LOAD, IN FLIGHT':<20} {'P50 US':>8} {'PER S':>8}  {'AGAINST, IN FLIGHT':<20} {'P50 US':>8}"
     f" {'PER S':>8}  {'P50 RATIO':<22} THROUGHPUT RATIO"

@@ -46,7 +46,7 @@ def run(clients: int = 10_000, kills: int = 500, processes: int = 2, seed: int =
             ask_once(daemon)
         wait_until_empty(daemon, [TARGET])
         done = sum((each for each, _ in visits), Counter[str]())
-        report.figures = {**done, "clients_killed": kills, "of_them_answered_before": served}
+        report.figures = {"clients": dict(done), "clients_killed": kills, "of_them_answered_before": served}
         report.broken += [f"a process of clients keeps {more}" for _, more in visits if more]
         report.broken += kept(watched, before)
         for name, pid in watched.items():

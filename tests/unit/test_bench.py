@@ -47,6 +47,7 @@ def test_a_row_is_told_in_full():
     assert (record["ours_p50_us"], record["theirs_per_s"]) == (200.0, 40.0)
     assert record["p50_ratio"] == {"median": 2.0, "smallest": 2.0, "largest": 2.0}
     assert "2.00 (2.00 to 2.00)" in row.line()
+    assert "| 2.00 (2.00 to 2.00) | 10 | 0.25 (0.25 to 0.25) | bare, 8 |" in row.markdown()
 
 
 @pytest.mark.parametrize(("size", "side"), [("1 KiB", PIPELINED), ("4 MiB", ARENAS)])
