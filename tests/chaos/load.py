@@ -15,7 +15,7 @@ import numpy as np
 import trtd
 from tests.bench.loads import lies_in_memfd
 from tests.chaos.history import RIGHT, WRONG, History, Judgement, judge
-from tests.support.daemon import Daemon, wait_until
+from tests.support.daemon import PATIENCE_S, Daemon, wait_until
 from trtd.cli.traffic import Question
 from trtd.client.calls import SHARED_FROM_BYTES
 from trtd.client.pending import PendingRequests
@@ -162,15 +162,19 @@ class Load:
         """Of the callers of one tenant."""
         return [caller.history for caller in self.callers[tenant]]
 
-    def judge(self) -> Judgement:
-        """What came of it; to be asked when it is over."""
-        judgement = judge(self.histories)
-        judgement.failures = [
+    def failures(self) -> list[str]:
+        """Callers that ended by an exception, in words: nothing more comes from them."""
+        return [
             f"a {caller.name} ended with {caller.failure!r}"
             for callers in self.callers.values()
             for caller in callers
             if caller.failure is not None
         ]
+
+    def judge(self) -> Judgement:
+        """What came of it; to be asked when it is over."""
+        judgement = judge(self.histories)
+        judgement.failures = self.failures()
         return judgement
 
     def sharing(self) -> dict[str, Any]:
@@ -199,13 +203,23 @@ class Load:
                     waiting.discard(number)
             return not waiting
 
-        wait_until(is_answered, what or f"right answers for each caller of {', '.join(tenants)}", TIMEOUT_S)
+        self._wait(is_answered, what or f"right answers for each caller of {', '.join(tenants)}", TIMEOUT_S)
 
     def wait_more(self, tenant: str, count: int) -> None:
         """Wait until the callers of a tenant sent some more requests: a moment that no clock decides."""
         histories = self.histories_of(tenant)
         goal = sum(map(len, histories)) + count
-        wait_until(lambda: sum(map(len, histories)) >= goal, f"{count} more requests to {tenant}")
+        self._wait(lambda: sum(map(len, histories)) >= goal, f"{count} more requests to {tenant}")
+
+    def _wait(self, condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+        """Wait, but not for callers that have ended by an exception."""
+
+        def is_true() -> bool:
+            for failure in self.failures():
+                raise AssertionError(failure)
+            return condition()
+
+        wait_until(is_true, what, patience_s)
 
     def stop(self) -> None:
         """Let all requests under way end, and the callers with them."""
