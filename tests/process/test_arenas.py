@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,12 @@ def arenas(daemon: Daemon) -> tuple[int, int]:
 
 def mapped(pid: int) -> int:
     """How many memfds a process has mapped or open."""
-    maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").count("/memfd:")
-    return maps + sum(str(link.readlink()).startswith("/memfd:") for link in Path(f"/proc/{pid}/fd").iterdir())
+    count = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").count("/memfd:")
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        # A descriptor may be closed between the listing and the look.
+        with contextlib.suppress(FileNotFoundError):
+            count += str(link.readlink()).startswith("/memfd:")
+    return count
 
 
 def wait_for_arenas(daemon: Daemon, client: trtd.Client) -> None:
