@@ -116,6 +116,13 @@ def test_empty_and_large_tensors_travel(start, script, shape):
         np.testing.assert_array_equal(router.ask({"x": sent}).outputs["y"], sent)
 
 
+def test_an_answer_that_leaves_in_parts_needs_nobody_to_send_it_on(start, script):
+    """While another slot waits for requests, an answer that the router reads in parts still leaves to its end."""
+    sent = np.zeros((1_000_000, 4), np.float32)
+    with start(script(max_batch=1_000_000, behaviour="sleep", seconds=0.3), slots=2) as (router, _):
+        np.testing.assert_array_equal(router.ask({"x": sent}).outputs["y"], sent)
+
+
 def test_versions_are_found_and_the_last_is_the_newest(start, script):
     """A request without a version goes to the last one configured; a version that is asked for answers itself."""
     with start(script(version="9"), script(version="10")) as (router, _):

@@ -48,6 +48,11 @@ class Link:
         """Whether there is a connection, as far as is known."""
         return self._stream is not None
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the router has not read all that was sent."""
+        return self._stream is not None and self._stream.has_output
+
     def wait(self, timeout_s: float | None) -> None:
         """Wait until there may be something to do, `wake` is called, or the time is up. Needs no lock."""
         fd, stream = self._fd, self._stream

@@ -167,6 +167,9 @@ class Loop:
         for frames in messages(answers, self._generation):
             if not self._link.send(frames):
                 log.warning("worker.answers_dropped", cause="no router is connected; it will ask again")
+        if self._link.has_output:
+            # The thread that waits does not know yet that there is something to send on.
+            self._link.wake()
 
     def _accept(self, frames: Sequence[memoryview]) -> None:
         """Take in one message of the router."""
