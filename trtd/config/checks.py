@@ -25,7 +25,6 @@ MAX_SOCKET_PATH_BYTES = 107
 RESERVED_TENANTS = frozenset({"operator"})
 """Names whose socket would be one of the daemon's own."""
 
-IPC = "ipc://"
 
 
 def cross_problems(config: Config) -> list[Problem]:

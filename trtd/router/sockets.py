@@ -1,6 +1,6 @@
 """One ROUTER socket as the router uses it: options that bound what a peer can do, and a listening socket of our own.
 
-A `Port` never blocks. What its messages mean is for `trtd.router.endpoints` and `trtd.router.workers`.
+A `Port` never blocks. What its messages mean is for `trtd.router.endpoints`.
 """
 
 from __future__ import annotations
@@ -40,13 +40,11 @@ class PortOptions:
     Attributes:
         zap_domain: what the access check is told about the socket.
         max_frame_bytes: a peer that sends a longer frame is disconnected.
-        queued_out: messages that libzmq holds for one peer that does not read; 0 for no bound.
         curve_secret_key: Z85 secret key where peers have to speak CURVE.
     """
 
     zap_domain: str
     max_frame_bytes: int
-    queued_out: int = QUEUED_MESSAGES
     curve_secret_key: bytes | None = None
 
 
@@ -85,7 +83,7 @@ class Port:
             (zmq.ROUTER_MANDATORY, 1),
             (zmq.ROUTER_HANDOVER, 0),
             (zmq.RCVHWM, QUEUED_MESSAGES),
-            (zmq.SNDHWM, options.queued_out),
+            (zmq.SNDHWM, QUEUED_MESSAGES),
             (zmq.MAXMSGSIZE, options.max_frame_bytes),
             (zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS),
             (zmq.HEARTBEAT_IVL, HEARTBEAT_EVERY_MS),
