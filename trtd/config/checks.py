@@ -26,7 +26,6 @@ RESERVED_TENANTS = frozenset({"operator"})
 """Names whose socket would be one of the daemon's own."""
 
 
-
 def cross_problems(config: Config) -> list[Problem]:
     """Everything in the configuration that does not fit together."""
     problems = [*_health(config), *_socket_paths(config), *_tcp_addresses(config)]
