@@ -28,7 +28,8 @@ class WorkerEnd:
         descriptions = tuple(one.description for one in catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, descriptions))
         self.link = Link(address, attach)
-        self.loop = Loop(self.link, catalogue, settings.generation, Arenas(loaded.runtime))
+        self._arenas = Arenas(loaded.runtime)
+        self.loop = Loop(self.link, catalogue, settings.generation, self._arenas)
         self._is_over = False
         self._threads = [threading.Thread(target=self.loop.serve) for _ in range(settings.slots)]
         self._keeper = threading.Thread(target=self._keep_attached)
@@ -49,6 +50,8 @@ class WorkerEnd:
         self._is_over = True
         self._keeper.join(20)
         self.link.close()
+        # What the end of a process does for a worker.
+        self._arenas.clear()
 
 
 @contextmanager
