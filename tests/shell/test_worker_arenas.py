@@ -203,5 +203,7 @@ def test_a_thousand_arenas_leave_nothing_behind(start, model):
                     got = router.results(1)[leased.entry.lease]
                     np.testing.assert_array_equal(output_in(memory, got.outputs["y"]), wide(key)["x"])
                 router.close_arena(key)
+        # Its answer shows that the worker has read all of that.
+        router.ask(wide(2))
         wait_unmapped()
         assert open_fds() <= before
