@@ -132,7 +132,7 @@ class Assigner:
         slots = tenant.limits.slots
         ready = [holder for holder in candidates if holder.gathers_until(slots) <= now]
         if candidates and not ready:
-            until = min(holder.gathers_until(slots) for holder in candidates)
+            until = tenant.busy_until()
             if until != tenant.gathers_until:
                 tenant.gathers_until = until
                 self._ledger.agenda.look_again(tenant, until)
