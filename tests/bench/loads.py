@@ -155,9 +155,9 @@ def _closed_loop(
         for socket, _ in poller.poll():
             frames = socket.recv_multipart(copy=False)
             if is_trtd:
-                reading = reader.read(frames)
-                if not isinstance(reading.message, InferAnswer) or reading.id != started[socket][1]:
-                    raise SystemExit(f"not the answer: {reading}")
+                request_id, message, _, _ = reader.read(frames)
+                if not isinstance(message, InferAnswer) or request_id != started[socket][1]:
+                    raise SystemExit(f"not the answer: {message}")
             _check_size(len(frames[1]), size)
             if span.is_warm:
                 latencies.append(time.perf_counter() - started[socket][0])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
 from typing import Any, NamedTuple
 
-import msgpack
 import numpy as np
 
 from trtd.client.values import Answer, Health, Tensor
@@ -14,6 +14,7 @@ from trtd.errors import Malformed, TrtdError, error_from_wire
 from trtd.wire import codec, tensors
 from trtd.wire.arenas import ArenaRef, decode_ref
 from trtd.wire.frames import payload_bytes, travelling_bytes
+from trtd.wire.headers import MAX_UINT
 from trtd.wire.messages import (
     DescribeAnswer,
     Dtype,
@@ -31,24 +32,20 @@ Outcome = Answer | tuple[ModelDescription, ...] | Health | TrtdError
 TimingUs = tuple[int, int, int]
 """Queue, batch and compute, in microseconds."""
 
+Reading = tuple[RequestId, RouterMessage, TimingUs, "ResultHeader | None"]
+"""A header that was read, as a plain tuple because each answer needs one.
+
+The id of the request that it answers; what it says, where id and timing of a result may be those of an earlier one; the
+timing of a result, zeros otherwise; what follows from the header of a result, None for every other message.
+"""
+
 _TIMING_KEY = b"\xa6timing"
+_WIDE_TIMING = Struct(">HQBQBQ")
+"""As `trtd.wire.forms` writes it: an array of three numbers, each at its full width."""
+_WIDE_TIMING_AT = -_WIDE_TIMING.size
+_ARRAY_OF_3_UINT64 = 0x93CF
+_UINT64 = 0xCF
 _MOST_KNOWN = 256
-
-
-class Reading(NamedTuple):
-    """A header that was read.
-
-    Attributes:
-        id: of the request that it answers.
-        message: what it says; of a result, id and timing may be those of an earlier one.
-        timing_us: of a result; zeros otherwise.
-        result: what follows from the header of a result, None for every other message.
-    """
-
-    id: RequestId
-    message: RouterMessage
-    timing_us: TimingUs
-    result: ResultHeader | None = None
 
 
 class ResultHeader:
@@ -131,12 +128,14 @@ class Area(NamedTuple):
 class AnswerReader:
     """Reads headers of answers, those of results by what it knows of the last ones.
 
-    Results of one worker for inputs of one shape differ in the id and in the timing, which the daemon writes last. A
-    header whose other bytes were decoded before has the same meaning, because msgpack is read from left to right.
+    Results of one worker for inputs of one shape differ in the id and in the timing, which the worker writes last and
+    at a fixed width. A header whose other bytes were decoded before has the same meaning, because msgpack is read from
+    left to right.
     """
 
     def __init__(self) -> None:
         self._id_at = 0
+        self._id_end = REQUEST_ID_BYTES
         self._before_id = b""
         self._known: dict[bytes, ResultHeader] = {}
 
@@ -149,44 +148,38 @@ class AnswerReader:
         Raises:
             trtd.errors.TrtdError: it cannot be read.
         """
-        header = frames[0]
+        header: Any = frames[0]
         if type(header) is not bytes:
             header = bytes(header)
-        id_at = self._id_at
-        id_end = id_at + REQUEST_ID_BYTES
-        timing_at = header.rfind(_TIMING_KEY) + len(_TIMING_KEY)
-        known = self._known.get(header[id_end:timing_at])
-        if known is not None and header[:id_at] == self._before_id:
-            timing_us = _read_timing(header[timing_at:])
-            if timing_us is not None:
-                return Reading(RequestId(header[id_at:id_end]), known.message, timing_us, known)
+        id_end = self._id_end
+        known = self._known.get(header[id_end:_WIDE_TIMING_AT])
+        if known is not None and header.startswith(self._before_id):
+            first, queue_us, second, batch_us, third, compute_us = _WIDE_TIMING.unpack_from(header, _WIDE_TIMING_AT)
+            if (
+                first == _ARRAY_OF_3_UINT64
+                and second == third == _UINT64
+                and queue_us | batch_us | compute_us <= MAX_UINT
+            ):
+                return header[self._id_at : id_end], known.message, (queue_us, batch_us, compute_us), known
         message = codec.decode_router_message(header, frames[1:2])
         if not isinstance(message, InferAnswer):
-            return Reading(message.id, message, (0, 0, 0))
+            return message.id, message, (0, 0, 0), None
         timing = message.timing
-        timing_us = (timing.queue_us, timing.batch_us, timing.compute_us)
         result = ResultHeader(message)
-        if _read_timing(header[timing_at:]) == timing_us:
-            self._learn(header, result, timing_at)
-        return Reading(message.id, message, timing_us, result)
+        self._learn(header, result)
+        return message.id, message, (timing.queue_us, timing.batch_us, timing.compute_us), result
 
-    def _learn(self, header: bytes, result: ResultHeader, timing_at: int) -> None:
-        id_at = header.find(result.message.id)
+    def _learn(self, header: bytes, result: ResultHeader) -> None:
+        timing = result.message.timing
+        wide = (_ARRAY_OF_3_UINT64, timing.queue_us, _UINT64, timing.batch_us, _UINT64, timing.compute_us)
+        request_id = result.message.id
+        if not header.endswith(_TIMING_KEY + _WIDE_TIMING.pack(*wide)) or header.count(request_id) != 1:
+            return
+        id_at = header.find(request_id)
         if header[:id_at] != self._before_id or len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-            self._id_at, self._before_id = id_at, header[:id_at]
-        self._known[header[id_at + REQUEST_ID_BYTES : timing_at]] = result
-
-
-def _read_timing(data: bytes) -> TimingUs | None:
-    """Timing, where that is all that the bytes hold; the codec judges everything else."""
-    try:
-        queue_us, batch_us, compute_us = msgpack.unpackb(data, use_list=False, max_array_len=3)
-    except (ValueError, TypeError):
-        return None
-    if type(queue_us) is type(batch_us) is type(compute_us) is int and min(queue_us, batch_us, compute_us) >= 0:
-        return queue_us, batch_us, compute_us
-    return None
+            self._before_id, self._id_at, self._id_end = header[:id_at], id_at, id_at + REQUEST_ID_BYTES
+        self._known[header[self._id_end : _WIDE_TIMING_AT]] = result
 
 
 def outcome(reading: Reading, frames: Sequence[Any], total_s: float, area: Area | None = None) -> Outcome:
@@ -201,13 +194,12 @@ def outcome(reading: Reading, frames: Sequence[Any], total_s: float, area: Area 
     Raises:
         trtd.errors.Malformed: its tensor frames do not fit its header, or a place is not in the area.
     """
-    result = reading.result
+    _, message, timing_us, result = reading
     if result is not None:
         outputs = frames[1:]
         result.check(outputs, area)
         region = area.region if area is not None and result.has_refs else None
-        return Answer(result, outputs, reading.timing_us, total_s, region)
-    message = reading.message
+        return Answer(result, outputs, timing_us, total_s, region)
     if isinstance(message, ErrorAnswer):
         return error_from_wire(message.code, message.message, message.retry_after_s)
     if isinstance(message, HealthAnswer):

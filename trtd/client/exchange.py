@@ -199,7 +199,7 @@ class Exchange:
         except TrtdError:
             # Not even the id can be read, so it is nobody's answer; the request's own deadline is kept.
             return
-        request_id = reading.id
+        request_id, _, _, result = reading
         if request_id == UNKNOWN_REQUEST_ID:
             # The daemon could not read one of our requests, as when it speaks another version; then it can read none,
             # and each is answered so.
@@ -220,8 +220,8 @@ class Exchange:
             self._retire_area(request)
             completions.append((request.handle, error))
             return
-        if reading.result is not None:
-            request.form.learn(reading.result.message.outputs)
+        if result is not None:
+            request.form.learn(result.message.outputs)
         if placement is not None:
             code = outcome.code if isinstance(outcome, TrtdError) else None
             if not request.is_area_free_after(code) or _was_withheld(reading):
@@ -265,14 +265,16 @@ class Exchange:
 
 
 def _says_arena_unknown(reading: answers.Reading) -> bool:
-    return isinstance(reading.message, ErrorAnswer) and reading.message.code == ErrorCode.ARENA_UNKNOWN
+    _, message, _, _ = reading
+    return isinstance(message, ErrorAnswer) and message.code == ErrorCode.ARENA_UNKNOWN
 
 
 def _was_withheld(reading: answers.Reading) -> bool:
     """Whether a worker had no area for outputs that belong into one: another worker may still write into it."""
-    if reading.result is None:
+    *_, result = reading
+    if result is None:
         return False
-    outputs = reading.result.message.outputs
+    outputs = result.message.outputs
     return all(spec.place is Place.FRAME for spec in outputs) and any(
         payload_bytes(spec) >= MIN_PLACED_BYTES for spec in outputs
     )

@@ -17,6 +17,7 @@ from trtd.client.values import Answer, Health
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, Internal, InvalidInput, Malformed, TooLarge, TrtdError, UnsupportedDtype
 from trtd.wire import codec
+from trtd.wire.forms import ResultForm
 from trtd.wire.messages import (
     DescribeRequest,
     Dtype,
@@ -40,10 +41,17 @@ def make_answer(number: int = 1, **changes: object) -> InferAnswer:
     return replace(InferAnswer(make_id(number), "m", "1", 3, specs, Timing(1, 2, 3)), **changes)
 
 
-def read(reader: AnswerReader, answer: InferAnswer) -> InferAnswer:
-    reading = reader.read([codec.encode_router_message(answer)])
-    assert isinstance(reading.message, InferAnswer)
-    return replace(reading.message, id=reading.id, timing=Timing(*reading.timing_us))
+def make_header(answer: InferAnswer) -> bytes:
+    """As a worker writes it, with the timing at its full width."""
+    timing = answer.timing
+    form = ResultForm(answer.model, answer.version, answer.generation, answer.outputs)
+    return form.header(answer.id, timing.queue_us, timing.batch_us, timing.compute_us)
+
+
+def read(reader: AnswerReader, header: bytes) -> InferAnswer:
+    request_id, message, timing_us, _ = reader.read([header])
+    assert isinstance(message, InferAnswer)
+    return replace(message, id=request_id, timing=Timing(*timing_us))
 
 
 def call(forms: Forms, inputs: dict[str, object], **changes: object) -> tuple[Form, list[Any]]:
@@ -155,22 +163,63 @@ names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_si
             timing=st.builds(Timing, *[st.integers(0, 2**63 - 1)] * 3),
         ),
         max_size=12,
-    )
+    ),
+    st.sampled_from([make_header, codec.encode_router_message]),
 )
-def test_what_is_known_never_changes_a_meaning(answers):
-    """A reader that has seen any answers reads each one exactly as the codec does."""
+def test_what_is_known_never_changes_a_meaning(answers, encode):
+    """A reader that has seen any answers, of a worker or of another encoder, reads each as the codec does."""
     reader = AnswerReader()
     for answer in answers:
-        assert read(reader, answer) == answer
+        assert read(reader, encode(answer)) == answer
 
 
 def test_a_repeated_answer_is_read_without_the_codec(monkeypatch):
-    """Answers that differ in id and timing only are decoded once."""
+    """Answers of a worker that differ in id and timing only are decoded once."""
     reader = AnswerReader()
-    read(reader, make_answer())
+    read(reader, make_header(make_answer()))
     monkeypatch.setattr(codec, "decode_router_message", None)
     again = make_answer(2, timing=Timing(70000, 0, 9))
-    assert read(reader, again) == again
+    assert read(reader, make_header(again)) == again
+
+
+def test_an_id_that_is_also_a_name():
+    """An id that a header holds a second time, before its own place, is not taken from there in later ones."""
+    reader = AnswerReader()
+    text = "0123456789abcdef"
+    for name in (text, text[::-1]):
+        answer = make_answer(int.from_bytes(text.encode(), "big"), model=name)
+        header = make_header(answer)
+        at, after = header.index(b"\xa5model"), header.index(b"\xa7version")
+        assert read(reader, header[:4] + header[at:after] + header[4:at] + header[after:]) == answer
+
+
+def test_an_unknown_key_that_ends_like_the_timing():
+    """What a newer daemon writes last is not read as the timing, though it has been the same once."""
+    reader = AnswerReader()
+    timings = [make_header(make_answer(timing=Timing(queue_us, 2, 3)))[-28:] for queue_us in (1, 9)]
+    for last in timings:
+        fields = make_header(make_answer())
+        assert read(reader, bytes([fields[0] + 1]) + fields[1:] + b"\xa5later" + last) == make_answer()
+
+
+def judgement(reader: AnswerReader, header: bytes) -> object:
+    """What a reader makes of a header: the parts that a caller looks at, or the error."""
+    try:
+        request_id, message, timing_us, _ = reader.read([header, b"\x90"])
+    except TrtdError as error:
+        return type(error), error.message
+    return request_id, timing_us, getattr(message, "outputs", None)
+
+
+def test_each_byte_of_a_known_header_counts():
+    """A header with one other byte is judged by a reader that knows the right one as by one that knows nothing."""
+    reader = AnswerReader()
+    header = make_header(make_answer())
+    reader.read([header])
+    for position, byte in enumerate(header):
+        for mask in (0x01, 0x04, 0x80, 0xFF):
+            other = header[:position] + bytes([byte ^ mask]) + header[position + 1 :]
+            assert judgement(reader, other) == judgement(AnswerReader(), other)
 
 
 @settings(deadline=None, max_examples=500)
@@ -178,19 +227,21 @@ def test_a_repeated_answer_is_read_without_the_codec(monkeypatch):
 def test_damaged_answers_are_judged_by_the_codec(data):
     """Damage anywhere in a known header is found out as it is in an unknown one."""
     reader = AnswerReader()
-    header = codec.encode_router_message(make_answer())
+    header = make_header(make_answer())
     reader.read([header])
     position = data.draw(st.integers(0, len(header) - 1))
     damaged = header[:position] + data.draw(st.binary(max_size=3)) + header[position + data.draw(st.integers(0, 3)) :]
-    results = []
-    for fresh in (reader, AnswerReader()):
-        try:
-            reading = fresh.read([damaged, b"\x90"])
-        except TrtdError as error:
-            results.append((type(error), error.message))
-        else:
-            results.append((reading.id, reading.timing_us, getattr(reading.message, "outputs", None)))
-    assert results[0] == results[1]
+    assert judgement(reader, damaged) == judgement(AnswerReader(), damaged)
+
+
+@pytest.mark.parametrize(("first", "second", "third"), [(2**63, 0, 0), (0, 2**63, 0), (0, 0, 2**64 - 1)])
+def test_times_that_cannot_be(first, second, third):
+    """A time that no header may have is refused in a known header too."""
+    reader = AnswerReader()
+    answer = make_answer()
+    read(reader, make_header(answer))
+    with pytest.raises(Malformed):
+        read(reader, make_header(replace(answer, timing=Timing(first, second, third))))
 
 
 def test_keys_in_another_order():
@@ -199,7 +250,7 @@ def test_keys_in_another_order():
     fields = msgpack.unpackb(codec.encode_router_message(make_answer()))
     header = msgpack.packb({"timing": fields.pop("timing"), **fields})
     for _ in range(2):
-        assert reader.read([header]).timing_us == (1, 2, 3)
+        assert read(reader, header) == make_answer()
 
 
 def test_outcomes():
