@@ -9,11 +9,11 @@ Pure: who reads and writes the bytes is left to `trtd.child.stream` and to the c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Any
 
 from trtd.errors import Malformed, TooLarge
-from trtd.wire.frames import frame_bytes
 
 ALIGNMENT_BYTES = 16
 MAGIC = 0x31707274
@@ -21,11 +21,10 @@ MAGIC = 0x31707274
 HEAD = Struct("<IIQ")
 MAX_FRAMES = 4096
 """Most frames of one message: 64 requests of 33 tensors stay below it."""
+MAX_REMEMBERED_FRAMES = 2 * 64 + 2
+"""Longer messages are laid out anew each time: a header, and a frame or two for each of 64 requests are usual."""
 
-_PADDING = [bytes(-rest % ALIGNMENT_BYTES) for rest in range(ALIGNMENT_BYTES)]
-"""By what is left of a size when it is divided by the alignment."""
-_TABLES = [Struct(f"<{count}Q") for count in range(2 * 64 + 2)]
-"""Ready-made for what is usual: a header, and a frame or two for each of 64 requests."""
+_SIZE_BYTES = 8
 
 
 def pack(frames: Sequence[Any]) -> list[Any]:
@@ -37,30 +36,18 @@ def pack_sized(frames: Sequence[Any]) -> tuple[list[Any], int]:
     """The parts of one message, and how many bytes they have together.
 
     Args:
-        frames: `bytes`, `memoryview`s or other objects of the buffer protocol; they are not copied.
+        frames: `bytes` or other objects of the buffer protocol whose length is in bytes; they are not copied.
 
     Raises:
         TooLarge: there are more than `MAX_FRAMES`.
     """
     count = len(frames)
-    if count > MAX_FRAMES:
-        raise TooLarge(f"a message has {count} frames, the most is {MAX_FRAMES}")
-    sizes: list[int] = []
-    parts: list[Any] = [b"", b""]
-    following = (count + (count & 1)) * 8
-    for frame in frames:
-        size = len(frame) if type(frame) is bytes else frame_bytes(frame)
-        sizes.append(size)
-        parts.append(frame)
-        rest = size % ALIGNMENT_BYTES
-        if rest:
-            parts.append(_PADDING[rest])
-            size += ALIGNMENT_BYTES - rest
-        following += size
-    parts[0] = HEAD.pack(MAGIC, count, following)
-    table = _table(count).pack(*sizes)
-    parts[1] = table + _PADDING[8] if count & 1 else table
-    return parts, HEAD.size + following
+    layout = _lay_out if count <= MAX_REMEMBERED_FRAMES else _lay_out.__wrapped__
+    start, paddings, size_bytes = layout(tuple(map(len, frames)))
+    parts: list[Any] = [start] * (1 + 2 * count)
+    parts[1::2] = frames
+    parts[2::2] = paddings
+    return parts, size_bytes
 
 
 def message_bytes(data: Any, at: int = 0) -> int | None:
@@ -83,24 +70,15 @@ def unpack_first(data: memoryview, at: int, end: int) -> tuple[list[memoryview],
     Raises:
         Malformed: no message starts there, or its table does not add up.
     """
-    position = at + HEAD.size
-    if position > end:
+    if at + HEAD.size > end:
         return None
     count, length = _read_head(data, at)
     stop = at + length
     if stop > end:
         return None
-    sizes = _table(count).unpack_from(data, position)
-    position += (count + (count & 1)) * 8
-    frames = []
-    for size in sizes:
-        if size > stop - position:
-            raise Malformed("the frames of a packed message are longer than the message")
-        frames.append(data[position : position + size])
-        position += size + -size % ALIGNMENT_BYTES
-    if position != stop:
-        raise Malformed("the frames of a packed message are shorter than the message")
-    return frames, stop
+    locate = _locate if count <= MAX_REMEMBERED_FRAMES else _locate.__wrapped__
+    places = locate(bytes(data[at : at + HEAD.size + _table_bytes(count)]))
+    return list(map(data[at:stop].__getitem__, places)), stop
 
 
 def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
@@ -118,10 +96,49 @@ def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
 def _read_head(data: Any, at: int) -> tuple[int, int]:
     """Number of frames, and bytes of the whole message."""
     magic, count, following = HEAD.unpack_from(data, at)
-    if magic != MAGIC or count > MAX_FRAMES or following % ALIGNMENT_BYTES or following < count * 8:
+    if magic != MAGIC or count > MAX_FRAMES or following % ALIGNMENT_BYTES or following < count * _SIZE_BYTES:
         raise Malformed("these bytes are no packed message")
     return count, HEAD.size + following
 
 
-def _table(count: int) -> Struct:
-    return _TABLES[count] if count < len(_TABLES) else Struct(f"<{count}Q")
+def _table_bytes(count: int) -> int:
+    return _SIZE_BYTES * (count + (count & 1))
+
+
+# Most messages are laid out like one before: the same models and shapes, as many requests.
+
+
+@lru_cache
+def _lay_out(sizes: tuple[int, ...]) -> tuple[bytes, list[bytes], int]:
+    """Head and table of a message, what fills up each frame, and the bytes of it all.
+
+    Raises:
+        TooLarge: see `pack_sized`.
+    """
+    count = len(sizes)
+    if count > MAX_FRAMES:
+        raise TooLarge(f"a message has {count} frames, the most is {MAX_FRAMES}")
+    paddings = [bytes(-size % ALIGNMENT_BYTES) for size in sizes]
+    following = _table_bytes(count) + sum(sizes) + sum(map(len, paddings))
+    table = Struct(f"<{count}Q").pack(*sizes).ljust(_table_bytes(count), b"\0")
+    return HEAD.pack(MAGIC, count, following) + table, paddings, HEAD.size + following
+
+
+@lru_cache
+def _locate(start: bytes) -> list[slice]:
+    """Where the frames of a message are, counted from its start, by its head and table.
+
+    Raises:
+        Malformed: they do not add up.
+    """
+    count, stop = _read_head(start, 0)
+    position = len(start)
+    places = []
+    for size in Struct(f"<{count}Q").unpack_from(start, HEAD.size):
+        if size > stop - position:
+            raise Malformed("the frames of a packed message are longer than the message")
+        places.append(slice(position, position + size))
+        position += size + -size % ALIGNMENT_BYTES
+    if position != stop:
+        raise Malformed("the frames of a packed message are shorter than the message")
+    return places
