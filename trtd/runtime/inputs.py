@@ -7,16 +7,14 @@ time that an array for each of them takes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from trtd.wire.messages import TensorSpec
-from trtd.wire.tensors import from_frame
+from trtd.wire.messages import Dtype, TensorSpec
+from trtd.wire.tensors import from_frame, to_numpy
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """What requests with equal headers have in common.
 
@@ -25,8 +23,33 @@ class Layout:
         items: first dimension of all of them; 1 where the model is not batched.
     """
 
-    specs: tuple[TensorSpec, ...]
-    items: int
+    __slots__ = ("_has_bools", "_views", "items", "specs")
+
+    def __init__(self, specs: tuple[TensorSpec, ...], items: int) -> None:
+        self.specs = specs
+        self.items = items
+        self._has_bools = any(spec.dtype is Dtype.BOOL for spec in specs)
+        self._views = [(spec.name, spec.shape, to_numpy(spec.dtype)) for spec in specs]
+
+    def arrays(self, frames: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Read-only views on frames of the right sizes; copies of those that are not aligned.
+
+        Raises:
+            trtd.errors.Malformed: a bool is neither 0 nor 1.
+        """
+        if self._has_bools:
+            return {spec.name: from_frame(spec, frame) for spec, frame in zip(self.specs, frames, strict=True)}
+        arrays = {}
+        for (name, shape, dtype), frame in zip(self._views, frames, strict=True):
+            array: np.ndarray = np.ndarray(shape, dtype, frame)
+            flags = array.flags
+            if not flags.aligned:
+                array = array.copy()
+                flags = array.flags
+            if flags.writeable:
+                flags.writeable = False
+            arrays[name] = array
+        return arrays
 
 
 class Inputs(Mapping[str, np.ndarray]):
@@ -51,8 +74,7 @@ class Inputs(Mapping[str, np.ndarray]):
     def arrays(self) -> dict[str, np.ndarray]:
         """All of them as a plain dictionary."""
         if self._arrays is None:
-            pairs = zip(self.layout.specs, self.frames, strict=True)
-            self._arrays = {spec.name: from_frame(spec, frame) for spec, frame in pairs}
+            self._arrays = self.layout.arrays(self.frames)
         return self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,6 +157,7 @@ class PlainSlot:
 
     def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
         self._session = session
+        self._run = inner_run(session)
         self._outputs = [output.name for output in description.outputs]
         self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
         self._known_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
@@ -165,7 +166,7 @@ class PlainSlot:
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
         try:
-            arrays = self._session.run(self._outputs, join(requests))
+            arrays = self._run(self._outputs, join(requests), None)
         except MemoryError:
             raise
         except Exception as error:
@@ -254,6 +255,17 @@ class BitsSlot:
         if name in self._bits:
             return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
         return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def inner_run(session: ort.InferenceSession) -> Callable[..., Sequence[np.ndarray]]:
+    """`session.run` without its Python part, where this version has it apart: a quarter of a small run's time.
+
+    What is left out are checks for names that are missing, which were compared with the model before, and for what does
+    not occur here: values of other processors, graphs that these capture, providers to fall back to.
+    """
+    inner = getattr(session, "_sess", None)
+    run: Callable[..., Sequence[np.ndarray]] = getattr(inner, "run", session.run)
+    return run
 
 
 def unwrap(value: ort.OrtValue) -> np.ndarray:

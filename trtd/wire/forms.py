@@ -18,8 +18,8 @@ from trtd.wire.messages import MAX_HEADER_BYTES, InferAnswer, TensorSpec, Timing
 _SAMPLE_ID = RequestId(bytes(range(0xA0, 0xB0)))
 _SAMPLE_TIMING = Timing(0, 0, 0)
 _SAMPLE_TIMING_BYTES = packb((0, 0, 0))
-_TIMING = Struct(">BBQBQBQ")
-_ARRAY_OF_3 = 0x93
+_ARRAY_OF_3 = b"\x93"
+_TIMING_FORMAT = "BQBQBQ"
 _UINT64 = 0xCF
 
 
@@ -34,12 +34,14 @@ class ResultForm:
         """
         sample = encode_router_message(InferAnswer(_SAMPLE_ID, model, version, generation, outputs, _SAMPLE_TIMING))
         before, _, after = sample.removesuffix(_SAMPLE_TIMING_BYTES).partition(_SAMPLE_ID)
-        if len(before) + len(_SAMPLE_ID) + len(after) + _TIMING.size > MAX_HEADER_BYTES:
+        after += _ARRAY_OF_3
+        whole = Struct(f">{len(before)}s{len(_SAMPLE_ID)}s{len(after)}s{_TIMING_FORMAT}")
+        if whole.size > MAX_HEADER_BYTES:
             raise TooLarge(f"the outputs of model {model!r} have too many or too long names for a header")
         self._before = before
         self._after = after
+        self._pack = whole.pack
 
     def header(self, request: RequestId, queue_us: int, batch_us: int, compute_us: int) -> bytes:
         """The header of one result."""
-        timing = _TIMING.pack(_ARRAY_OF_3, _UINT64, queue_us, _UINT64, batch_us, _UINT64, compute_us)
-        return b"".join((self._before, request, self._after, timing))
+        return self._pack(self._before, request, self._after, _UINT64, queue_us, _UINT64, batch_us, _UINT64, compute_us)

@@ -19,12 +19,15 @@ from trtd.wire.batches import encode_results_items
 from trtd.wire.codec import encode_router_message
 from trtd.wire.forms import ResultForm
 from trtd.wire.messages import MAX_ENTRIES, ErrorAnswer, Place, TensorSpec
-from trtd.wire.tensors import to_frame
+from trtd.wire.tensors import to_bytes, to_frame
 from trtd.worker.arenas import Area
 from trtd.worker.validate import ServedModel
 
 MAX_FORMS = 512
 """Most headers that are remembered."""
+
+SMALL_BYTES = 16 * 1024
+"""Smaller outputs are copied: that takes less than views of their memory, and their frames are joined anyhow."""
 
 Placed = tuple[int, ...]
 """Numbers of the outputs that lie in the client's shared memory."""
@@ -71,13 +74,12 @@ class Results:
         Raises:
             trtd.errors.TrtdError: the outputs do not travel.
         """
-        contracts = job.model.description.outputs
-        arrays = [outputs[contract.name] for contract in contracts]
-        frames: list[Any] = [to_frame(array) for array in arrays]
-        placed = _place(job.inputs.area, frames)
-        shapes = tuple([array.shape for array in arrays])
-        header = self._form(job.model, shapes, placed).header(job.id, job.queue_us, batch_us, compute_us)
-        return Answer(job.lease, None, [header, *frames])
+        model = job.model
+        arrays = [outputs[name] for name in model.output_names]
+        frames = [_bytes_of(array) for array in arrays]
+        placed = () if job.inputs.area is None else _place(job.inputs.area, frames)
+        form = self._form(model, tuple([array.shape for array in arrays]), placed)
+        return Answer(job.lease, None, [form.header(job.id, job.queue_us, batch_us, compute_us), *frames])
 
     def answer_rows(self, jobs: Sequence[Job], rows: Rows, batch_us: Sequence[int], compute_us: int) -> list[Answer]:
         """The answers to requests that ran as one batch, from the outputs of the whole batch.
@@ -86,15 +88,16 @@ class Results:
             trtd.errors.TrtdError: the outputs do not travel.
         """
         model = jobs[0].model
-        arrays = [rows.outputs[contract.name] for contract in model.description.outputs]
-        flats = [(to_frame(array), array.nbytes // rows.ends[-1]) for array in arrays]
+        arrays = [rows.outputs[name] for name in model.output_names]
+        flats = [(_bytes_of(array), array.nbytes // rows.ends[-1]) for array in arrays]
         inner = [array.shape[1:] for array in arrays]
         forms: dict[Hashable, ResultForm] = {}
         answers = []
         start = 0
         for job, end, waited_us in zip(jobs, rows.ends, batch_us, strict=True):
             frames: list[Any] = [flat[start * row_bytes : end * row_bytes] for flat, row_bytes in flats]
-            placed = _place(job.inputs.area, frames)
+            area = job.inputs.area
+            placed = () if area is None else _place(area, frames)
             items = end - start
             form = forms.get((items, placed))
             if form is None:
@@ -124,25 +127,31 @@ class Results:
         return ResultForm(description.name, description.version, self._generation, specs)
 
 
-def _place(area: Area | None, frames: list[Any]) -> Placed:
+def _bytes_of(array: np.ndarray) -> Any:
+    """A flat buffer of bytes."""
+    return to_bytes(array) if array.nbytes < SMALL_BYTES else to_frame(array)
+
+
+def _place(area: Area, frames: list[Any]) -> Placed:
     """Copy outputs into the area of their request, as far as they fit, and name their places in their frames.
 
     Returns:
         Which outputs are there.
     """
     # A router that has gone has left the request to another worker, whose outputs may stand there by now.
-    if area is None or not area.arena.is_open:
+    if not area.arena.is_open:
         return ()
     placed = []
-    for number, at in enumerate(places([frame.nbytes for frame in frames], area.size_bytes)):
+    for number, at in enumerate(places(map(len, frames), area.size_bytes)):
         if at is None:
             continue
         frame = frames[number]
-        there = area.memory[at : at + frame.nbytes]
+        size = len(frame)
+        there = area.memory[at : at + size]
         output = np.frombuffer(frame, np.uint8)
         if output.ctypes.data != there.ctypes.data:
             there[:] = output
-        frames[number] = encode_ref(ArenaRef(area.arena.key, area.offset + at, frame.nbytes))
+        frames[number] = encode_ref(ArenaRef(area.arena.key, area.offset + at, size))
         placed.append(number)
     return tuple(placed)
 

@@ -39,6 +39,7 @@ class ServedModel:
         self.settings = settings
         self.description = model.description
         self.limits = BatchLimits(settings.max_batch if self.description.is_batched else 1, settings.max_delay_s)
+        self.output_names = [contract.name for contract in self.description.outputs]
         self._contracts = {contract.name: contract for contract in self.description.inputs}
 
     def __str__(self) -> str:

@@ -81,6 +81,14 @@ def test_arrays_read_from_frames_are_read_only() -> None:
             arrived[0, 0] = 1
 
 
+def test_a_copy_has_the_bytes_of_the_frame() -> None:
+    """Whatever order and strides an array has, its copy is what its frame is; what does not travel is refused."""
+    for array in (np.arange(6).reshape(2, 3), np.arange(6.0).reshape(2, 3).T, np.arange(6, dtype=">u2")[::2]):
+        assert tensors.to_bytes(array) == bytes(tensors.to_frame(array))
+    with pytest.raises(UnsupportedDtype):
+        tensors.to_bytes(np.array(["text"]))
+
+
 def test_arrays_read_from_odd_addresses_are_aligned() -> None:
     """A runtime gets aligned memory, also from a frame that starts anywhere."""
     buffer = np.arange(9, dtype=np.float32).tobytes()
