@@ -38,10 +38,11 @@ def script(tmp_path):
     return script
 
 
+@pytest.mark.parametrize("busy_poll_s", [0.0, 0.01])
 @pytest.mark.parametrize("slots", [1, 3])
-def test_every_request_gets_its_own_answer(start, script, slots):
+def test_every_request_gets_its_own_answer(start, script, slots, busy_poll_s):
     """Requests sent one by one and many in a message are each answered once, with their own values and ids."""
-    with start(script(), slots=slots) as (router, _):
+    with start(script(), slots=slots, busy_poll_s=busy_poll_s) as (router, _):
         for number in range(1, 20):
             got = router.ask(row(number), queue_us=7)
             assert got.code is None

@@ -29,7 +29,7 @@ class WorkerEnd:
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, descriptions))
         self.link = Link(address, attach)
         self._arenas = Arenas(loaded.runtime)
-        self.loop = Loop(self.link, catalogue, settings.generation, self._arenas)
+        self.loop = Loop(self.link, catalogue, settings.generation, self._arenas, settings.busy_poll_s)
         self._is_over = False
         self._threads = [threading.Thread(target=self.loop.serve) for _ in range(settings.slots)]
         self._keeper = threading.Thread(target=self._keep_attached)

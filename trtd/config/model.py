@@ -100,6 +100,11 @@ class Daemon(_Section):
     beat_every_s: Annotated[float, Field(ge=0.01, le=10)] = Field(
         0.1, description="interval of the children's life signs"
     )
+    busy_poll_s: Annotated[float, Field(ge=0, le=0.01)] = Field(
+        0.0003,
+        description="how long router and workers look for what comes next before they sleep, where the last wait was"
+        " shorter than that; 0: never",
+    )
 
 
 class Operators(_Section):

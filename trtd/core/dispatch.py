@@ -319,6 +319,11 @@ class Dispatcher:
         return self._ledger.agenda.next_instant()
 
     @property
+    def owes_answers(self) -> bool:
+        """Whether any request waits for its answer."""
+        return self._ledger.unanswered > 0
+
+    @property
     def has_effects(self) -> bool:
         """Whether `take_effects` has something."""
         return bool(self._ledger.effects)
@@ -364,6 +369,9 @@ class Dispatcher:
         watched = self._ledger.agenda.watched()
         for tenant in self._tenants.values():
             accounting.check_tenant(tenant, watched, self._turns.is_active(tenant.name))
+        unanswered = sum(len(tenant.requests) for tenant in self._tenants.values())
+        if unanswered != self._ledger.unanswered:
+            raise AssertionError(f"{unanswered} requests wait for answers, and {self._ledger.unanswered} are counted")
 
     def _find(self, worker: WorkerId) -> tuple[Tenant | None, Holder | None]:
         tenant = self._tenants.get(worker.tenant)

@@ -30,12 +30,14 @@ class Ledger:
     Attributes:
         effects: what the shell has to perform, in order.
         agenda: deadlines of the accepted requests.
+        unanswered: how many were accepted and have no answer yet, of all tenants.
     """
 
     def __init__(self, digest: Callable[[Request], bytes]) -> None:
         self._digest = digest
         self.effects: list[DispatchEffect] = []
         self.agenda = Agenda()
+        self.unanswered = 0
 
     def judge(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
         """Why a new request cannot enter, None when it can. One like it that was suspected makes it a suspect, too."""
@@ -67,6 +69,7 @@ class Ledger:
             tenant.pace.become_busy(now)
         tenant.requests[request.id] = request
         tenant.counters.accepted += 1
+        self.unanswered += 1
         tenant.held_bytes += request.payload_bytes
         self.agenda.watch_deadline(request)
 
@@ -150,6 +153,7 @@ class Ledger:
 
     def _settle(self, tenant: Tenant, request: Request, outcome: str, now: float) -> None:
         request.is_answered = True
+        self.unanswered -= 1
         del tenant.requests[request.id]
         tenant.durations.observe(now - request.received_at)
         tenant.count_outcome(request.model, outcome)

@@ -11,6 +11,7 @@ import time
 import zmq
 
 from trtd.child.channel import ChannelClosed
+from trtd.child.waiting import wait
 from trtd.core.dispatch import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
@@ -21,6 +22,7 @@ from trtd.core.dispatch import (
     Refuse,
 )
 from trtd.core.ids import TenantName
+from trtd.core.polling import BusyPoll
 from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access
@@ -93,6 +95,8 @@ class RouterLoop:
         self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
         self._given_enough: set[TenantName] = set()
         self._stop_by: float | None = None
+        self._answer_polls = BusyPoll(settings.busy_poll_s)
+        self._request_polls = BusyPoll(settings.busy_poll_s)
         for fd in (link.fd, self._access.fd):
             self._watch(fd, READABLE)
         link.tell(RouterReady(settings.generation))
@@ -136,16 +140,26 @@ class RouterLoop:
             if port.has_input():
                 self._front.heed(port.fd)
         self._used.clear()
-        timeout = 0.0
-        if not self._workers.ready and not self._front.turns.has_input:
-            due = self._chores.next_run()
-            if self._front.paused:
-                due = min(due, self._front.next_resume())
-            deadline = self._dispatcher.next_deadline()
-            timeout = max(0.0, (due if deadline is None or deadline > due else deadline) - self._clock())
-            if 0.0 < timeout < SHORT_WAIT_S:
-                select.select((self._epoll,), (), (), timeout)
-                timeout = 0.0
+        ready = self._epoll.poll(0)
+        if ready or self._workers.ready or self._front.turns.has_input:
+            return ready
+        due = self._chores.next_run()
+        if self._front.paused:
+            due = min(due, self._front.next_resume())
+        deadline = self._dispatcher.next_deadline()
+        timeout = (due if deadline is None or deadline > due else deadline) - self._clock()
+        if timeout <= 0.0:
+            return ready
+        polls = self._answer_polls if self._dispatcher.owes_answers else self._request_polls
+        return wait(polls, timeout, self._look, self._sleep)
+
+    def _look(self) -> list[tuple[int, int]]:
+        return self._epoll.poll(0)
+
+    def _sleep(self, timeout: float | None) -> list[tuple[int, int]]:
+        if timeout is not None and timeout < SHORT_WAIT_S:
+            select.select((self._epoll,), (), (), timeout)
+            timeout = 0.0
         return self._epoll.poll(timeout)
 
     def _watch(self, fd: int, events: int) -> None:

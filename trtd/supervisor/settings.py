@@ -61,6 +61,7 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         log_level=config.log.level,
         tensorrt=_tensorrt(table),
         allow_faults=table.debug.allow_faults,
+        busy_poll_s=config.daemon.busy_poll_s,
     )
 
 
@@ -78,6 +79,7 @@ def router_settings(
         log_format=log_format,
         log_level=config.log.level,
         listeners=listeners,
+        busy_poll_s=config.daemon.busy_poll_s,
     )
 
 

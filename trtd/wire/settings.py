@@ -69,6 +69,7 @@ class WorkerSettings:
         log_level: `debug`, `info`, `warning` or `error`.
         tensorrt: what the flavours of TensorRT are told; None for their defaults.
         allow_faults: whether an operator may have faults made in the worker.
+        busy_poll_s: how long it may look for the next request before it sleeps, see `trtd.core.polling`.
     """
 
     tenant: str
@@ -85,6 +86,7 @@ class WorkerSettings:
     log_level: str
     tensorrt: TensorRTSettings | None = None
     allow_faults: bool = False
+    busy_poll_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class RouterSettings:
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
         listeners: sockets that are open already; for any other address it opens its own.
+        busy_poll_s: how long it may look for what comes next before it sleeps, see `trtd.core.polling`.
     """
 
     generation: int
@@ -165,3 +168,4 @@ class RouterSettings:
     log_format: str
     log_level: str
     listeners: tuple[Listener, ...] = ()
+    busy_poll_s: float = 0.0

@@ -53,20 +53,25 @@ class Link:
         """Whether the router has not read all that was sent."""
         return self._stream is not None and self._stream.has_output
 
-    def wait(self, timeout_s: float | None) -> None:
-        """Wait until there may be something to do, `wake` is called, or the time is up. Needs no lock."""
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until there may be something to do, `wake` is called, or the time is up. Needs no lock.
+
+        Returns:
+            False when the time is up.
+        """
         fd, stream = self._fd, self._stream
         is_open = stream is not None and fd >= 0
         readers = (fd, self._wakeup_fd) if is_open else (self._wakeup_fd,)
         writers = (fd,) if is_open and stream is not None and stream.has_output else ()
         try:
             # Not poll(2): batch windows may be shorter than its milliseconds. Our descriptors are small numbers.
-            ready, _, _ = select.select(readers, writers, (), timeout_s)
+            ready, writable, _ = select.select(readers, writers, (), timeout_s)
         except OSError:
             # The connection was closed by another thread after it was looked at; the caller looks again.
-            return
+            return True
         if self._wakeup_fd in ready:
             os.eventfd_read(self._wakeup_fd)
+        return bool(ready) or bool(writable)
 
     def wake(self) -> None:
         """Let the thread that waits look again. Safe in any thread."""

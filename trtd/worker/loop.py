@@ -15,8 +15,10 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from trtd.child.waiting import wait
 from trtd.core.batching import Batcher, Waiting
 from trtd.core.ids import LeaseId
+from trtd.core.polling import BusyPoll
 from trtd.errors import DeadlineExceeded, Malformed, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
@@ -37,8 +39,20 @@ log = get_logger()
 class Loop:
     """What the slots of one worker share."""
 
-    def __init__(self, link: Link, catalogue: Catalogue, generation: int, arenas: Arenas) -> None:
+    def __init__(
+        self, link: Link, catalogue: Catalogue, generation: int, arenas: Arenas, busy_poll_s: float = 0.0
+    ) -> None:
+        """Begin with nothing to do.
+
+        Args:
+            link: to the router.
+            catalogue: the models.
+            generation: this life of the worker.
+            arenas: the shared memory of its clients.
+            busy_poll_s: see `trtd.core.polling`.
+        """
         self.progress = Progress()
+        self._polls = BusyPoll(busy_poll_s)
         self._link = link
         self._catalogue = catalogue
         self._generation = generation
@@ -117,12 +131,19 @@ class Loop:
                         return None
                     self._waiting_until = self._next_look()
                     timeout_s = self._timeout()
-                self._link.wait(timeout_s)
+                wait(self._polls, timeout_s, self._has_come, self._link.wait, self._is_alone)
                 with self._io:
                     self._waiting_until = None
                     batch = self._take()
                 if batch is not None:
                     return batch
+
+    def _has_come(self) -> bool:
+        return self._link.wait(0.0)
+
+    def _is_alone(self) -> bool:
+        """Whether no other slot runs, which would need the interpreter."""
+        return not self.progress.is_running
 
     def _take(self) -> list[Waiting] | None:
         """Take in what has come, then take a batch that is due."""

@@ -131,7 +131,7 @@ class WorkerProcess:
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_path, attach)
-        loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime))
+        loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime), settings.busy_poll_s)
         with self._lock:
             self._link = link
             self._loop = loop

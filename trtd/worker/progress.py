@@ -13,6 +13,11 @@ class Progress:
         self._begun = 0
         self._running: set[int] = set()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a batch runs at the moment."""
+        return bool(self._running)
+
     def begin(self) -> int:
         """A batch is about to run.
 
