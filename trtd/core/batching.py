@@ -76,6 +76,7 @@ class Batcher:
     def __init__(self) -> None:
         self._groups: dict[Hashable, _Group] = {}
         self._size = 0
+        # Nothing that waits expires earlier. It may be too early, for what has left; then one look finds nothing.
         self._expires_first = float("inf")
 
     def __len__(self) -> int:
@@ -90,7 +91,8 @@ class Batcher:
         group.waiting.append(waiting)
         group.items += waiting.items
         self._size += 1
-        self._expires_first = min(self._expires_first, waiting.expires_at)
+        if waiting.expires_at < self._expires_first:
+            self._expires_first = waiting.expires_at
 
     def take(self, now: float) -> list[Waiting] | None:
         """A batch that is due, None when none is. ValueError if any has expired: call `take_expired` first."""
@@ -104,7 +106,7 @@ class Batcher:
         return None if best is None else self._close(best)
 
     def next_due(self) -> float | None:
-        """When a batch is due or a request expires, whichever comes first; None when nothing waits."""
+        """When to look again: not later than a batch is due or a request expires; None when nothing waits."""
         if not self._groups:
             return None
         return min(self._expires_first, min(group.due_at() for group in self._groups.values()))
@@ -128,28 +130,36 @@ class Batcher:
             if not kept:
                 del self._groups[key]
         self._size -= len(expired)
-        self._find_first_expiry()
+        self._expires_first = min(
+            (waiting.expires_at for group in self._groups.values() for waiting in group.waiting), default=float("inf")
+        )
         return expired
 
     def _close(self, key: Hashable) -> list[Waiting]:
         group = self._groups[key]
         room = group.waiting[0].limits.max_items
+        if group.items <= room:
+            batch = list(group.waiting)
+            del self._groups[key]
+        else:
+            batch = self._part(group, room)
+            if not group.waiting:
+                del self._groups[key]
+        self._size -= len(batch)
+        if not self._groups:
+            self._expires_first = float("inf")
+        return batch
+
+    @staticmethod
+    def _part(group: _Group, room: int) -> list[Waiting]:
+        """What fits, or the one that is too large by itself."""
         batch: list[Waiting] = []
         while group.waiting and (not batch or group.waiting[0].items <= room):
             waiting = group.waiting.popleft()
             room -= waiting.items
             group.items -= waiting.items
             batch.append(waiting)
-        if not group.waiting:
-            del self._groups[key]
-        self._size -= len(batch)
-        self._find_first_expiry()
         return batch
-
-    def _find_first_expiry(self) -> None:
-        self._expires_first = min(
-            (waiting.expires_at for group in self._groups.values() for waiting in group.waiting), default=float("inf")
-        )
 
 
 class _Alone:

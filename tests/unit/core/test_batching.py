@@ -120,6 +120,21 @@ def test_next_due_is_never_later_than_an_expiry():
     assert batcher.next_due() == 10.3
 
 
+def test_what_has_left_does_not_hide_a_later_expiry():
+    """After the first to expire ran, the others still expire in time, and an empty batcher waits for nothing."""
+    batcher = make_batcher(
+        make_waiting(1, expires_at=10.1), make_waiting(2, group="h", limits=PATIENT, expires_at=10.3)
+    )
+    assert works(batcher.take(10.0)) == [1]
+    assert batcher.next_due() <= 10.3
+    assert batcher.take_expired(10.2) == []
+    assert batcher.next_due() == 10.3
+    assert works(batcher.take_expired(10.3)) == [2]
+    assert batcher.next_due() is None
+    batcher.add(make_waiting(3))
+    assert batcher.next_due() == 10.0
+
+
 @settings(deadline=None)
 @given(
     st.lists(
