@@ -92,6 +92,8 @@ _HOSTILE_VALUES: tuple[Any, ...] = (
     ["x", "float32", [1], "frame"], ["x", "float32", [1], ["shm", 0, 0, 4]], ["x", "string", [1], "frame"],
     msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 2),
 )  # fmt: skip
+NO_MSGPACK = 0xC1
+"""The byte with which headers of plain numbers start, and no msgpack."""
 HOSTILE: tuple[bytes, ...] = (*map(msgpack.packb, _HOSTILE_VALUES), b"\x91" * 200 + b"\xc0")
 """Values that a check could get wrong, packed, so that each use is a fresh one."""
 
@@ -240,6 +242,8 @@ BYTE_MUTATIONS = (_flip, _flip, _overwrite, _insert, _delete, _truncate, _repeat
 
 def _reshape(rng: random.Random, data: bytes) -> bytes:
     """Change a value inside: such a mutant is valid msgpack and reaches the checks behind the unpacking."""
+    if data[0] == NO_MSGPACK:
+        return _renumber(rng, data)
     value = msgpack.unpackb(data)
     for _ in range(rng.choice((1, 1, 2))):
         holders = [value, *(inner for inner in _walk(value) if isinstance(inner, list | dict))]
@@ -261,6 +265,14 @@ def _reshape(rng: random.Random, data: bytes) -> bytes:
         key = msgpack.packb(rng.choice(list(value) or ["v"]))
         packed = bytes([packed[0] + 1]) + packed[1:] + key + rng.choice(HOSTILE)
     return packed
+
+
+def _renumber(rng: random.Random, data: bytes) -> bytes:
+    """Change one of the plain numbers in a header of their hop; its length stays that of some number of entries."""
+    at = rng.randrange(len(data))
+    number = rng.choice((0, 1, 2, 34, 35, 255, 2**16 - 1, 2**63, 2**64 - 1)).to_bytes(8, "little")
+    changed = number[: rng.choice((1, 2, 8))][: len(data) - at]
+    return data[:at] + changed + data[at + len(changed) :]
 
 
 def _hostile(rng: random.Random) -> Any:

@@ -1,6 +1,7 @@
 """The golden frames of wire protocol v1: which message each file under tests/golden/wire_v1 holds.
 
 A file is one frame. It is written once by scripts/golden and never changed: a difference means that old clients break.
+Only what router and workers say to each other (batches, results, attaches) may change with a version of the daemon.
 """
 
 from __future__ import annotations

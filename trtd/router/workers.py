@@ -11,18 +11,20 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, Result
-from trtd.errors import ErrorCode, Malformed
+from trtd.errors import Malformed
 from trtd.observe import Logger, RateLimit
 from trtd.router.places import without_area
 from trtd.router.sockets import listen
 from trtd.wire.batches import (
     MAX_ATTACH_BYTES,
+    Items,
     decode_worker_items,
     encode_arena_message,
     encode_batch_items,
@@ -221,11 +223,11 @@ class Workers:
                 self._close(former)
             self._join(connection, worker)
             return Arrived(worker, News.ATTACHED, ())
-        generation, items = message
+        generation, leases, frame_counts, codes = message
         speaker = connection.worker
         if speaker is None or speaker.generation != generation:
             raise Malformed(f"results of generation {generation} from a stranger (pid {connection.pid})")
-        return Arrived(speaker, News.ANSWERED, split_results(items, frames))
+        return Arrived(speaker, News.ANSWERED, split_results(leases, frame_counts, codes, frames))
 
     # Writing
 
@@ -348,23 +350,20 @@ class Workers:
             self._close(connection)
 
 
-def split_results(items: tuple[Any, ...], frames: list[Any]) -> list[Result]:
+def split_results(leases: Items, frame_counts: Items, codes: Items, frames: list[Any]) -> list[Result]:
     """Each answer with the frames that are its own.
 
     Args:
-        items: lease, frame count and code of each answer, as `decode_worker_items` gives them.
+        leases: of all answers, as `decode_worker_items` gives them.
+        frame_counts: of them.
+        codes: of them.
         frames: the header of the message, and those of all answers.
 
     Raises:
         Malformed: the frames are more or fewer than the header says.
     """
-    results = []
-    start = 1
-    each = iter(items)
-    for lease, frame_count, code in zip(each, each, each, strict=True):
-        end = start + frame_count
-        results.append(Result(lease, ErrorCode(code) if code is not None else None, frames[start:end]))
-        start = end
-    if start != len(frames):
-        raise Malformed(f"the results name {start - 1} frames, the message has {len(frames) - 1}")
-    return results
+    ends = list(accumulate(frame_counts, initial=1))
+    if ends[-1] != len(frames):
+        raise Malformed(f"the results name {ends[-1] - 1} frames, the message has {len(frames) - 1}")
+    own = map(frames.__getitem__, map(slice, ends, ends[1:]))
+    return list(map(Result, leases, codes, own))

@@ -1,9 +1,10 @@
-"""The headers between router and workers: flat msgpack arrays, because many requests or answers stand in one.
+"""The headers between router and workers, with many requests or answers in each.
 
-A batch is `[v, "batch", generation, sent_at_us, (lease, frame_count, queue_us, remaining_us, must_run_alone)...]`,
-results are `[v, "results", generation, (lease, frame_count, code or nil)...]`, with no array around an entry. An attach
-is `[v, "attach", tenant, replica, generation, models]`. What a worker is told of an arena is `[v, "arena", key, size]`
-and `[v, "arena_closed", key]`.
+The two that travel with every request are plain numbers, little endian, one entry after the other. A batch is a head
+(mark, version, kind, generation, sent_at_us) and its entries (lease, frame_count, queue_us, remaining_us,
+must_run_alone); results are a head (mark, version, kind, generation) and theirs (lease, frame_count, code). The mark is
+a byte with which no msgpack begins. The rare ones are msgpack arrays: an attach is `[v, "attach", tenant, replica,
+generation, models]`, and what a worker is told of an arena is `[v, "arena", key, size]` and `[v, "arena_closed", key]`.
 
 Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line, and nothing else: a worker runs
 code that came with a model, so the router trusts it no more than a client. Whether a generation or a lease counts is
@@ -12,6 +13,7 @@ decided in `trtd.core.dispatch`.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any
 
 from msgpack import packb
@@ -40,14 +42,28 @@ MAX_FRAME_COUNT = 2 + MAX_TENSORS
 BATCH_ITEMS = 5
 """Fields of an entry of a batch: lease, frame_count, queue_us, remaining_us, must_run_alone."""
 
-_HEAD_ITEMS = 3
-_BATCH_HEAD_ITEMS = _HEAD_ITEMS + 1
+Items = list[Any]
+"""One field of all entries, in their order."""
+
+_MARK = 0xC1
+_BATCH = 1
+_RESULTS = 2
+_BATCH_HEAD = "<BBHQQ"
+_BATCH_ENTRY = "QHQQ?"
+_RESULTS_HEAD = "<BBHQ"
+_RESULT_ENTRY = "QHH"
+_MARK_VERSION_KIND = 3
 _RESULT_ITEMS = 3
+_BATCHES = [Struct(_BATCH_HEAD + _BATCH_ENTRY * count) for count in range(MAX_ENTRIES + 1)]
+_RESULTS_OF = [Struct(_RESULTS_HEAD + _RESULT_ENTRY * count) for count in range(MAX_ENTRIES + 1)]
+_BATCHES_BY_BYTES = {form.size: form for form in _BATCHES[1:]}
+_RESULTS_BY_BYTES = {form.size: form for form in _RESULTS_OF[1:]}
+_CODES: tuple[ErrorCode | None, ...] = (None, *ErrorCode)
+"""By the number under which they travel. Both ends are of one version of the daemon."""
+_NUMBERS = {code: number for number, code in enumerate(_CODES)}
 _ATTACH_ITEMS = 6
-_MAX_BATCH_ITEMS = _BATCH_HEAD_ITEMS + MAX_ENTRIES * BATCH_ITEMS
-_MAX_RESULT_ITEMS = _HEAD_ITEMS + MAX_ENTRIES * _RESULT_ITEMS
+_ARENA_ITEMS = 3
 _MAX_ARENA_HEADER_BYTES = 64
-_CODES = frozenset(code.value for code in ErrorCode)
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -68,9 +84,10 @@ def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> by
     Raises:
         TooLarge: as above.
     """
-    if len(items) > MAX_ENTRIES * BATCH_ITEMS:
-        raise TooLarge(f"a batch has {len(items) // BATCH_ITEMS} entries, the most is {MAX_ENTRIES}")
-    return headers.pack_header([WIRE_VERSION, "batch", generation, sent_at_us, *items])
+    count = len(items) // BATCH_ITEMS
+    if count > MAX_ENTRIES:
+        raise TooLarge(f"a batch has {count} entries, the most is {MAX_ENTRIES}")
+    return _BATCHES[count].pack(_MARK, WIRE_VERSION, _BATCH, generation, sent_at_us, *items)
 
 
 def decode_batch(header: bytes | memoryview) -> Batch:
@@ -84,34 +101,18 @@ def decode_batch(header: bytes | memoryview) -> Batch:
     return Batch(generation, tuple(map(BatchEntry, *fields)), sent_at_us)
 
 
-def decode_batch_items(header: bytes | memoryview) -> tuple[int, int, tuple[Any, ...]]:
-    """The same without an object per entry: generation, `sent_at_us`, and the fields of all entries in one tuple.
+def decode_batch_items(header: bytes | memoryview) -> tuple[int, int, list[Any]]:
+    """The same without an object per entry: generation, `sent_at_us`, and the fields of all entries in one list.
 
     Raises:
         Malformed, UnsupportedVersion: see above.
     """
-    flat = headers.unpack(header, "the batch", MAX_HEADER_BYTES, _MAX_BATCH_ITEMS)
-    generation = _generation(flat, "batch", _BATCH_HEAD_ITEMS, BATCH_ITEMS)
-    sent_at_us = flat[_BATCH_HEAD_ITEMS - 1]
-    _check_uint(sent_at_us, "sent_at_us")
-    items = flat[_BATCH_HEAD_ITEMS:]
-    each = iter(items)
-    for index, (lease, count, queue_us, remaining_us, is_alone) in enumerate(
-        zip(each, each, each, each, each, strict=True)
-    ):
-        if type(lease) is not int or type(count) is not int or not 1 <= count <= MAX_FRAME_COUNT:
-            raise _wrong_entry(lease, count, index)
-        # The OR of integers is negative when one of them is, and as long as the longest.
-        if (
-            type(queue_us) is not int
-            or type(remaining_us) is not int
-            or type(is_alone) is not bool
-            or not 0 <= (lease | queue_us | remaining_us) <= headers.MAX_UINT
-        ):
-            raise Malformed(
-                f"entry {index}: lease, queue_us and remaining_us must be integers "
-                "from 0 to 2**63 - 1, must_run_alone a boolean"
-            )
+    form = _BATCHES_BY_BYTES.get(len(header))
+    if form is None or header[0] != _MARK:
+        raise _wrong_form(header, "a batch")
+    _, version, kind, generation, sent_at_us, *items = form.unpack(header)
+    _check_head(version, kind, _BATCH)
+    _check_frame_counts(items[1::BATCH_ITEMS])
     return generation, sent_at_us, items
 
 
@@ -128,10 +129,10 @@ def decode_arena_message(header: bytes | memoryview) -> ArenaOpened | ArenaClose
     Raises:
         Malformed, UnsupportedVersion: see above.
     """
-    if len(header) > _MAX_ARENA_HEADER_BYTES:
+    if len(header) > _MAX_ARENA_HEADER_BYTES or (header and header[0] == _MARK):
         return None
     flat = headers.unpack(header, "the router's message", _MAX_ARENA_HEADER_BYTES)
-    if type(flat) is not tuple or len(flat) < _HEAD_ITEMS or flat[1] not in {"arena", "arena_closed"}:
+    if type(flat) is not tuple or len(flat) < _ARENA_ITEMS or flat[1] not in {"arena", "arena_closed"}:
         return None
     version, kind, *numbers = flat
     if type(version) is not int or version != WIRE_VERSION:
@@ -165,9 +166,11 @@ def encode_results_items(generation: int, items: list[Any]) -> bytes:
     Raises:
         TooLarge: there are more entries than 64.
     """
-    if len(items) > MAX_ENTRIES * _RESULT_ITEMS:
-        raise TooLarge(f"a message has {len(items) // _RESULT_ITEMS} results, the most is {MAX_ENTRIES}")
-    return headers.pack_header([WIRE_VERSION, "results", generation, *items])
+    count = len(items) // _RESULT_ITEMS
+    if count > MAX_ENTRIES:
+        raise TooLarge(f"a message has {count} results, the most is {MAX_ENTRIES}")
+    items[2::_RESULT_ITEMS] = map(_NUMBERS.__getitem__, items[2::_RESULT_ITEMS])
+    return _RESULTS_OF[count].pack(_MARK, WIRE_VERSION, _RESULTS, generation, *items)
 
 
 def decode_worker_message(header: bytes | memoryview) -> WorkerMessage:
@@ -179,32 +182,31 @@ def decode_worker_message(header: bytes | memoryview) -> WorkerMessage:
     message = decode_worker_items(header)
     if isinstance(message, Attach):
         return message
-    generation, items = message
-    return Results(generation, tuple(map(ResultEntry, items[0::3], items[1::3], items[2::3])))
+    generation, leases, frame_counts, codes = message
+    return Results(generation, tuple(map(ResultEntry, leases, frame_counts, codes)))
 
 
-def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, tuple[Any, ...]]:
-    """The same without an object per answer: for results the generation, and the fields of all entries in one tuple.
+def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, Items, Items, Items]:
+    """The same without an object per answer: of results the generation, and the leases, frame counts and codes.
 
     Raises:
         Malformed, UnsupportedVersion, UnsupportedDtype: see above.
     """
-    if len(header) > MAX_HEADER_BYTES:
-        return _decode_attach(headers.unpack(header, "the attach", MAX_ATTACH_BYTES, MAX_MODELS))
-    flat = headers.unpack(header, "the worker's message", MAX_HEADER_BYTES, _MAX_RESULT_ITEMS)
-    if type(flat) is tuple and len(flat) > 1 and flat[1] == "attach":
-        return _decode_attach(flat)
-    generation = _generation(flat, "results", _HEAD_ITEMS, _RESULT_ITEMS)
-    items = flat[_HEAD_ITEMS:]
-    each = iter(items)
-    for index, (lease, count, code) in enumerate(zip(each, each, each, strict=True)):
-        if type(lease) is not int or type(count) is not int or not 1 <= count <= MAX_FRAME_COUNT:
-            raise _wrong_entry(lease, count, index)
-        if not 0 <= lease <= headers.MAX_UINT:
-            raise _wrong_entry(lease, count, index)
-        if code is not None and (type(code) is not str or code not in _CODES):
-            raise Malformed(f"entry {index}: code must be nil or an error code, got {headers.show(code)}")
-    return generation, items
+    form = _RESULTS_BY_BYTES.get(len(header))
+    if form is None or header[0] != _MARK:
+        return _decode_attach(header)
+    _, version, kind, generation, *items = form.unpack(header)
+    _check_head(version, kind, _RESULTS)
+    frame_counts = items[1::_RESULT_ITEMS]
+    _check_frame_counts(frame_counts)
+    numbers = items[2::_RESULT_ITEMS]
+    if any(numbers):
+        if max(numbers) >= len(_CODES):
+            raise Malformed(f"a result has the unknown code {max(numbers)}")
+        codes = [_CODES[number] for number in numbers]
+    else:
+        codes = [None] * len(numbers)
+    return generation, items[0::_RESULT_ITEMS], frame_counts, codes
 
 
 def _encode_attach(attach: Attach) -> bytes:
@@ -218,7 +220,10 @@ def _encode_attach(attach: Attach) -> bytes:
     return data
 
 
-def _decode_attach(flat: object) -> Attach:
+def _decode_attach(header: bytes | memoryview) -> Attach:
+    if header and header[0] == _MARK:
+        raise _wrong_form(header, "results")
+    flat = headers.unpack(header, "the worker's message", MAX_ATTACH_BYTES, MAX_MODELS)
     if type(flat) is not tuple or len(flat) != _ATTACH_ITEMS or flat[1] != "attach":
         raise _wrong_head(flat, "attach")
     version, _, tenant, replica, generation, models = flat
@@ -229,22 +234,16 @@ def _decode_attach(flat: object) -> Attach:
     return Attach(headers.check_name(tenant, "tenant"), replica, generation, models_from_plain(models))
 
 
-def _generation(flat: Any, kind: str, head_items: int, entry_items: int) -> int:
-    """The generation from `[v, kind, generation, entries...]`, once that head and the number of entries are right."""
-    if type(flat) is not tuple or len(flat) < head_items:
-        raise _wrong_head(flat, kind)
-    version, got_kind, generation = flat[:_HEAD_ITEMS]
-    if type(version) is not int or version != WIRE_VERSION:
+def _check_head(version: int, kind: int, expected: int) -> None:
+    if version != WIRE_VERSION:
         raise headers.wrong_version(version)
-    if got_kind != kind:
-        raise _wrong_head(flat, kind)
-    _check_uint(generation, "generation")
-    entries, rest = divmod(len(flat) - head_items, entry_items)
-    if rest or not 1 <= entries <= MAX_ENTRIES:
-        raise Malformed(
-            f"expected 1 to {MAX_ENTRIES} entries of {entry_items} items, got {len(flat) - head_items} items"
-        )
-    return generation  # type: ignore[no-any-return]  # just checked
+    if kind != expected:
+        raise Malformed(f"the message is of kind {kind}, expected {expected}")
+
+
+def _check_frame_counts(counts: Items) -> None:
+    if max(counts) > MAX_FRAME_COUNT or 0 in counts:
+        raise Malformed(f"an entry has 1 to {MAX_FRAME_COUNT} frames, got {', '.join(map(str, counts))}")
 
 
 def _check_uint(value: object, what: str) -> None:
@@ -258,8 +257,10 @@ def _wrong_head(flat: object, kind: str) -> TrtdError:
     return Malformed(f"expected an array [v, {kind!r}, ...], got {len(flat)} items that start otherwise")
 
 
-def _wrong_entry(lease: object, count: object, index: int) -> Malformed:
-    return Malformed(
-        f"entry {index}: lease must be an integer from 0 to 2**63 - 1 and frame_count one from 1 to {MAX_FRAME_COUNT}, "
-        f"got {headers.show(lease)} and {headers.show(count)}"
-    )
+def _wrong_form(header: bytes | memoryview, what: str) -> TrtdError:
+    """Why a header is none of those that are plain numbers."""
+    if len(header) < _MARK_VERSION_KIND or header[0] != _MARK:
+        return Malformed(f"expected {what}, got {len(header)} bytes that start otherwise")
+    if header[1] != WIRE_VERSION:
+        return headers.wrong_version(header[1])
+    return Malformed(f"{len(header)} bytes are no header of {what} with 1 to {MAX_ENTRIES} entries")

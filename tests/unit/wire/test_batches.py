@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.wire import FIRST_LEASE, make_attach, make_batch, make_description, make_results, pack
-from trtd.errors import Malformed, TooLarge, UnsupportedVersion
+from trtd.core.ids import LeaseId
+from trtd.errors import ErrorCode, Malformed, TooLarge, UnsupportedVersion
 from trtd.wire import batches
 from trtd.wire.messages import MAX_ENTRIES, MAX_HEADER_BYTES, Batch, BatchEntry, ResultEntry, Results
 
@@ -73,38 +75,50 @@ def test_more_entries_than_fit_are_not_sent() -> None:
         batches.encode_worker_message(make_results(65))
 
 
-BATCH = [1, "batch", 3, 5_000_000, FIRST_LEASE, 2, 150, 2_000_000, False]
-RESULTS = [1, "results", 3, FIRST_LEASE, 2, None]
 ATTACH = [1, "attach", "blue", 0, 3, []]
+RESULTS = (0xC1, 1, 2, 3, FIRST_LEASE, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("at", "value"),
+    ("at", "value", "text"),
     [
-        (1, "results"), (1, 5), (2, -1), (2, True), (2, None), (3, -1), (3, 2**63), (3, True), (3, "1"),
-        (4, -1), (4, 2**63), (4, True), (4, "1"), (5, 0), (5, 35), (5, True), (5, 1.0), (6, -1), (6, 1.5), (6, False),
-        (7, -1), (7, 2**64 - 1), (7, None), (8, 0), (8, None),
+        (0, 0xC0, "start otherwise"),
+        (2, 0, "of kind 0"),
+        (2, 2, "of kind 2"),
+        (6, 0, "1 to 34 frames, got 0"),
+        (6, 35, "1 to 34 frames, got 35"),
     ],
-)  # fmt: skip
-def test_a_bad_batch_is_refused(at: int, value: Any) -> None:
-    """A worker refuses a header in which any item is not as it must be."""
-    with pytest.raises(Malformed) as raised:
-        batches.decode_batch(pack([*BATCH[:at], value, *BATCH[at + 1 :]]))
-    assert raised.value.message.isprintable()
+)
+def test_a_bad_batch_is_refused(at: int, value: int, text: str) -> None:
+    """A worker refuses a header in which any number is not as it must be."""
+    numbers = [0xC1, 1, 1, 3, 5_000_000, FIRST_LEASE, 2, 150, 2_000_000, 0]
+    numbers[at] = value
+    with pytest.raises(Malformed, match=text):
+        batches.decode_batch(struct.pack("<BBHQQQHQQ?", *numbers))
 
 
 @pytest.mark.parametrize(
-    ("at", "value"),
+    ("at", "value", "text"),
     [
-        (1, "batch"), (1, 5), (2, -1), (2, True), (3, -1), (3, 2**63), (3, True), (3, None), (4, 0), (4, 35), (4, True),
-        (5, "no_such_code"), (5, 5), (5, True), (5, ["x"]), (5, {}),
+        (0, 0xC0, "not valid msgpack|further bytes|start otherwise|got nil"),
+        (2, 1, "of kind 1"),
+        (5, 0, "1 to 34 frames, got 0"),
+        (5, 35, "1 to 34 frames, got 35"),
+        (6, len(ErrorCode) + 1, "unknown code 21"),
     ],
-)  # fmt: skip
-def test_bad_results_are_refused(at: int, value: Any) -> None:
-    """The router refuses a header in which any item is not as it must be."""
-    with pytest.raises(Malformed) as raised:
-        batches.decode_worker_message(pack([*RESULTS[:at], value, *RESULTS[at + 1 :]]))
-    assert raised.value.message.isprintable()
+)
+def test_bad_results_are_refused(at: int, value: int, text: str) -> None:
+    """The router refuses a header in which any number is not as it must be."""
+    numbers = [*RESULTS]
+    numbers[at] = value
+    with pytest.raises(Malformed, match=text):
+        batches.decode_worker_message(struct.pack("<BBHQQHH", *numbers))
+
+
+def test_every_code_travels() -> None:
+    """Each error code that a worker can answer with is read as written, beside results."""
+    results = Results(3, tuple(ResultEntry(LeaseId(at), 1, code) for at, code in enumerate([None, *ErrorCode])))
+    assert batches.decode_worker_message(batches.encode_worker_message(results)) == results
 
 
 @pytest.mark.parametrize(
@@ -116,35 +130,44 @@ def test_a_bad_attach_is_refused(at: int, value: Any) -> None:
         batches.decode_worker_message(pack([*ATTACH[:at], value, *ATTACH[at + 1 :]]))
 
 
-@pytest.mark.parametrize(
-    "plain", [BATCH[:3], BATCH[:4], BATCH[:-1], [*BATCH, 1], [], [1], [1, "batch"], {}, 5, None, "batch"]
-)
-def test_a_batch_of_the_wrong_length_is_refused(plain: Any) -> None:
+@pytest.mark.parametrize("cut", [1, 3, 4, 12, 19, -1])
+def test_a_header_that_was_cut_is_refused(cut: int) -> None:
     """Entries are complete, and there is at least one."""
-    with pytest.raises(Malformed):
-        batches.decode_batch(pack(plain))
+    for data, decode in (
+        (batches.encode_batch(make_batch()), batches.decode_batch),
+        (batches.encode_worker_message(make_results()), batches.decode_worker_message),
+    ):
+        with pytest.raises(Malformed):
+            decode(data[:cut])
+        with pytest.raises(Malformed):
+            decode(data + bytes(1))
 
 
-@pytest.mark.parametrize(
-    "plain", [RESULTS[:3], RESULTS[:-1], [*RESULTS, 1], ATTACH[:-1], [*ATTACH, 1], [], {}, 5, None]
-)
-def test_a_workers_message_of_the_wrong_length_is_refused(plain: Any) -> None:
-    """Entries are complete, and there is at least one."""
-    with pytest.raises(Malformed):
-        batches.decode_worker_message(pack(plain))
+@pytest.mark.parametrize("plain", [ATTACH[:-1], [*ATTACH, 1], [], [1], [1, "results"], {}, 5, None])
+def test_an_attach_of_the_wrong_length_is_refused(plain: Any) -> None:
+    """What is msgpack and no attach is refused."""
+    for decode in (batches.decode_worker_message, batches.decode_batch):
+        with pytest.raises(Malformed):
+            decode(pack(plain))
 
 
-@pytest.mark.parametrize("plain", [BATCH, RESULTS, ATTACH])
-def test_another_version_is_refused(plain: list[Any]) -> None:
-    """A router and a worker of different versions say so."""
-    decode = batches.decode_batch if plain is BATCH else batches.decode_worker_message
+def test_another_version_is_refused() -> None:
+    """A router and a worker of different versions say so, also when the other one's entries have another size."""
+    other = struct.pack("<BBHQQHH", 0xC1, 2, *RESULTS[2:])
+    batch = bytearray(batches.encode_batch(make_batch()))
+    batch[1] = 2
+    for data in (other, other + bytes(5)):
+        with pytest.raises(UnsupportedVersion, match="the message has 2"):
+            batches.decode_worker_message(data)
     with pytest.raises(UnsupportedVersion, match="the message has 2"):
-        decode(pack([2, *plain[1:]]))
+        batches.decode_batch(bytes(batch))
+    with pytest.raises(UnsupportedVersion, match="the message has 2"):
+        batches.decode_worker_message(pack([2, *ATTACH[1:]]))
     with pytest.raises(Malformed, match="v: expected an integer, got a boolean"):
-        decode(pack([True, *plain[1:]]))
+        batches.decode_worker_message(pack([True, *ATTACH[1:]]))
 
 
-def test_only_an_attach_may_be_longer_than_a_header() -> None:
-    """Results beyond the limit of a header are refused before they are looked at."""
-    with pytest.raises(Malformed, match="start otherwise"):
-        batches.decode_worker_message(pack([1, "results", 3, "x" * MAX_HEADER_BYTES]))
+def test_a_workers_message_has_no_more_bytes_than_an_attach() -> None:
+    """Longer ones are refused before they are looked at."""
+    with pytest.raises(Malformed, match="the most is"):
+        batches.decode_worker_message(pack([1, "attach", "x" * batches.MAX_ATTACH_BYTES]))
