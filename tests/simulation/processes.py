@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tests.simulation.clock import Clock, Link
@@ -97,6 +98,13 @@ class Process:
         """What the kernel closes for the dead."""
 
 
+@dataclass(slots=True, eq=False)
+class Leased(Waiting):
+    """A request that waits in a worker."""
+
+    entry: Entry
+
+
 class SimWorker(Process):
     """A worker: says hello, loads, attaches, runs batches of the real `Batcher`, answers.
 
@@ -120,7 +128,7 @@ class SimWorker(Process):
         self.running: set[int] = set()
         spec = sim.tenants[worker.tenant]
         self.slots = spec.slots
-        self.batcher = Batcher()
+        self.batcher: Batcher[Leased] = Batcher()
         self.batch_limits = BatchLimits(spec.max_batch, spec.max_delay_s)
         draw = clock.random.random()
         self.later(clock.random.uniform(0.001, 0.02), self._greet)
@@ -173,14 +181,14 @@ class SimWorker(Process):
         now = self.clock.now
         for entry in entries:
             group = ("alone", entry.lease) if entry.must_run_alone else ("model", entry.value % 2)
-            self.batcher.add(Waiting(group, 1, now, entry.deadline, self.batch_limits, entry))
+            self.batcher.add(Leased(group, 1, now, entry.deadline, self.batch_limits, entry))
         self._start_batches()
 
     def _start_batches(self) -> None:
         while len(self.running) < self.slots:
             now = self.clock.now
             for dropped in self.batcher.take_expired(now):
-                self._answer(dropped.work, ErrorCode.DEADLINE_EXCEEDED)
+                self._answer(dropped.entry, ErrorCode.DEADLINE_EXCEEDED)
             batch = self.batcher.take(now)
             if batch is None:
                 due = self.batcher.next_due()
@@ -190,7 +198,7 @@ class SimWorker(Process):
             number = self.started
             self.started += 1
             self.running.add(number)
-            values = [waiting.work.value for waiting in batch]
+            values = [waiting.entry.value for waiting in batch]
             if HANG in values:
                 return
             compute_s = self.clock.random.expovariate(1 / 0.01)
@@ -199,10 +207,10 @@ class SimWorker(Process):
                 return
             self.later(compute_s, self._finish, number, batch)
 
-    def _finish(self, number: int, batch: list[Waiting]) -> None:
+    def _finish(self, number: int, batch: list[Leased]) -> None:
         self.running.discard(number)
         for waiting in batch:
-            self._answer(waiting.work, None)
+            self._answer(waiting.entry, None)
         self._start_batches()
 
     def _answer(self, entry: Entry, code: ErrorCode | None) -> None:

@@ -1,11 +1,16 @@
-"""Models as a worker compares requests with them, from their descriptions alone."""
+"""Models as a worker compares requests with them, from their descriptions alone, and requests for them."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tests.support.worker import make_model_settings
+from trtd.core.ids import LeaseId, RequestId
+from trtd.runtime.inputs import Inputs
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
+from trtd.worker.answers import Job
+from trtd.worker.plans import Plan
 from trtd.worker.validate import ServedModel
 
 
@@ -30,3 +35,11 @@ def make_served(
     description = ModelDescription(name, version, contracts, contracts, is_batched, max_batch if is_batched else 0)
     model: Any = Described(description, copies_inputs)
     return ServedModel(model, make_model_settings("m", name=name, version=version, max_batch=max_batch))
+
+
+def make_job(plan: Plan, inputs: Inputs, number: int = 1, queue_us: int = 0) -> Job:
+    """A request that has just arrived and has time, with its number as lease and id."""
+    request_id = RequestId(number.to_bytes(16, "big"))
+    now = time.monotonic()
+    limits = plan.model.limits
+    return Job(plan.group, plan.items, now, now + 30, limits, LeaseId(number), request_id, plan.model, inputs, queue_us)

@@ -145,7 +145,11 @@ class Stream:
         return frames
 
     def fill(self) -> bool:
-        """Read once; whether something came. Frames that were handed out stay as they are.
+        """Read once. Frames that were handed out stay as they are.
+
+        Returns:
+            Whether there may be more: the room for it was filled. Where nothing more is there, a poller tells of what
+            comes; to read in vain takes as long as to read a message.
 
         Raises:
             StreamClosed: the peer is gone, and all that it sent was taken.
@@ -154,29 +158,33 @@ class Stream:
         waiting = self._end - self._at
         length = packing.message_bytes(self._data, self._at) if waiting else None
         try:
-            count = self._read_on(length) if length is not None and length > READ_BYTES else self._read(waiting)
+            if length is None or length <= READ_BYTES:
+                count, room = self._read(waiting)
+            else:
+                count, room = self._read_on(length)
         except BlockingIOError:
             return False
         except OSError as error:
             raise StreamClosed(str(error)) from error
         if count == 0:
             raise StreamClosed("closed by the other side")
-        return True
+        return count == room
 
-    def _read(self, waiting: int) -> int:
-        """Read what there is, behind what waits."""
+    def _read(self, waiting: int) -> tuple[int, int]:
+        """Read what there is, behind what waits; how much came, and how much could have come."""
         if self._takes_fds:
             data, rights, _, _ = self._sock.recvmsg(READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
-            self._take(rights)
+            if rights:
+                self._take(rights)
         else:
             data = self._sock.recv(READ_BYTES)
         count = len(data)
         if waiting:
             data = bytes(self._data[self._at : self._end]) + data
         self._data, self._at, self._end = memoryview(data), 0, waiting + count
-        return count
+        return count, READ_BYTES
 
-    def _read_on(self, length: int) -> int:
+    def _read_on(self, length: int) -> tuple[int, int]:
         """Read the rest of a long message, into a buffer of its size."""
         if length > MAX_MESSAGE_BYTES:
             raise Malformed(f"a message of {length} bytes is too long")
@@ -192,7 +200,7 @@ class Stream:
         else:
             count = self._sock.recv_into(room)
         self._end += count
-        return count
+        return count, len(room)
 
     def _take(self, rights: list[tuple[int, int, bytes]]) -> None:
         for level, kind, data in rights:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class BatchLimits:
 # Not frozen: one is made per request, and freezing triples the price.
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One request that waits for its batch. Compared by identity.
+    """One request that waits for its batch. Compared by identity. What is to be done is in classes derived from it.
 
     Attributes:
         group: requests of equal groups may run together; None runs alone always, and at once.
@@ -37,7 +37,6 @@ class Waiting:
         arrived_at: when the worker got it.
         expires_at: when nobody wants its answer any more.
         limits: when its batch closes; the same for all requests of one group.
-        work: opaque to the core.
     """
 
     group: Hashable | None
@@ -45,16 +44,18 @@ class Waiting:
     arrived_at: float
     expires_at: float
     limits: BatchLimits
-    work: Any
 
 
-class _Group:
+W = TypeVar("W", bound=Waiting)
+
+
+class _Group(Generic[W]):
     """Requests that may run together, in the order of their arrival."""
 
     __slots__ = ("items", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[W] = deque()
         self.items = 0
 
     def due_at(self) -> float:
@@ -65,7 +66,7 @@ class _Group:
         return first.arrived_at + first.limits.max_delay_s
 
 
-class Batcher:
+class Batcher(Generic[W]):
     """All requests that wait in one worker.
 
     The oldest group that is due goes first, and within a group the oldest request. A batch takes what fits its size;
@@ -74,7 +75,7 @@ class Batcher:
     """
 
     def __init__(self) -> None:
-        self._groups: dict[Hashable, _Group] = {}
+        self._groups: dict[Hashable, _Group[W]] = {}
         self._size = 0
         # Nothing that waits expires earlier. It may be too early, for what has left; then one look finds nothing.
         self._expires_first = float("inf")
@@ -82,7 +83,7 @@ class Batcher:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, waiting: W) -> None:
         """Let a request wait for its batch."""
         key = _Alone() if waiting.group is None else waiting.group
         group = self._groups.get(key)
@@ -94,7 +95,7 @@ class Batcher:
         if waiting.expires_at < self._expires_first:
             self._expires_first = waiting.expires_at
 
-    def take(self, now: float) -> list[Waiting] | None:
+    def take(self, now: float) -> list[W] | None:
         """A batch that is due, None when none is. ValueError if any has expired: call `take_expired` first."""
         if self._expires_first <= now:
             raise ValueError("expired requests are taken out first")
@@ -111,7 +112,7 @@ class Batcher:
             return None
         return min(self._expires_first, min(group.due_at() for group in self._groups.values()))
 
-    def take_expired(self, now: float) -> list[Waiting]:
+    def take_expired(self, now: float) -> list[W]:
         """Take out what nobody waits for any more.
 
         The router has answered these already. It still counts their leases until the worker says that it is done with
@@ -119,7 +120,7 @@ class Batcher:
         """
         if self._expires_first > now:
             return []
-        expired: list[Waiting] = []
+        expired: list[W] = []
         for key, group in list(self._groups.items()):
             kept = deque(waiting for waiting in group.waiting if waiting.expires_at > now)
             if len(kept) == len(group.waiting):
@@ -135,7 +136,7 @@ class Batcher:
         )
         return expired
 
-    def _close(self, key: Hashable) -> list[Waiting]:
+    def _close(self, key: Hashable) -> list[W]:
         group = self._groups[key]
         room = group.waiting[0].limits.max_items
         if group.items <= room:
@@ -151,9 +152,9 @@ class Batcher:
         return batch
 
     @staticmethod
-    def _part(group: _Group, room: int) -> list[Waiting]:
+    def _part(group: _Group[W], room: int) -> list[W]:
         """What fits, or the one that is too large by itself."""
-        batch: list[Waiting] = []
+        batch: list[W] = []
         while group.waiting and (not batch or group.waiting[0].items <= room):
             waiting = group.waiting.popleft()
             room -= waiting.items

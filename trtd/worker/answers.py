@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from trtd.core.batching import Waiting
 from trtd.core.ids import LeaseId, RequestId
-from trtd.errors import TrtdError
+from trtd.errors import ErrorCode, TrtdError
 from trtd.runtime.areas import places
 from trtd.runtime.gather import Rows
 from trtd.runtime.inputs import Inputs
@@ -33,8 +34,9 @@ Placed = tuple[int, ...]
 """Numbers of the outputs that lie in the client's shared memory."""
 
 
-@dataclass(slots=True)
-class Job:
+# Not frozen: one is made per request.
+@dataclass(slots=True, eq=False)
+class Job(Waiting):
     """One admitted request, on its way through the worker.
 
     Attributes:
@@ -52,13 +54,9 @@ class Job:
     queue_us: int
 
 
-@dataclass(slots=True)
-class Answer:
-    """One answer: `code` is None for a result. `frames` start with the header."""
-
-    lease: LeaseId
-    code: str | None
-    frames: list[Any]
+Answer = tuple[LeaseId, ErrorCode | None, list[Any]]
+"""The lease that is answered, the code of an error or None for a result, and the frames, of which the first is the
+header. A plain tuple, because one is made per request."""
 
 
 class Results:
@@ -79,7 +77,7 @@ class Results:
         frames = [_bytes_of(array) for array in arrays]
         placed = () if job.inputs.area is None else _place(job.inputs.area, frames)
         form = self._form(model, tuple([array.shape for array in arrays]), placed)
-        return Answer(job.lease, None, [form.header(job.id, job.queue_us, batch_us, compute_us), *frames])
+        return job.lease, None, [form.header(job.id, job.queue_us, batch_us, compute_us), *frames]
 
     def answer_rows(self, jobs: Sequence[Job], rows: Rows, batch_us: Sequence[int], compute_us: int) -> list[Answer]:
         """The answers to requests that ran as one batch, from the outputs of the whole batch.
@@ -92,7 +90,7 @@ class Results:
         flats = [(_bytes_of(array), array.nbytes // rows.ends[-1]) for array in arrays]
         inner = [array.shape[1:] for array in arrays]
         forms: dict[Hashable, ResultForm] = {}
-        answers = []
+        answers: list[Answer] = []
         start = 0
         for job, end, waited_us in zip(jobs, rows.ends, batch_us, strict=True):
             frames: list[Any] = [flat[start * row_bytes : end * row_bytes] for flat, row_bytes in flats]
@@ -104,7 +102,7 @@ class Results:
                 form = self._form(model, tuple([(items, *shape) for shape in inner]), placed)
                 forms[items, placed] = form
             header = form.header(job.id, job.queue_us, waited_us, compute_us)
-            answers.append(Answer(job.lease, None, [header, *frames]))
+            answers.append((job.lease, None, [header, *frames]))
             start = end
         return answers
 
@@ -159,7 +157,7 @@ def _place(area: Area, frames: list[Any]) -> Placed:
 def refusal(lease: LeaseId, request: RequestId, error: TrtdError) -> Answer:
     """The answer to a request that was refused or failed."""
     header = encode_router_message(ErrorAnswer(request, error.code, error.message, error.retry_after_s))
-    return Answer(lease, error.code, [header])
+    return lease, error.code, [header]
 
 
 def messages(answers: Sequence[Answer], generation: int) -> list[list[Any]]:
@@ -169,9 +167,9 @@ def messages(answers: Sequence[Answer], generation: int) -> list[list[Any]]:
         part = answers[start : start + MAX_ENTRIES]
         items: list[Any] = []
         frames: list[Any] = [b""]
-        for one in part:
-            items += (one.lease, len(one.frames), one.code)
-            frames += one.frames
+        for lease, code, own in part:
+            items += (lease, len(own), code)
+            frames += own
         frames[0] = encode_results_items(generation, items)
         made.append(frames)
     return made

@@ -98,19 +98,21 @@ class Link:
         self.wake()
         return None
 
-    def receive(self) -> list[memoryview] | None:
-        """The frames of the next message, None when there is none at the moment."""
+    def receive(self) -> list[list[memoryview]]:
+        """The messages that have come, each as its frames. What comes meanwhile is left to the next call."""
+        messages: list[list[memoryview]] = []
         stream = self._stream
         if stream is None:
-            return None
+            return messages
         try:
-            while (frames := stream.receive()) is None:
-                if not stream.fill():
-                    return None
+            may_have_more = True
+            while may_have_more:
+                may_have_more = stream.fill()
+                while (frames := stream.receive()) is not None:
+                    messages.append(frames)
         except (StreamClosed, Malformed):
             self._lose()
-            return None
-        return frames
+        return messages
 
     def take_fd(self) -> int | None:
         """The descriptor that came beside a message, in the order of the messages; None where none is left."""

@@ -5,7 +5,8 @@ one thread at a time (`_lead`); the one that is woken takes the batch itself and
 that touches the connection or the batcher happens under `_io`. With one slot nobody else is there, and both locks are
 free.
 
-What runs together is decided in `trtd.core.batching`, how it is run and answered in `trtd.worker.runner`.
+How requests are read is in `trtd.worker.intake`, what runs together is decided in `trtd.core.batching`, how it is run
+and answered is in `trtd.worker.runner`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 from trtd.child.waiting import wait
-from trtd.core.batching import Batcher, Waiting
-from trtd.core.ids import LeaseId
+from trtd.core.batching import Batcher
 from trtd.core.polling import BusyPoll
-from trtd.errors import DeadlineExceeded, Malformed, TrtdError
+from trtd.errors import DeadlineExceeded
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
-from trtd.wire.batches import BATCH_ITEMS, decode_arena_message, decode_batch_items
-from trtd.wire.codec import read_request_id
-from trtd.wire.messages import ArenaOpened
 from trtd.worker.answers import Answer, Job, messages, refusal
 from trtd.worker.arenas import Arenas
+from trtd.worker.intake import Intake
 from trtd.worker.link import Link
-from trtd.worker.plans import Plan
 from trtd.worker.progress import Progress
-from trtd.worker.runner import Runner, typed
-from trtd.worker.validate import Catalogue, Desk, ServedModel
+from trtd.worker.runner import Runner
+from trtd.worker.validate import Catalogue, ServedModel
 
 log = get_logger()
 
@@ -56,16 +53,14 @@ class Loop:
         self._link = link
         self._catalogue = catalogue
         self._generation = generation
-        self._desk = Desk(catalogue)
         self._arenas = arenas
-        self._batcher = Batcher()
+        self._intake = Intake(catalogue, generation, arenas, link.take_fd)
+        self._batcher: Batcher[Job] = Batcher()
         self._io = threading.Lock()
         self._lead = threading.Lock()
         self._opened = threading.Semaphore(0)
         self._waiting_until: float | None = None
         self._is_stopping = False
-        self._refusals: list[Answer] = []
-        self._messages_received = 0
 
     def serve(self, slots: Mapping[ServedModel, Slot] | None = None) -> None:
         """Be a slot until the worker stops and everything received is answered. Called in a thread of its own.
@@ -116,19 +111,22 @@ class Loop:
         """Let nobody answer any more, for ever: the process is about to end, and what it would say may be wrong."""
         self._io.acquire()
 
-    def _next_batch(self, answers: list[Answer]) -> list[Waiting] | None:
+    def _next_batch(self, answers: list[Answer]) -> list[Job] | None:
         """Send the answers of the last batch and wait for the next one; None when there will be none."""
         with self._io:
             self._send(answers)
             answers.clear()
-            batch = self._take()
+            # Where nobody waits for a batch, there is nothing that a message that has come could join.
+            batch = self._take() if len(self._batcher) else None
         if batch is not None:
             return batch
         with self._lead:
             while True:
                 with self._io:
-                    if self._is_finished():
-                        return None
+                    if self._is_stopping:
+                        batch = self._take()
+                        if batch is not None or not len(self._batcher):
+                            return batch
                     self._waiting_until = self._next_look()
                     timeout_s = self._timeout()
                 wait(self._polls, timeout_s, self._has_come, self._link.wait, self._is_alone)
@@ -145,23 +143,28 @@ class Loop:
         """Whether no other slot runs, which would need the interpreter."""
         return not self.progress.is_running
 
-    def _take(self) -> list[Waiting] | None:
-        """Take in what has come, then take a batch that is due."""
+    def _take(self) -> list[Job] | None:
+        """Take in what has come, refuse what cannot run, then take a batch that is due."""
         self._link.flush()
-        self._pump()
         now = time.monotonic()
-        expired = self._batcher.take_expired(now)
-        batch = self._batcher.take(now)
-        if expired:
+        batcher, refusals = self._batcher, self._intake.refusals
+        for frames in self._link.receive():
+            self._intake.accept(frames, batcher, now)
+        if expired := batcher.take_expired(now):
             # The router has answered their clients; this frees their places there.
             error = DeadlineExceeded("the deadline passed before the request could run")
-            self._send([refusal(waiting.work.lease, waiting.work.id, error) for waiting in expired])
-        self._wake_waiting()
+            refusals.extend(refusal(job.lease, job.id, error) for job in expired)
+        batch = batcher.take(now)
+        if refusals:
+            self._send(refusals)
+            refusals.clear()
+        if self._waiting_until is not None:
+            self._wake_waiting(self._waiting_until)
         return batch
 
-    def _wake_waiting(self) -> None:
+    def _wake_waiting(self, until: float) -> None:
         """Let the thread that waits look earlier, when something is due before it would look."""
-        if self._waiting_until is not None and self._next_look() < self._waiting_until:
+        if self._next_look() < until:
             self._link.wake()
 
     def _next_look(self) -> float:
@@ -173,17 +176,6 @@ class Loop:
             return None
         return max(0.0, self._waiting_until - time.monotonic())
 
-    def _is_finished(self) -> bool:
-        return self._is_stopping and not len(self._batcher)
-
-    def _pump(self) -> None:
-        """Receive all that has come, and refuse what cannot run."""
-        while (frames := self._link.receive()) is not None:
-            self._accept(frames)
-        if self._refusals:
-            self._send(self._refusals)
-            self._refusals.clear()
-
     def _send(self, answers: Sequence[Answer]) -> None:
         for frames in messages(answers, self._generation):
             if not self._link.send(frames):
@@ -191,62 +183,3 @@ class Loop:
         if self._link.has_output:
             # The thread that waits does not know yet that there is something to send on.
             self._link.wake()
-
-    def _accept(self, frames: Sequence[memoryview]) -> None:
-        """Take in one message of the router."""
-        if len(frames) == 1:
-            self._hear_of_arena(frames[0])
-            return
-        self._messages_received += 1
-        try:
-            generation, sent_at_us, items = decode_batch_items(frames[0] if frames else b"")
-            if generation != self._generation:
-                raise Malformed(f"it is for generation {generation}")
-            if sum(items[1::BATCH_ITEMS]) != len(frames) - 1:
-                raise Malformed(f"its entries do not add up to its {len(frames)} frames")
-        except TrtdError as error:
-            log.error("worker.message_refused", cause=error.message)
-            return
-        # The message may have waited here while every slot was busy. The clock is the same in all processes of a host.
-        sent_at = min(sent_at_us / 1e6, time.monotonic())
-        at = 1
-        each = iter(items)
-        for lease, count, queue_us, remaining_us, must_run_alone in zip(each, each, each, each, each, strict=True):
-            end = at + count
-            admitted = self._admit(lease, queue_us, frames[at:end])
-            if admitted is not None:
-                job, plan = admitted
-                group = plan.group
-                if must_run_alone and group is not None:
-                    # Suspects run with the suspects of their message only, which the router has chosen.
-                    group = (self._messages_received, group)
-                expires_at = sent_at + remaining_us / 1e6
-                self._batcher.add(Waiting(group, plan.items, sent_at, expires_at, plan.model.limits, job))
-            at = end
-
-    def _hear_of_arena(self, header: memoryview) -> None:
-        """Take in the one kind of message that has no frame besides its header."""
-        try:
-            message = decode_arena_message(header)
-        except TrtdError as error:
-            log.error("worker.message_refused", cause=error.message)
-            return
-        if isinstance(message, ArenaOpened):
-            fd = self._link.take_fd()
-            if fd is not None:
-                self._arenas.open(message.key, message.size_bytes, fd)
-        elif message is not None:
-            self._arenas.close(message.key)
-
-    def _admit(self, lease: LeaseId, queue_us: int, frames: Sequence[memoryview]) -> tuple[Job, Plan] | None:
-        """What one request asks for; None when it was refused."""
-        header = bytes(frames[0])
-        try:
-            request_id, plan = self._desk.read(header)
-            inputs = plan.read(frames[1:], self._arenas)
-        except MemoryError:
-            raise
-        except Exception as error:
-            self._refusals.append(refusal(lease, read_request_id(header), typed(error)))
-            return None
-        return Job(lease, request_id, plan.model, inputs, queue_us), plan

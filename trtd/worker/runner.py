@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 
-from trtd.core.batching import Waiting
 from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
 from trtd.observe import RateLimit, get_logger
@@ -36,7 +35,7 @@ class Runner:
         self._results = Results(generation)
         self._progress = progress
 
-    def run(self, batch: Sequence[Waiting]) -> list[Answer]:
+    def run(self, batch: Sequence[Job]) -> list[Answer]:
         """Run requests of one group together and answer each.
 
         Raises:
@@ -45,7 +44,7 @@ class Runner:
         number = self._progress.begin()
         started_at = time.monotonic()
         try:
-            outputs = self._run(batch[0].work.model, [waiting.work.inputs for waiting in batch])
+            outputs = self._run(batch[0].model, [job.inputs for job in batch])
             ended_at = time.monotonic()
             if len(outputs) != len(batch):
                 raise RuntimeError(f"the runtime gave {len(outputs)} answers to {len(batch)} requests")
@@ -53,12 +52,12 @@ class Runner:
             raise
         except Exception as error:
             if len(batch) == 1:
-                return [self._refuse(batch[0].work, typed(error))]
+                return [self._refuse(batch[0], typed(error))]
         else:
             return self._answers(batch, outputs, started_at, int((ended_at - started_at) * 1e6))
         finally:
             self._progress.end(number)
-        return [answer for waiting in batch for answer in self.run([waiting])]
+        return [answer for job in batch for answer in self.run([job])]
 
     def _run(self, model: ServedModel, requests: list[Inputs]) -> Sequence[Arrays]:
         area = requests[0].area
@@ -67,23 +66,22 @@ class Runner:
         return self._slots[model].run(requests)
 
     def _answers(
-        self, batch: Sequence[Waiting], outputs: Sequence[Arrays], started_at: float, compute_us: int
+        self, batch: Sequence[Job], outputs: Sequence[Arrays], started_at: float, compute_us: int
     ) -> list[Answer]:
-        batch_us = [int((started_at - waiting.arrived_at) * 1e6) for waiting in batch]
-        jobs = [waiting.work for waiting in batch]
+        batch_us = [int((started_at - job.arrived_at) * 1e6) for job in batch]
         try:
-            if isinstance(outputs, Rows):
-                return self._results.answer_rows(jobs, outputs, batch_us, compute_us)
+            if type(outputs) is Rows:
+                return self._results.answer_rows(batch, outputs, batch_us, compute_us)
             return [
                 self._results.answer(job, arrays, waited_us, compute_us)
-                for job, arrays, waited_us in zip(jobs, outputs, batch_us, strict=True)
+                for job, arrays, waited_us in zip(batch, outputs, batch_us, strict=True)
             ]
         except MemoryError:
             raise
         except Exception as error:
             # All are refused: their outputs have the same names, dtypes and number of dimensions.
             refused = typed(error)
-            return [self._refuse(job, refused) for job in jobs]
+            return [self._refuse(job, refused) for job in batch]
 
     @staticmethod
     def _refuse(job: Job, error: TrtdError) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ GREEDY = BatchLimits(max_items=4, max_delay_s=0.0)
 PATIENT = BatchLimits(max_items=4, max_delay_s=0.5)
 
 
-def make_waiting(work: Any = None, **changes: Any) -> Waiting:
+@dataclass(slots=True, eq=False)
+class Numbered(Waiting):
+    """A request with something to tell it by."""
+
+    work: Any
+
+
+def make_waiting(work: Any = None, **changes: Any) -> Numbered:
     """One item of group "g" that arrived at 10.0, never expires and is run at once."""
     values: dict[str, Any] = {
         "group": "g",
@@ -24,18 +32,18 @@ def make_waiting(work: Any = None, **changes: Any) -> Waiting:
         "limits": GREEDY,
         "work": work,
     }
-    return Waiting(**(values | changes))
+    return Numbered(**(values | changes))
 
 
-def make_batcher(*waiting: Waiting) -> Batcher:
+def make_batcher(*waiting: Numbered) -> Batcher[Numbered]:
     """A batcher in which these wait."""
-    batcher = Batcher()
+    batcher: Batcher[Numbered] = Batcher()
     for item in waiting:
         batcher.add(item)
     return batcher
 
 
-def works(batch: list[Waiting] | None) -> list[Any] | None:
+def works(batch: list[Numbered] | None) -> list[Any] | None:
     """The work of a batch."""
     return None if batch is None else [waiting.work for waiting in batch]
 
@@ -149,10 +157,10 @@ def test_what_has_left_does_not_hide_a_later_expiry():
 )
 def test_every_request_leaves_once_and_no_batch_breaks_its_limits(arrivals):
     """Each request leaves in one batch or as expired; batches are of one group, in order, and not too large."""
-    batcher = Batcher()
+    batcher: Batcher[Numbered] = Batcher()
     now = 0.0
-    expired: list[Waiting] = []
-    run: list[Waiting] = []
+    expired: list[Numbered] = []
+    run: list[Numbered] = []
     for work, (group, items, gap_s, life_s) in enumerate(arrivals):
         now += gap_s
         batcher.add(
@@ -170,7 +178,7 @@ def test_every_request_leaves_once_and_no_batch_breaks_its_limits(arrivals):
         assert order == sorted(order)
 
 
-def check_batch(batch: list[Waiting] | None, now: float) -> list[Waiting]:
+def check_batch(batch: list[Numbered] | None, now: float) -> list[Numbered]:
     """The batch, after a look at what every batch has to keep."""
     if batch is None:
         return []

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.memory import ClientMemory
-from tests.support.served import make_served
-from trtd.core.ids import LeaseId, RequestId
+from tests.support.served import make_job, make_served
 from trtd.runtime.gather import cut
 from trtd.wire.arenas import MIN_PLACED_BYTES, decode_ref
 from trtd.wire.codec import decode_router_message
@@ -36,15 +35,15 @@ def job(number: int, inputs: Mapping[str, np.ndarray], arenas=None, area: bytes 
     frames: list[Any] = [to_frame(array) for array in inputs.values()]
     plan = MODEL.plan(specs, has_area=area is not None)
     read = plan.read([*frames, *([] if area is None else [area])], arenas)
-    return Job(LeaseId(number), RequestId(number.to_bytes(16, "big")), MODEL, read, 3)
+    return make_job(plan, read, number, queue_us=3)
 
 
 def read(answer: Answer, memory: ClientMemory | None = None) -> tuple[InferAnswer, dict[str, np.ndarray]]:
     """The answer as its client reads it."""
-    header = decode_router_message(answer.frames[0])
+    header = decode_router_message(answer[2][0])
     assert isinstance(header, InferAnswer)
     arrays = {}
-    for spec, frame in zip(header.outputs, answer.frames[1:], strict=True):
+    for spec, frame in zip(header.outputs, answer[2][1:], strict=True):
         if spec.place is Place.FRAME:
             arrays[spec.name] = from_frame(spec, frame)
         else:
@@ -63,7 +62,7 @@ def check(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> 
 
 
 def places(answer: Answer) -> list[Place]:
-    header = decode_router_message(answer.frames[0])
+    header = decode_router_message(answer[2][0])
     assert isinstance(header, InferAnswer)
     return [spec.place for spec in header.outputs]
 
@@ -79,9 +78,7 @@ def test_a_batch_is_answered_as_its_requests_one_by_one_would_be():
     alone = [
         results.answer(one, made, 5 + number, 9) for number, (one, made) in enumerate(zip(jobs, each, strict=True))
     ]
-    assert [bytes(frame) for one in together for frame in one.frames] == [
-        bytes(frame) for one in alone for frame in one.frames
-    ]
+    assert [bytes(frame) for one in together for frame in one[2]] == [bytes(frame) for one in alone for frame in one[2]]
     for number, (answer, made) in enumerate(zip(together, each, strict=True)):
         header, arrays = read(answer)
         assert (int.from_bytes(header.id, "big"), header.timing.batch_us) == (number, 5 + number)
@@ -93,7 +90,7 @@ def test_large_outputs_go_into_the_area_small_ones_come_in_frames(arenas, memory
     made = outputs()
     answer = Results(1).answer(job(1, made, arenas, memory.ref(4096, 100_000)), made, 0, 0)
     assert places(answer) == [Place.ARENA, Place.FRAME]
-    assert decode_ref(answer.frames[1]).offset == 4096
+    assert decode_ref(answer[2][1]).offset == 4096
     check(read(answer, memory)[1], made)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
+from tests.support.served import make_job
 from tests.support.worker import make_model_settings, make_worker_settings
-from trtd.core.batching import Waiting
-from trtd.core.ids import LeaseId, RequestId
 from trtd.demo import models
 from trtd.wire.arenas import decode_ref
 from trtd.wire.messages import Dtype, Place, TensorSpec
@@ -35,14 +32,12 @@ class Ends:
         self.runner = Runner(loaded.catalogue, 1, self.progress, loaded.slots)
         self._memory, self._arenas = memory, arenas
 
-    def waiting(self, number: int) -> Waiting:
+    def waiting(self, number: int) -> Job:
         """A request whose input and area lie in the memory, apart from those of other numbers."""
         at = number * 2 * INPUT_BYTES
         plan = self.model.plan((TensorSpec("x", Dtype.FLOAT32, X.shape, Place.ARENA),), has_area=True)
         frames = [self._memory.write(X + number, at), self._memory.ref(at + INPUT_BYTES, INPUT_BYTES)]
-        job = Job(LeaseId(number), RequestId(bytes(16)), self.model, plan.read(frames, self._arenas), 0)
-        now = time.monotonic()
-        return Waiting(plan.group, plan.items, now, now + 30, self.model.limits, job)
+        return make_job(plan, plan.read(frames, self._arenas), number)
 
 
 @pytest.fixture
@@ -55,7 +50,7 @@ def test_requests_with_areas_share_a_batch(ends, memory):
     answers = ends.runner.run([ends.waiting(number) for number in range(3)])
     assert ends.progress.read() == (1, 0)
     for number, answer in enumerate(answers):
-        ref = decode_ref(answer.frames[1])
+        ref = decode_ref(answer[2][1])
         assert ref.offset == (2 * number + 1) * INPUT_BYTES
         np.testing.assert_array_equal(memory.read(ref.offset, X.shape), X + number)
 
@@ -66,6 +61,7 @@ def test_nothing_runs_into_memory_that_was_closed(ends, memory, arenas):
     late = ends.waiting(1)
     arenas.clear()
     (answer,) = ends.runner.run([late])
-    assert answer.code is None
-    np.testing.assert_array_equal(np.frombuffer(answer.frames[1], np.float32), (X + 1)[0])
+    _, code, frames = answer
+    assert code is None
+    np.testing.assert_array_equal(np.frombuffer(frames[1], np.float32), (X + 1)[0])
     assert not memory.read(3 * INPUT_BYTES, (INPUT_BYTES,), np.uint8).any()

@@ -1,0 +1,111 @@
+"""The router's messages as jobs: each request is read, compared with its model, and let wait for its batch, or refused.
+
+For `trtd.worker.loop`, which receives the messages and sends what is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from trtd.core.batching import Batcher
+from trtd.errors import Malformed, TrtdError
+from trtd.observe import get_logger
+from trtd.wire.batches import BATCH_ITEMS, decode_arena_message, decode_batch_items
+from trtd.wire.codec import read_request_id
+from trtd.wire.messages import ArenaOpened
+from trtd.worker.answers import Answer, Job, refusal
+from trtd.worker.arenas import Arenas
+from trtd.worker.runner import typed
+from trtd.worker.validate import Catalogue, Desk
+
+log = get_logger()
+
+
+class Intake:
+    """What a worker knows of requests to come: models, headers that were seen, shared memory.
+
+    Attributes:
+        refusals: answers to requests that cannot run, until somebody takes them.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, generation: int, arenas: Arenas, take_fd: Callable[[], int | None]
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            catalogue: the models.
+            generation: this life of the worker; messages for others are dropped.
+            arenas: the shared memory of its clients.
+            take_fd: gives the descriptor that came beside a message, None where there is none.
+        """
+        self._desk = Desk(catalogue)
+        self._generation = generation
+        self._arenas = arenas
+        self._take_fd = take_fd
+        self._messages = 0
+        self.refusals: list[Answer] = []
+
+    def accept(self, frames: Sequence[memoryview], batcher: Batcher[Job], now: float) -> None:
+        """Take in one message of the router.
+
+        Args:
+            frames: of it.
+            batcher: gets the requests that may run.
+            now: monotonic seconds.
+        """
+        if len(frames) == 1:
+            self._hear_of_arena(frames[0])
+            return
+        self._messages += 1
+        try:
+            generation, sent_at_us, items = decode_batch_items(frames[0] if frames else b"")
+            if generation != self._generation:
+                raise Malformed(f"it is for generation {generation}")
+            if sum(items[1::BATCH_ITEMS]) != len(frames) - 1:
+                raise Malformed(f"its entries do not add up to its {len(frames)} frames")
+        except TrtdError as error:
+            log.error("worker.message_refused", cause=error.message)
+            return
+        # The message may have waited here while every slot was busy. The clock is the same in all processes of a host.
+        sent_at = min(sent_at_us / 1e6, now)
+        read, arenas, add = self._desk.read, self._arenas, batcher.add
+        at = 1
+        each = iter(items)
+        for lease, count, queue_us, remaining_us, must_run_alone in zip(each, each, each, each, each, strict=True):
+            end = at + count
+            header = bytes(frames[at])
+            try:
+                request_id, plan = read(header)
+                inputs = plan.read(frames[at + 1 : end], arenas)
+            except MemoryError:
+                raise
+            except Exception as error:
+                self.refusals.append(refusal(lease, read_request_id(header), typed(error)))
+            else:
+                group = plan.group
+                if must_run_alone and group is not None:
+                    # Suspects run with the suspects of their message only, which the router has chosen.
+                    group = (self._messages, group)
+                expires_at = sent_at + remaining_us / 1e6
+                model = plan.model
+                add(
+                    Job(
+                        group, plan.items, sent_at, expires_at, model.limits, lease, request_id, model, inputs, queue_us
+                    )
+                )
+            at = end
+
+    def _hear_of_arena(self, header: memoryview) -> None:
+        """Take in the one kind of message that has no frame besides its header."""
+        try:
+            message = decode_arena_message(header)
+        except TrtdError as error:
+            log.error("worker.message_refused", cause=error.message)
+            return
+        if isinstance(message, ArenaOpened):
+            fd = self._take_fd()
+            if fd is not None:
+                self._arenas.open(message.key, message.size_bytes, fd)
+        elif message is not None:
+            self._arenas.close(message.key)
