@@ -1,12 +1,13 @@
 """When the router's mind has to look again: deadlines of requests, and instants set for tenants.
 
-A heap with lazy deletion: a request that is answered stays until it comes up, or until such entries are the larger
-part.
+Most requests have the same timeout, so their deadlines come in order: a queue holds them, and a heap the others. Both
+with lazy deletion: a request that is answered stays until it comes up, or until such entries are the larger part.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 
 from trtd.core.requests import Request
 from trtd.core.tenancy import Tenant
@@ -23,28 +24,34 @@ class Agenda:
     """
 
     def __init__(self) -> None:
+        self._queue: deque[Request] = deque()
         self._heap: list[tuple[float, int, Request | Tenant]] = []
         self._sequence = 0
         self.stale = 0
 
     def __len__(self) -> int:
         """How many entries it keeps, stale ones included."""
-        return len(self._heap)
+        return len(self._queue) + len(self._heap)
 
     def watch_deadline(self, request: Request) -> None:
         """Let the request come up when its deadline passes, unless it is answered by then."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (request.deadline, self._sequence, request))
+        queue = self._queue
+        if not queue or queue[-1].deadline <= request.deadline:
+            queue.append(request)
+        else:
+            self._sequence += 1
+            heapq.heappush(self._heap, (request.deadline, self._sequence, request))
 
     def look_again(self, tenant: Tenant, at: float) -> None:
         """Let the tenant come up at an instant."""
         self._sequence += 1
         heapq.heappush(self._heap, (at, self._sequence, tenant))
 
-    def note_answered(self) -> None:
-        """One of the watched requests was answered."""
-        self.stale += 1
-        if self.stale > _MIN_STALE and 2 * self.stale > len(self._heap):
+    def note_answered(self, count: int = 1) -> None:
+        """So many of the watched requests were answered."""
+        self.stale += count
+        if self.stale > _MIN_STALE and 2 * self.stale > len(self):
+            self._queue = deque(request for request in self._queue if not request.is_answered)
             self._heap = [entry for entry in self._heap if not _is_stale(entry[2])]
             heapq.heapify(self._heap)
             self.stale = 0
@@ -54,18 +61,33 @@ class Agenda:
 
         It may turn out to be the deadline of a request that was answered; to look is cheaper at that time than now.
         """
-        return self._heap[0][0] if self._heap else None
+        queue, heap = self._queue, self._heap
+        if not queue:
+            return heap[0][0] if heap else None
+        first = queue[0].deadline
+        return heap[0][0] if heap and heap[0][0] < first else first
 
     def take_due(self, now: float) -> Request | Tenant | None:
         """What has come up, one at a time, None when there is nothing more. A request taken is watched no longer."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            due = heapq.heappop(heap)[2]
-            if _is_stale(due):
-                self.stale -= 1
-                continue
+        queue, heap = self._queue, self._heap
+        while queue and queue[0].is_answered:
+            queue.popleft()
+            self.stale -= 1
+        while queue or heap:
+            due: Request | Tenant
+            if queue and not (heap and heap[0][0] < queue[0].deadline):
+                due = queue[0]
+                if not due.is_answered and due.deadline > now:
+                    return None
+                queue.popleft()
+            else:
+                if heap[0][0] > now:
+                    return None
+                due = heapq.heappop(heap)[2]
             if isinstance(due, Request):
-                self.stale -= 1  # its answer, which follows, is noted like every other
+                self.stale -= 1  # the answer of one that is due follows, and is noted like every other
+                if due.is_answered:
+                    continue
             return due
         return None
 
@@ -75,10 +97,11 @@ class Agenda:
         Raises:
             AssertionError: the count of stale entries is wrong.
         """
-        stale = sum(_is_stale(due) for _, _, due in self._heap)
+        entries = [*self._queue, *(due for _, _, due in self._heap)]
+        stale = sum(map(_is_stale, entries))
         if stale != self.stale:
             raise AssertionError(f"{stale} entries are stale, and {self.stale} are counted")
-        return {id(due) for _, _, due in self._heap if not _is_stale(due)}
+        return {id(due) for due in entries if not _is_stale(due)}
 
 
 def _is_stale(due: Request | Tenant) -> bool:

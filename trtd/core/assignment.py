@@ -47,17 +47,18 @@ class Assigner:
         For the case that most requests meet: no tenant is waiting for its turn, this one has no suspects, and a worker
         has room. It asks and does what `assign` would.
         """
-        if tenant.queue or tenant.lane or tenant.lane_holder is not None:
+        if tenant.queue.levels or tenant.lane.groups or tenant.lane_holder is not None:
             return False
-        room = tenant.limits.max_outstanding
-        slots = tenant.limits.slots
+        limits = tenant.limits
+        room = limits.max_outstanding
+        slots = limits.slots
         chosen: Holder | None = None
         for holder in tenant.holders.values():
             leases = len(holder.leases)
             if (
-                holder.is_admitted
+                leases < room
+                and holder.is_admitted
                 and not holder.is_closed
-                and leases < room
                 and (holder.unheard <= slots or holder.gathers_until(slots) <= now)
             ):
                 room, chosen = leases, holder
@@ -72,10 +73,12 @@ class Assigner:
             self._serve(tenants[name], now)
         for holder, load in self.loads.items():
             is_suspect = load[0][1].is_suspect
+            tenant = tenants[holder.id.tenant]
+            tenant.queue_times.tidy()
             for first in range(0, len(load), MAX_DISPATCHED):
-                part = tuple(load[first : first + MAX_DISPATCHED])
+                part = load[first : first + MAX_DISPATCHED]
                 holder.note_sent(now)
-                is_enough = holder.unheard > tenants[holder.id.tenant].limits.slots
+                is_enough = holder.unheard > tenant.limits.slots
                 self._ledger.effects.append(Dispatch(holder.id, part, is_suspect, is_enough))
         self.loads.clear()
 

@@ -27,7 +27,7 @@ from trtd.core.admission import Refusal
 from trtd.core.assignment import Assigner
 from trtd.core.ids import RequestId, TenantName, WorkerId
 from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, Holder
-from trtd.core.ledger import Ledger, unavailable
+from trtd.core.ledger import CLOSED, Ledger, unavailable
 from trtd.core.requests import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
@@ -253,48 +253,41 @@ class Dispatcher:
             self._ledger.effects.append(Refuse(request, ErrorCode.UNAVAILABLE, text, None))
             return
         known = tenant.requests.get(request.id)
-        if known is None:
-            refusal = self._ledger.judge(tenant, request, now)
-        elif known.owner == request.owner:
-            known.route = request.route
-            tenant.counters.resent += 1
-            return
-        else:
-            refusal = Refusal(ErrorCode.MALFORMED, f"the id {request.id.hex()} is in use by another client")
-        if refusal is not None:
-            self._ledger.refuse(tenant, request, refusal)
-            return
-        self._ledger.accept(tenant, request, now)
-        if request.is_suspect:
-            tenant.lane.append([request])
-        elif self._turns or not self._assigner.lease_at_once(tenant, request, now):
-            tenant.queue.push(request)
-        else:
-            return
-        self._turns.activate(request.tenant)
+        if known is not None:
+            if known.owner == request.owner:
+                known.route = request.route
+                tenant.counters.resent += 1
+            else:
+                text = f"the id {request.id.hex()} is in use by another client"
+                self._ledger.refuse(tenant, request, Refusal(ErrorCode.MALFORMED, text))
+        elif self._ledger.enter(tenant, request, now):
+            if request.is_suspect:
+                tenant.lane.append([request])
+            elif self._turns.ring or not self._assigner.lease_at_once(tenant, request, now):
+                tenant.queue.push(request)
+            else:
+                return
+            self._turns.activate(request.tenant)
 
     def complete(self, worker: WorkerId, results: Sequence[Result], now: float) -> None:
         """A worker answered. Only an open lease of this very life counts; everything else is stale."""
-        tenant, holder = self._find(worker)
+        tenant = self._tenants.get(worker.tenant)
         if tenant is None:
             return
+        holder = tenant.holders.get(worker)
         if holder is None:
             tenant.counters.stale += len(results)
             return
-        answered = 0
-        for result in results:
-            request = holder.leases.pop(result.lease, None)
-            if request is None:
-                tenant.counters.stale += 1
-            elif self._ledger.answer(tenant, request, result, now):
-                answered += 1
+        answered = self._ledger.answer_all(tenant, holder.leases, results, now)
         holder.note_heard()
         if answered:
             tenant.pace.count(answered, now)
-        if tenant.queue or tenant.lane or tenant.lane_holder is not None:
+        if tenant.queue.levels or tenant.lane.groups or tenant.lane_holder is not None:
             self._turns.activate(worker.tenant)
-        self._ledger.announce_worker_if_empty(holder)
-        self._ledger.announce_tenant_if_empty(tenant)
+        if holder.is_closed:
+            self._ledger.announce_worker_if_empty(holder)
+        if tenant.gate is CLOSED:
+            self._ledger.announce_tenant_if_empty(tenant)
 
     # Time and order
 
@@ -306,7 +299,7 @@ class Dispatcher:
                 self._turns.activate(due.tenant)
             elif self._tenants.get(due.name) is due:
                 self._reconsider(due, now)
-        if self._turns or self._assigner.loads:
+        if self._turns.ring or self._assigner.loads:
             self._assigner.assign(self._tenants, now)
 
     def busy_until(self, tenant: TenantName) -> float:

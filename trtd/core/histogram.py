@@ -6,8 +6,9 @@ All processes share the bounds, so buckets travel as bare counts (`trtd.wire.con
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import accumulate, repeat
 
 _LOWEST_S = 1e-5
 _DECADES = 7
@@ -21,30 +22,54 @@ BOUNDS_S: tuple[float, ...] = tuple(
 BUCKET_COUNT = len(BOUNDS_S) + 1
 
 
-class Histogram:
-    """How many durations fell into each bucket, and their sum."""
+MAX_UNSORTED = 512
+"""Durations that are kept as they came, so that many are sorted into buckets at once."""
 
-    __slots__ = ("_counts", "sum_s")
+
+class Histogram:
+    """How many durations fell into each bucket, and their sum.
+
+    Attributes:
+        observe: call it with each duration in seconds; a negative one (clocks of two processes) counts as zero. It is
+            no more than the append of a list: who observes many calls `tidy` now and then.
+    """
+
+    __slots__ = ("_counts", "_sum_s", "_unsorted", "observe")
 
     def __init__(self) -> None:
         self._counts = [0] * BUCKET_COUNT
-        self.sum_s = 0.0
+        self._sum_s = 0.0
+        self._unsorted: list[float] = []
+        self.observe: Callable[[float], None] = self._unsorted.append
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration; a negative one (clocks of two processes) counts as zero."""
-        if seconds < 0.0:
-            seconds = 0.0
-        self._counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.sum_s += seconds
+    def tidy(self) -> None:
+        """Keep no more than MAX_UNSORTED durations as they came."""
+        if len(self._unsorted) > MAX_UNSORTED:
+            self._sort()
+
+    def _sort(self) -> None:
+        unsorted = self._unsorted
+        for bucket, count in Counter(map(bisect_left, repeat(BOUNDS_S), unsorted)).items():
+            self._counts[bucket] += count
+        self._sum_s += sum(map(max, unsorted, repeat(0.0)))
+        unsorted.clear()
+
+    @property
+    def sum_s(self) -> float:
+        """All durations together."""
+        self._sort()
+        return self._sum_s
 
     @property
     def buckets(self) -> tuple[int, ...]:
         """Cumulative counts: the n-th is the number of durations up to the n-th bound, the last is all of them."""
+        self._sort()
         return tuple(accumulate(self._counts))
 
     @property
     def count(self) -> int:
         """How many durations were observed."""
+        self._sort()
         return sum(self._counts)
 
 

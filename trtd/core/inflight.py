@@ -94,10 +94,14 @@ def split(requests: Sequence[Request]) -> list[list[Request]]:
 
 
 class SuspectLane:
-    """Groups of suspects that wait for a worker of their own, the oldest suspicion first."""
+    """Groups of suspects that wait for a worker of their own, the oldest suspicion first.
+
+    Attributes:
+        groups: to be read only.
+    """
 
     def __init__(self) -> None:
-        self._groups: deque[list[Request]] = deque()
+        self.groups: deque[list[Request]] = deque()
         self._size = 0
 
     def __len__(self) -> int:
@@ -105,30 +109,30 @@ class SuspectLane:
         return self._size
 
     def __iter__(self) -> Iterator[Request]:
-        for group in self._groups:
+        for group in self.groups:
             yield from group
 
     def append(self, group: list[Request]) -> None:
         """Add a group behind the others."""
-        self._groups.append(self._marked(group))
+        self.groups.append(self._marked(group))
 
     def push_front(self, groups: Sequence[list[Request]]) -> None:
         """Add groups before the others, in order."""
-        self._groups.extendleft(self._marked(group) for group in reversed(groups))
+        self.groups.extendleft(self._marked(group) for group in reversed(groups))
 
     def pop(self) -> list[Request]:
         """Take the next group; IndexError when there is none."""
-        group = self._groups.popleft()
+        group = self.groups.popleft()
         self._size -= len(group)
         return group
 
     def remove(self, request: Request) -> None:
         """Take one request out of its group."""
-        group = next(group for group in self._groups if request in group)
+        group = next(group for group in self.groups if request in group)
         group.remove(request)
         self._size -= 1
         if not group:
-            self._groups.remove(group)
+            self.groups.remove(group)
 
     def _marked(self, group: list[Request]) -> list[Request]:
         for request in group:
@@ -144,47 +148,48 @@ class PoisonTable:
     the same input then goes on counting where the former request ended.
 
     Attributes:
+        entries: what is remembered, by digest; to be read only.
         convicted_at: when an input was last convicted; what arrived later was compared at the door.
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self.entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._expires_first = math.inf
         self.convicted_at = -math.inf
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def note(self, digest: bytes, lone_deaths: int, now: float, seconds: float) -> None:
         """Remember an input for so long. What is remembered of it already stays: a suspicion undoes no conviction."""
-        known_deaths, known_until = self._entries.get(digest, (0, now))
+        known_deaths, known_until = self.entries.get(digest, (0, now))
         until = max(known_until, now + seconds)
-        self._entries[digest] = (max(known_deaths, lone_deaths), until)
-        self._entries.move_to_end(digest)
+        self.entries[digest] = (max(known_deaths, lone_deaths), until)
+        self.entries.move_to_end(digest)
         self._expires_first = min(self._expires_first, until)
         if lone_deaths >= LONE_DEATHS_TO_CONVICT:
             self.convicted_at = now
-        if len(self._entries) > MAX_POISONS:
-            self._entries.popitem(last=False)
+        if len(self.entries) > MAX_POISONS:
+            self.entries.popitem(last=False)
 
     def recall(self, digest: bytes, now: float) -> int | None:
         """How many lone deaths are remembered of an input, None when it is not remembered at all."""
         if self._expires_first <= now:
             self._forget_expired(now)
-        lone_deaths, _ = self._entries.get(digest, (None, 0.0))
+        lone_deaths, _ = self.entries.get(digest, (None, 0.0))
         return lone_deaths
 
     def forgive(self, digest: bytes) -> None:
         """A worker survived this input."""
-        self._entries.pop(digest, None)
+        self.entries.pop(digest, None)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._expires_first = math.inf
         self.convicted_at = -math.inf
 
     def _forget_expired(self, now: float) -> None:
-        for digest in [digest for digest, (_, until) in self._entries.items() if until <= now]:
-            del self._entries[digest]
-        self._expires_first = min((until for _, until in self._entries.values()), default=math.inf)
+        for digest in [digest for digest, (_, until) in self.entries.items() if until <= now]:
+            del self.entries[digest]
+        self._expires_first = min((until for _, until in self.entries.values()), default=math.inf)

@@ -6,10 +6,11 @@ which request is left to `trtd.core.assignment`, what happened and what follows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from trtd.core.admission import Refusal, refuse_for_bounds
 from trtd.core.agenda import Agenda
+from trtd.core.ids import LeaseId
 from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, SUSPICION_S, Holder
 from trtd.core.requests import (
     AnnounceTenantEmpty,
@@ -39,13 +40,39 @@ class Ledger:
         self.agenda = Agenda()
         self.unanswered = 0
 
-    def judge(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
+    def enter(self, tenant: Tenant, request: Request, now: float) -> bool:
+        """Accept a new request, which is then to be queued or leased, or refuse it; whether it was accepted."""
+        limits = tenant.limits
+        requests = tenant.requests
+        held_bytes = tenant.held_bytes + request.payload_bytes
+        if (
+            len(requests) >= limits.max_requests
+            or held_bytes > limits.max_bytes
+            or request.deadline <= now
+            or tenant.poison.entries
+            or not tenant.is_available
+            or tenant.gate is CLOSED
+        ):
+            refusal = self._judge(tenant, request, now)
+            if refusal is not None:
+                self.refuse(tenant, request, refusal)
+                return False
+        if not requests:
+            tenant.pace.become_busy(now)
+        requests[request.id] = request
+        tenant.counters.accepted += 1
+        self.unanswered += 1
+        tenant.held_bytes = held_bytes
+        self.agenda.watch_deadline(request)
+        return True
+
+    def _judge(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
         """Why a new request cannot enter, None when it can. One like it that was suspected makes it a suspect, too."""
-        if tenant.gate is Gate.CLOSED and (tenant.is_announced or not request.is_resent):
+        if tenant.gate is CLOSED and (tenant.is_announced or not request.is_resent):
             return Refusal(ErrorCode.DRAINING, f"the tenant {tenant.name} takes no new requests")
         if not tenant.is_available:
             return unavailable(tenant)
-        if tenant.poison and (lone_deaths := tenant.poison.recall(self._digest_of(request), now)) is not None:
+        if tenant.poison.entries and (lone_deaths := tenant.poison.recall(self._digest_of(request), now)) is not None:
             if lone_deaths >= LONE_DEATHS_TO_CONVICT:
                 return POISONOUS
             request.lone_deaths = lone_deaths
@@ -63,39 +90,67 @@ class Ledger:
         tenant.count_outcome(request.model, refusal.code)
         self.effects.append(Refuse(request, *refusal))
 
-    def accept(self, tenant: Tenant, request: Request, now: float) -> None:
-        """The request enters; it has to be queued, or leased at once."""
-        if not tenant.requests:
-            tenant.pace.become_busy(now)
-        tenant.requests[request.id] = request
-        tenant.counters.accepted += 1
-        self.unanswered += 1
-        tenant.held_bytes += request.payload_bytes
-        self.agenda.watch_deadline(request)
+    def answer_all(self, tenant: Tenant, leases: dict[LeaseId, Request], results: Iterable[Result], now: float) -> int:
+        """A worker gave up leases with results; how many of these were the answers of their requests.
 
-    def answer(self, tenant: Tenant, request: Request, result: Result, now: float) -> bool:
-        """A worker gave up the request's lease with a result; whether that was the request's answer.
-
-        A suspect is cleared by it, unless the worker dropped it without a try because its time was up.
+        A suspect is cleared by its answer, unless the worker dropped it without a try because its time was up.
         """
-        request.lease = None
-        if request.is_suspect and result.code != ErrorCode.DEADLINE_EXCEEDED:
-            request.is_suspect = False
-            if tenant.poison:
-                tenant.poison.forgive(self._digest_of(request))
-        if request.is_answered:
-            tenant.counters.stale += 1
-            self.release(tenant, request, now)
-            return False
-        tenant.counters.answered += 1
-        self._settle(tenant, request, "ok" if result.code is None else result.code, now)
-        self.effects.append(Deliver(request, result.frames))
-        return True
+        requests = tenant.requests
+        observe = tenant.durations.observe
+        append = self.effects.append
+        stale = answered = released_bytes = counted = 0
+        model = outcome = ""
+        for lease, code, frames in results:
+            request = leases.pop(lease, None)
+            if request is None:
+                stale += 1
+                continue
+            request.lease = None
+            if request.is_suspect and code != ErrorCode.DEADLINE_EXCEEDED:
+                request.is_suspect = False
+                if tenant.poison.entries:
+                    tenant.poison.forgive(self._digest_of(request))
+            if request.is_answered:
+                stale += 1
+                self.release(tenant, request, now)
+                continue
+            answered += 1
+            request.is_answered = True
+            del requests[request.id]
+            observe(now - request.received_at)
+            of_this = "ok" if code is None else code
+            if of_this != outcome or request.model != model:
+                tenant.count_outcome(model, outcome, counted)
+                model, outcome, counted = request.model, of_this, 0
+            counted += 1
+            if request.is_suspect:
+                self.release(tenant, request, now)
+            else:
+                released_bytes += request.payload_bytes
+                request.payload = ()
+                request.memory = None
+            append(Deliver(request, frames))
+        tenant.count_outcome(model, outcome, counted)
+        tenant.durations.tidy()
+        tenant.counters.answered += answered
+        tenant.counters.stale += stale
+        tenant.held_bytes -= released_bytes
+        self.unanswered -= answered
+        self.agenda.note_answered(answered)
+        return answered
 
     def fail(self, tenant: Tenant, request: Request, refusal: Refusal, now: float) -> None:
         """Answer an accepted request, taken out of queue and lane, with an error. If it is leased, a ghost stays."""
         tenant.counters.failed += 1
-        self._settle(tenant, request, refusal.code, now)
+        request.is_answered = True
+        self.unanswered -= 1
+        del tenant.requests[request.id]
+        tenant.durations.observe(now - request.received_at)
+        tenant.durations.tidy()
+        tenant.count_outcome(request.model, refusal.code)
+        self.agenda.note_answered()
+        if request.lease is None:
+            self.release(tenant, request, now)
         self.effects.append(Refuse(request, *refusal))
         self.announce_tenant_if_empty(tenant)
 
@@ -141,7 +196,7 @@ class Ledger:
 
     def announce_tenant_if_empty(self, tenant: Tenant) -> None:
         """Say once that a tenant with a closed gate owes no answer."""
-        if tenant.gate is Gate.CLOSED and not (tenant.requests or tenant.is_announced or tenant.awaits_resends):
+        if tenant.gate is CLOSED and not (tenant.requests or tenant.is_announced or tenant.awaits_resends):
             tenant.is_announced = True
             self.effects.append(AnnounceTenantEmpty(tenant.name))
 
@@ -151,22 +206,13 @@ class Ledger:
             holder.is_announced = True
             self.effects.append(AnnounceWorkerEmpty(holder.id))
 
-    def _settle(self, tenant: Tenant, request: Request, outcome: str, now: float) -> None:
-        request.is_answered = True
-        self.unanswered -= 1
-        del tenant.requests[request.id]
-        tenant.durations.observe(now - request.received_at)
-        tenant.count_outcome(request.model, outcome)
-        self.agenda.note_answered()
-        if request.lease is None:
-            self.release(tenant, request, now)
-
     def _digest_of(self, request: Request) -> bytes:
         if not request.digest:
             request.digest = self._digest(request)
         return request.digest
 
 
+CLOSED = Gate.CLOSED
 POISONOUS = Refusal(ErrorCode.POISONOUS, "this input has ended workers and is refused for a while")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.errors import ErrorCode
@@ -59,6 +59,7 @@ class Request:
         deadline: instant by which it is answered.
         model: name of the model it asks for; used for counting only.
         is_resent: its client says that it sent this id before, on a connection that broke.
+        memory: opaque: what has to live as long as the payload is needed, and is let go with it.
         attempts: workers it was given to.
         leased_at: when it was last given to a worker; 0 before the first time.
         lease: the present lease, None while it has none.
@@ -66,7 +67,6 @@ class Request:
         is_suspect: a worker died while it held this one; it runs apart from the others until it is answered.
         digest: fingerprint of its payload, empty until one is needed.
         is_answered: its client got the one answer. A lease may outlive that (a ghost): its worker is still at it.
-        memory: opaque: what has to live as long as the payload is needed, and is let go with it.
     """
 
     id: RequestId
@@ -80,6 +80,7 @@ class Request:
     deadline: float
     model: str = ""
     is_resent: bool = False
+    memory: Any = None
     attempts: int = 0
     leased_at: float = 0.0
     lease: LeaseId | None = None
@@ -87,11 +88,9 @@ class Request:
     is_suspect: bool = False
     digest: bytes = b""
     is_answered: bool = False
-    memory: Any = None
 
 
-@dataclass(slots=True)
-class Result:
+class Result(NamedTuple):
     """A worker's word on one lease.
 
     Attributes:
@@ -139,7 +138,7 @@ class Dispatch:
     """
 
     worker: WorkerId
-    requests: tuple[tuple[LeaseId, Request], ...]
+    requests: Sequence[tuple[LeaseId, Request]]
     must_run_alone: bool = False
     is_enough: bool = False
 

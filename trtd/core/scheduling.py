@@ -33,6 +33,9 @@ class DeficitRoundRobin(Generic[K]):
     when the key was inactive in between; so of two keys that stay active, what each was charged divided by its weight
     never differs by more than one quantum plus one largest item. Debts end with the busy period (no key active); credit
     is never saved.
+
+    Attributes:
+        ring: the active keys in the order of their turns; to be read only.
     """
 
     def __init__(self, quantum: int) -> None:
@@ -40,7 +43,7 @@ class DeficitRoundRobin(Generic[K]):
             raise ValueError("the quantum of a turn is positive")
         self._quantum = quantum
         self._shares: dict[K, _Share] = {}
-        self._ring: OrderedDict[K, _Share] = OrderedDict()
+        self.ring: OrderedDict[K, _Share] = OrderedDict()
         self._is_granted = False
         self._period = 0
 
@@ -49,7 +52,7 @@ class DeficitRoundRobin(Generic[K]):
 
     def __len__(self) -> int:
         """How many keys are active."""
-        return len(self._ring)
+        return len(self.ring)
 
     def add(self, key: K, weight: int) -> None:
         """Make a key known; it is inactive."""
@@ -68,34 +71,34 @@ class DeficitRoundRobin(Generic[K]):
 
     def activate(self, key: K) -> None:
         """The key has something to do; it joins at the back. Nothing happens when it is active already."""
-        if key in self._ring:
+        if key in self.ring:
             return
         share = self._shares[key]
         if share.period != self._period:
             share.period = self._period
             share.deficit = 0.0
-        self._ring[key] = share
+        self.ring[key] = share
 
     def deactivate(self, key: K) -> None:
         """The key has nothing to do any more. Nothing happens when it is inactive already."""
-        share = self._ring.get(key)
+        share = self.ring.get(key)
         if share is None:
             return
-        if self._is_granted and next(iter(self._ring)) == key:
+        if self._is_granted and next(iter(self.ring)) == key:
             self._is_granted = False
-        del self._ring[key]
+        del self.ring[key]
         if share.deficit > 0.0:
             share.deficit = 0.0
-        if not self._ring:
+        if not self.ring:
             self._period += 1
 
     def is_active(self, key: K) -> bool:
         """Whether the key takes part in the turns."""
-        return key in self._ring
+        return key in self.ring
 
     def next(self) -> K | None:
         """The active key whose turn it is, None without any. It stays the same until it is charged enough."""
-        ring = self._ring
+        ring = self.ring
         passed = 0
         while ring:
             key = next(iter(ring))
@@ -120,18 +123,18 @@ class DeficitRoundRobin(Generic[K]):
         """The key was served at this cost; when its allowance is used up, the turn passes on."""
         share = self._shares[key]
         share.deficit -= cost
-        if share.deficit <= 0.0 and self._is_granted and key in self._ring and next(iter(self._ring)) == key:
+        if share.deficit <= 0.0 and self._is_granted and key in self.ring and next(iter(self.ring)) == key:
             self._pass_on(key)
 
     def _pass_on(self, key: K) -> None:
-        self._ring.move_to_end(key)
+        self.ring.move_to_end(key)
         self._is_granted = False
 
     def _skip_rounds(self) -> None:
         """Everybody is in debt: grant at once all the rounds that would change nothing."""
-        rounds = min(-share.deficit // (self._quantum * share.weight) for share in self._ring.values())
+        rounds = min(-share.deficit // (self._quantum * share.weight) for share in self.ring.values())
         if rounds > 0:
-            for share in self._ring.values():
+            for share in self.ring.values():
                 share.deficit += rounds * self._quantum * share.weight
 
 
@@ -146,12 +149,15 @@ class TenantQueue:
 
     No priority starves: while several wait, every `TURNS_PER_OLDEST`-th pop takes the request that was received first,
     whatever its priority. A request that has to wait longer than its deadline is answered by then anyway.
+
+    Attributes:
+        levels: what waits, by priority; to be read only, and empty when nothing waits.
     """
 
     TURNS_PER_OLDEST = 16
 
     def __init__(self) -> None:
-        self._levels: dict[int, OrderedDict[Request, None]] = {}
+        self.levels: dict[int, OrderedDict[Request, None]] = {}
         self._size = 0
         self._overtakes = 0
 
@@ -160,25 +166,25 @@ class TenantQueue:
 
     def __iter__(self) -> Iterator[Request]:
         """All of them, in the order of priority and arrival."""
-        for priority in sorted(self._levels, reverse=True):
-            yield from self._levels[priority]
+        for priority in sorted(self.levels, reverse=True):
+            yield from self.levels[priority]
 
     def push(self, request: Request) -> None:
         """Add a request behind those of its priority."""
-        level = self._levels.get(request.priority)
+        level = self.levels.get(request.priority)
         if level is None:
-            level = self._levels[request.priority] = OrderedDict()
+            level = self.levels[request.priority] = OrderedDict()
         level[request] = None
         self._size += 1
 
     def push_front(self, request: Request) -> None:
         """Give a request back: it goes before those of its priority."""
         self.push(request)
-        self._levels[request.priority].move_to_end(request, last=False)
+        self.levels[request.priority].move_to_end(request, last=False)
 
     def pop(self) -> Request:
         """Take the next one; IndexError when there is none."""
-        levels = self._levels
+        levels = self.levels
         if len(levels) == 1:
             priority = next(iter(levels))
         elif levels:
@@ -194,14 +200,14 @@ class TenantQueue:
 
     def remove(self, request: Request) -> None:
         """Take out one that is in the queue."""
-        level = self._levels[request.priority]
+        level = self.levels[request.priority]
         del level[request]
         if not level:
-            del self._levels[request.priority]
+            del self.levels[request.priority]
         self._size -= 1
 
     def _choose(self) -> int:
         self._overtakes += 1
         if self._overtakes % self.TURNS_PER_OLDEST:
-            return max(self._levels)
-        return min(self._levels, key=lambda priority: next(iter(self._levels[priority])).received_at)
+            return max(self.levels)
+        return min(self.levels, key=lambda priority: next(iter(self.levels[priority])).received_at)

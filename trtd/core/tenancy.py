@@ -92,15 +92,17 @@ class Tenant:
         """How many unanswered requests workers hold."""
         return len(self.requests) - self.queued
 
-    def count_outcome(self, model: str, outcome: str) -> None:
-        """Count one answer."""
+    def count_outcome(self, model: str, outcome: str, answers: int = 1) -> None:
+        """Count so many answers."""
+        if not answers:
+            return
         key = (model, outcome)
         count = self.outcomes.get(key)
         if count is None:
             if len(self.outcomes) >= MAX_OUTCOMES:
                 key = (OTHER_MODEL, outcome)
             count = self.outcomes.get(key, 0)
-        self.outcomes[key] = count + 1
+        self.outcomes[key] = count + answers
 
     def candidates(self) -> list[Holder]:
         """Workers that may be given normal work, as far as they have room."""

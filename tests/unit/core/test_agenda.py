@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.support.desk import TENANT, make_request
 from trtd.core.agenda import Agenda
 from trtd.core.requests import Request, TenantLimits
@@ -72,3 +75,26 @@ def test_requests_that_expire_are_not_taken_for_answered_ones_that_stay():
         answer(agenda, expired)
     assert agenda.stale == 0
     assert agenda.watched() == {id(request) for request in staying}
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=40), st.lists(st.integers(0, 25), max_size=6))
+def test_deadlines_in_any_order_come_up_in_theirs(deadlines, instants):
+    """Whether deadlines rise or not, and whatever was answered, the rest comes up when it is due, earliest first."""
+    agenda = Agenda()
+    waiting = []
+    for deadline, is_answered in deadlines:
+        request = make_request(deadline=float(deadline))
+        agenda.watch_deadline(request)
+        if is_answered:
+            answer(agenda, request)
+        else:
+            waiting.append(request)
+    waiting.sort(key=lambda request: request.deadline)
+    for now in sorted(instants):
+        while (due := agenda.take_due(now)) is not None:
+            assert due.deadline == waiting.pop(0).deadline <= now
+            answer(agenda, due)
+        assert agenda.watched() == {id(request) for request in waiting}
+        assert all(request.deadline > now for request in waiting)
+        first = agenda.next_instant()
+        assert not waiting or first <= waiting[0].deadline

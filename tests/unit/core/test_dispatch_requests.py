@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
 from trtd.core.dispatch import Deliver, Dispatch, Dispatcher, Refuse, Result, TenantLimits
-from trtd.core.ids import TenantName
+from trtd.core.ids import LeaseId, TenantName
 from trtd.core.tenancy import MAX_OUTCOMES, OTHER_MODEL
 from trtd.errors import ErrorCode
 
@@ -41,6 +41,28 @@ def test_a_typed_refusal_of_the_worker_is_an_answer():
     desk.answer(worker, code=ErrorCode.INVALID_INPUT)
     assert desk.delivered() == [request]
     assert desk.dispatcher.tenant(TENANT).outcomes == {("mlp", "invalid_input"): 1}
+
+
+def test_answers_of_all_kinds_in_one_message_are_counted_apart():
+    """Two models, an error, a stale lease and an answer to what had expired: each answer out once, each counted."""
+    desk = Desk()
+    worker = desk.admit()
+    late = desk.submit(make_request(deadline=1001.0))
+    desk.wait(2.0)
+    requests = [make_request(received_at=desk.now, model=model) for model in ("a", "a", "b", "a", "a")]
+    desk.submit(*requests)
+    lease = desk.leases[worker]
+    codes = (None, None, None, None, ErrorCode.MODEL_FAILED)
+    results = [Result(lease[request], code, (b"f",)) for request, code in zip(requests, codes, strict=True)]
+    results[2:2] = [Result(LeaseId(5), None, ()), Result(lease[late], None, (b"late",))]
+    desk.dispatcher.complete(worker, results, desk.now)
+    desk.turn()
+    assert desk.delivered() == requests
+    tenant = desk.dispatcher.tenant(TENANT)
+    outcomes = {("a", "ok"): 3, ("b", "ok"): 1, ("a", "model_failed"): 1, ("mlp", "deadline_exceeded"): 1}
+    assert tenant.outcomes == outcomes
+    assert (tenant.counters.answered, tenant.counters.stale, tenant.held_bytes) == (5, 2, 0)
+    assert not desk.dispatcher.owes_answers
 
 
 def test_leases_count_up_from_the_first():

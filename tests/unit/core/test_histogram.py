@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtd.core.histogram import BOUNDS_S, BUCKET_COUNT, Histogram, quantile
+from trtd.core.histogram import BOUNDS_S, BUCKET_COUNT, MAX_UNSORTED, Histogram, quantile
 
 
 def test_bounds_span_ten_microseconds_to_a_hundred_seconds():
@@ -37,6 +37,18 @@ def test_a_negative_duration_counts_as_none():
     histogram.observe(-5.0)
     assert histogram.buckets[0] == 1
     assert histogram.sum_s == 0.0
+
+
+def test_many_durations_are_sorted_in_as_they_come():
+    """However many are observed, few are kept as they came, and every one is counted."""
+    histogram = Histogram()
+    for number in range(3 * MAX_UNSORTED):
+        histogram.observe(BOUNDS_S[number % 10] if number % 2 else -1.0)
+        histogram.tidy()
+        assert len(histogram.observe.__self__) <= MAX_UNSORTED
+    assert histogram.count == 3 * MAX_UNSORTED
+    assert histogram.buckets[9] == 3 * MAX_UNSORTED
+    assert histogram.sum_s == pytest.approx(sum(BOUNDS_S[number % 10] for number in range(1, 3 * MAX_UNSORTED, 2)))
 
 
 def test_quantile_without_observations_is_none():
