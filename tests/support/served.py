@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from tests.support.worker import make_model_settings
 from trtd.core.ids import LeaseId, RequestId
+from trtd.errors import ErrorCode
 from trtd.runtime.inputs import Inputs
-from trtd.wire.messages import Dtype, ModelDescription, TensorContract
-from trtd.worker.answers import Job
+from trtd.wire.batches import decode_worker_message
+from trtd.wire.messages import Dtype, ModelDescription, Results, TensorContract
+from trtd.worker.answers import Answers, Job
 from trtd.worker.plans import Plan
 from trtd.worker.validate import ServedModel
 
@@ -35,6 +38,28 @@ def make_served(
     description = ModelDescription(name, version, contracts, contracts, is_batched, max_batch if is_batched else 0)
     model: Any = Described(description, copies_inputs)
     return ServedModel(model, make_model_settings("m", name=name, version=version, max_batch=max_batch))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as the router gets it."""
+
+    lease: int
+    code: ErrorCode | None
+    frames: list[Any]
+
+
+def read_answers(answers: Answers) -> list[Answer]:
+    """All that is on its way to the router, in order; it is taken out."""
+    read = []
+    for header, *frames in answers.take(1):
+        message = decode_worker_message(header)
+        assert isinstance(message, Results)
+        for entry in message.entries:
+            read.append(Answer(entry.lease, entry.code, frames[: entry.frame_count]))
+            del frames[: entry.frame_count]
+        assert not frames
+    return read
 
 
 def make_job(plan: Plan, inputs: Inputs, number: int = 1, queue_us: int = 0) -> Job:

@@ -8,7 +8,7 @@ dimension. Suspects, which must run alone, get a group of their own from the she
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -85,15 +85,28 @@ class Batcher(Generic[W]):
 
     def add(self, waiting: W) -> None:
         """Let a request wait for its batch."""
-        key = _Alone() if waiting.group is None else waiting.group
+        self.extend((waiting,))
+
+    def extend(self, arrived: Sequence[W]) -> None:
+        """Let several wait, in their order."""
+        known: Hashable | None = None
+        for waiting in arrived:
+            key = waiting.group
+            # The same object as the one before, as a rule; looking it up means to hash all that it consists of.
+            if key is None or key is not known:
+                known = key
+                group = self._group(_Alone() if key is None else key)
+            group.waiting.append(waiting)
+            group.items += waiting.items
+            if waiting.expires_at < self._expires_first:
+                self._expires_first = waiting.expires_at
+        self._size += len(arrived)
+
+    def _group(self, key: Hashable) -> _Group[W]:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
-        group.waiting.append(waiting)
-        group.items += waiting.items
-        self._size += 1
-        if waiting.expires_at < self._expires_first:
-            self._expires_first = waiting.expires_at
+        return group
 
     def take(self, now: float) -> list[W] | None:
         """A batch that is due, None when none is. ValueError if any has expired: call `take_expired` first."""

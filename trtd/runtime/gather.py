@@ -7,6 +7,7 @@ is a copy: whatever a client does to its shared memory afterwards, the batch sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
@@ -25,7 +26,7 @@ def join(requests: Sequence[Arrays]) -> Arrays:
     frames = [request.frames for request in requests if type(request) is Inputs]
     if type(first) is not Inputs or len(frames) != len(requests):
         return {name: np.concatenate([request[name] for request in requests]) for name in first}
-    items = sum(_items(request) for request in requests)
+    items = _ends(requests)[-1]
     return {
         spec.name: np.ndarray((items, *spec.shape[1:]), to_numpy(spec.dtype), b"".join(parts))
         for spec, parts in zip(first.layout.specs, zip(*frames, strict=True), strict=True)
@@ -38,7 +39,7 @@ def joined_shapes(requests: Sequence[Arrays], names: Sequence[str]) -> dict[str,
     known = {spec.name: spec for spec in first.layout.specs} if type(first) is Inputs else first
     if len(requests) == 1:
         return {name: known[name].shape for name in names}
-    items = sum(_items(request) for request in requests)
+    items = _ends(requests)[-1]
     return {name: (items, *known[name].shape[1:]) for name in names}
 
 
@@ -47,12 +48,12 @@ class Rows(Sequence[Arrays]):
 
     Attributes:
         outputs: of the whole batch, as C-contiguous arrays with a row for each item.
-        ends: for each request the row after its last one.
+        ends: for each request the row after its last one; a `range` where all have the same number of rows.
     """
 
     __slots__ = ("ends", "outputs")
 
-    def __init__(self, outputs: Arrays, ends: list[int]) -> None:
+    def __init__(self, outputs: Arrays, ends: Sequence[int]) -> None:
         self.outputs = outputs
         self.ends = ends
 
@@ -81,15 +82,23 @@ def cut(outputs: Arrays, requests: Sequence[Arrays]) -> Sequence[Arrays]:
     """
     if len(requests) == 1:
         return [outputs]
-    ends = []
-    total = 0
-    for request in requests:
-        total += _items(request)
-        ends.append(total)
+    ends = _ends(requests)
+    total = ends[-1]
     for name, array in outputs.items():
         if array.ndim == 0 or array.shape[0] != total:
             raise ModelFailed(f"output {name!r} has shape {list(array.shape)} for a batch of {total} items")
     return Rows({name: np.ascontiguousarray(array) for name, array in outputs.items()}, ends)
+
+
+def _ends(requests: Sequence[Arrays]) -> Sequence[int]:
+    """For each request the row after its last one; a `range` where all of them have the same number of rows."""
+    first = requests[0]
+    if type(first) is Inputs and first.layout.items:
+        layouts = [request.layout if type(request) is Inputs else None for request in requests]
+        if layouts.count(first.layout) == len(requests):
+            items = first.layout.items
+            return range(items, items * len(requests) + 1, items)
+    return list(accumulate(map(_items, requests)))
 
 
 def _items(request: Arrays) -> int:

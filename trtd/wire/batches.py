@@ -41,6 +41,8 @@ MAX_FRAME_COUNT = 2 + MAX_TENSORS
 """Most frames of one entry: header, tensors, and the area for the outputs."""
 BATCH_ITEMS = 5
 """Fields of an entry of a batch: lease, frame_count, queue_us, remaining_us, must_run_alone."""
+RESULT_ITEMS = 3
+"""Fields of an entry of results: lease, frame_count, code."""
 
 Items = list[Any]
 """One field of all entries, in their order."""
@@ -53,7 +55,6 @@ _BATCH_ENTRY = "QHQQ?"
 _RESULTS_HEAD = "<BBHQ"
 _RESULT_ENTRY = "QHH"
 _MARK_VERSION_KIND = 3
-_RESULT_ITEMS = 3
 _BATCHES = [Struct(_BATCH_HEAD + _BATCH_ENTRY * count) for count in range(MAX_ENTRIES + 1)]
 _RESULTS_OF = [Struct(_RESULTS_HEAD + _RESULT_ENTRY * count) for count in range(MAX_ENTRIES + 1)]
 _BATCHES_BY_BYTES = {form.size: form for form in _BATCHES[1:]}
@@ -166,10 +167,10 @@ def encode_results_items(generation: int, items: list[Any]) -> bytes:
     Raises:
         TooLarge: there are more entries than 64.
     """
-    count = len(items) // _RESULT_ITEMS
+    count = len(items) // RESULT_ITEMS
     if count > MAX_ENTRIES:
         raise TooLarge(f"a message has {count} results, the most is {MAX_ENTRIES}")
-    items[2::_RESULT_ITEMS] = map(_NUMBERS.__getitem__, items[2::_RESULT_ITEMS])
+    items[2::RESULT_ITEMS] = map(_NUMBERS.__getitem__, items[2::RESULT_ITEMS])
     return _RESULTS_OF[count].pack(_MARK, WIRE_VERSION, _RESULTS, generation, *items)
 
 
@@ -197,16 +198,16 @@ def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, Items
         return _decode_attach(header)
     _, version, kind, generation, *items = form.unpack(header)
     _check_head(version, kind, _RESULTS)
-    frame_counts = items[1::_RESULT_ITEMS]
+    frame_counts = items[1::RESULT_ITEMS]
     _check_frame_counts(frame_counts)
-    numbers = items[2::_RESULT_ITEMS]
+    numbers = items[2::RESULT_ITEMS]
     if any(numbers):
         if max(numbers) >= len(_CODES):
             raise Malformed(f"a result has the unknown code {max(numbers)}")
         codes = [_CODES[number] for number in numbers]
     else:
         codes = [None] * len(numbers)
-    return generation, items[0::_RESULT_ITEMS], frame_counts, codes
+    return generation, items[0::RESULT_ITEMS], frame_counts, codes
 
 
 def _encode_attach(attach: Attach) -> bytes:

@@ -23,6 +23,10 @@ _BEFORE_ID = b"\xa1v" + bytes([WIRE_VERSION]) + b"\xa4type\xa5infer\xa2id\xc4" +
 """What stands between the byte that opens the map and the id."""
 _ID_AT = 1 + len(_BEFORE_ID)
 _ID_END = _ID_AT + REQUEST_ID_BYTES
+BEFORE_ID = slice(_ID_AT)
+ID = slice(_ID_AT, _ID_END)
+AFTER_ID = slice(_ID_END, None)
+"""The parts of a header that `split_header` can split."""
 
 
 class Known(NamedTuple):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from trtd.core.batching import Waiting
 from trtd.core.ids import LeaseId, RequestId
-from trtd.errors import ErrorCode, TrtdError
+from trtd.errors import TrtdError
 from trtd.runtime.areas import places
 from trtd.runtime.gather import Rows
 from trtd.runtime.inputs import Inputs
 from trtd.runtime.protocol import Arrays
 from trtd.wire.arenas import ArenaRef, encode_ref
-from trtd.wire.batches import encode_results_items
+from trtd.wire.batches import RESULT_ITEMS, encode_results_items
 from trtd.wire.codec import encode_router_message
 from trtd.wire.forms import ResultForm
 from trtd.wire.messages import MAX_ENTRIES, ErrorAnswer, Place, TensorSpec
@@ -54,9 +55,47 @@ class Job(Waiting):
     queue_us: int
 
 
-Answer = tuple[LeaseId, ErrorCode | None, list[Any]]
-"""The lease that is answered, the code of an error or None for a result, and the frames, of which the first is the
-header. A plain tuple, because one is made per request."""
+class Answers:
+    """Answers on their way to the router, in the form that its messages have: no object per answer."""
+
+    __slots__ = ("_frames", "_items")
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._frames: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._items) // RESULT_ITEMS
+
+    def extend(self, items: list[Any], frames: list[Any]) -> None:
+        """Add answers.
+
+        Args:
+            items: lease, number of frames, and None or the code of an error, of each one after the other.
+            frames: of all of them; those of each begin with its header.
+        """
+        self._items += items
+        self._frames += frames
+
+    def refuse(self, lease: LeaseId, request: RequestId, error: TrtdError) -> None:
+        """The answer to a request that was refused or failed."""
+        header = encode_router_message(ErrorAnswer(request, error.code, error.message, error.retry_after_s))
+        self.extend([lease, 1, error.code], [header])
+
+    def take(self, generation: int) -> list[list[Any]]:
+        """Take all of them out, as few messages to the router, each a list of frames."""
+        items, frames = self._items, self._frames
+        if not items:
+            return []
+        self._items, self._frames = [], []
+        made = []
+        while len(items) > MAX_ENTRIES * RESULT_ITEMS:
+            part, items = items[: MAX_ENTRIES * RESULT_ITEMS], items[MAX_ENTRIES * RESULT_ITEMS :]
+            count = sum(part[1::RESULT_ITEMS])
+            made.append([encode_results_items(generation, part), *frames[:count]])
+            frames = frames[count:]
+        made.append([encode_results_items(generation, items), *frames])
+        return made
 
 
 class Results:
@@ -66,45 +105,71 @@ class Results:
         self._generation = generation
         self._forms: dict[Hashable, ResultForm] = {}
 
-    def answer(self, job: Job, outputs: Arrays, batch_us: int, compute_us: int) -> Answer:
-        """The answer to a request that ran.
+    def add(
+        self, answers: Answers, jobs: Sequence[Job], outputs: Sequence[Arrays], started_at: float, compute_us: int
+    ) -> None:
+        """Add the answers to requests that ran together: all of them, or none when it raises.
+
+        Args:
+            answers: get one more for each request.
+            jobs: the requests.
+            outputs: of each of them.
+            started_at: when they ran.
+            compute_us: how long they ran.
 
         Raises:
             trtd.errors.TrtdError: the outputs do not travel.
         """
-        model = job.model
-        arrays = [outputs[name] for name in model.output_names]
-        frames = [_bytes_of(array) for array in arrays]
-        placed = () if job.inputs.area is None else _place(job.inputs.area, frames)
-        form = self._form(model, tuple([array.shape for array in arrays]), placed)
-        return job.lease, None, [form.header(job.id, job.queue_us, batch_us, compute_us), *frames]
+        if type(outputs) is Rows:
+            self._add_rows(answers, jobs, outputs, started_at, compute_us)
+            return
+        items: list[Any] = []
+        frames: list[Any] = []
+        for job, named in zip(jobs, outputs, strict=True):
+            model, area = job.model, job.inputs.area
+            arrays = [named[name] for name in model.output_names]
+            own = [_bytes_of(array) for array in arrays]
+            placed = () if area is None else _place(area, own)
+            form = self._form(model, tuple([array.shape for array in arrays]), placed)
+            items += (job.lease, 1 + len(own), None)
+            frames.append(form.header(job.id, job.queue_us, int((started_at - job.arrived_at) * 1e6), compute_us))
+            frames += own
+        answers.extend(items, frames)
 
-    def answer_rows(self, jobs: Sequence[Job], rows: Rows, batch_us: Sequence[int], compute_us: int) -> list[Answer]:
-        """The answers to requests that ran as one batch, from the outputs of the whole batch.
-
-        Raises:
-            trtd.errors.TrtdError: the outputs do not travel.
-        """
-        model = jobs[0].model
+    def _add_rows(self, answers: Answers, jobs: Sequence[Job], rows: Rows, started_at: float, compute_us: int) -> None:
+        """The same from the outputs of the whole batch, without arrays for each request."""
+        model, ends = jobs[0].model, rows.ends
         arrays = [rows.outputs[name] for name in model.output_names]
-        flats = [(_bytes_of(array), array.nbytes // rows.ends[-1]) for array in arrays]
         inner = [array.shape[1:] for array in arrays]
-        forms: dict[Hashable, ResultForm] = {}
-        answers: list[Answer] = []
+        columns = [_cut(_bytes_of(array), array.nbytes // ends[-1], ends) for array in arrays]
+        waited_us = [int((started_at - job.arrived_at) * 1e6) for job in jobs]
+        areas = [job.inputs.area for job in jobs]
+        if type(ends) is range and areas.count(None) == len(jobs):
+            form = self._form(model, tuple([(ends.step, *shape) for shape in inner]), ())
+            width = 1 + len(columns)
+            items: list[Any] = [None] * (RESULT_ITEMS * len(jobs))
+            items[0::RESULT_ITEMS] = [job.lease for job in jobs]
+            items[1::RESULT_ITEMS] = [width] * len(jobs)
+            frames: list[Any] = [None] * (width * len(jobs))
+            frames[0::width] = [
+                form.header(job.id, job.queue_us, batch_us, compute_us)
+                for job, batch_us in zip(jobs, waited_us, strict=True)
+            ]
+            for number, column in enumerate(columns):
+                frames[1 + number :: width] = column
+            answers.extend(items, frames)
+            return
+        items, frames = [], []
         start = 0
-        for job, end, waited_us in zip(jobs, rows.ends, batch_us, strict=True):
-            frames: list[Any] = [flat[start * row_bytes : end * row_bytes] for flat, row_bytes in flats]
-            area = job.inputs.area
-            placed = () if area is None else _place(area, frames)
-            items = end - start
-            form = forms.get((items, placed))
-            if form is None:
-                form = self._form(model, tuple([(items, *shape) for shape in inner]), placed)
-                forms[items, placed] = form
-            header = form.header(job.id, job.queue_us, waited_us, compute_us)
-            answers.append((job.lease, None, [header, *frames]))
+        for job, end, batch_us, pieces in zip(jobs, ends, waited_us, zip(*columns, strict=True), strict=True):
+            own = list(pieces)
+            placed = () if job.inputs.area is None else _place(job.inputs.area, own)
+            form = self._form(model, tuple([(end - start, *shape) for shape in inner]), placed)
             start = end
-        return answers
+            items += (job.lease, 1 + len(own), None)
+            frames.append(form.header(job.id, job.queue_us, batch_us, compute_us))
+            frames += own
+        answers.extend(items, frames)
 
     def _form(self, model: ServedModel, shapes: tuple[tuple[int, ...], ...], placed: Placed) -> ResultForm:
         key = (model, shapes, placed)
@@ -130,6 +195,12 @@ def _bytes_of(array: np.ndarray) -> Any:
     return to_bytes(array) if array.nbytes < SMALL_BYTES else to_frame(array)
 
 
+def _cut(flat: Any, row_bytes: int, ends: Sequence[int]) -> list[Any]:
+    """The rows of each request, as one piece each."""
+    starts = chain((0,), ends)
+    return [flat[start * row_bytes : end * row_bytes] for start, end in zip(starts, ends, strict=False)]
+
+
 def _place(area: Area, frames: list[Any]) -> Placed:
     """Copy outputs into the area of their request, as far as they fit, and name their places in their frames.
 
@@ -152,24 +223,3 @@ def _place(area: Area, frames: list[Any]) -> Placed:
         frames[number] = encode_ref(ArenaRef(area.arena.key, area.offset + at, size))
         placed.append(number)
     return tuple(placed)
-
-
-def refusal(lease: LeaseId, request: RequestId, error: TrtdError) -> Answer:
-    """The answer to a request that was refused or failed."""
-    header = encode_router_message(ErrorAnswer(request, error.code, error.message, error.retry_after_s))
-    return lease, error.code, [header]
-
-
-def messages(answers: Sequence[Answer], generation: int) -> list[list[Any]]:
-    """Answers as few messages to the router, each a list of frames."""
-    made = []
-    for start in range(0, len(answers), MAX_ENTRIES):
-        part = answers[start : start + MAX_ENTRIES]
-        items: list[Any] = []
-        frames: list[Any] = [b""]
-        for lease, code, own in part:
-            items += (lease, len(own), code)
-            frames += own
-        frames[0] = encode_results_items(generation, items)
-        made.append(frames)
-    return made

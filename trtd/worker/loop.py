@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from trtd.child.waiting import wait
 from trtd.core.batching import Batcher
@@ -22,7 +22,7 @@ from trtd.core.polling import BusyPoll
 from trtd.errors import DeadlineExceeded
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
-from trtd.worker.answers import Answer, Job, messages, refusal
+from trtd.worker.answers import Answers, Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.intake import Intake
 from trtd.worker.link import Link
@@ -73,12 +73,11 @@ class Loop:
         """
         runner = Runner(self._catalogue, self._generation, self.progress, slots)
         self._opened.release()
-        batch = self._next_batch([])
-        while batch is not None:
-            answers = runner.run(batch)
+        answers = Answers()
+        while (batch := self._next_batch(answers)) is not None:
+            runner.run(batch, answers)
             # An idle slot must not hold the tensors of its last batch.
             batch.clear()
-            batch = self._next_batch(answers)
 
     def wait_until_open(self, threads: int) -> None:
         """Wait until so many threads that serve have their slots; one that cannot open them ends the process."""
@@ -111,11 +110,10 @@ class Loop:
         """Let nobody answer any more, for ever: the process is about to end, and what it would say may be wrong."""
         self._io.acquire()
 
-    def _next_batch(self, answers: list[Answer]) -> list[Job] | None:
+    def _next_batch(self, answers: Answers) -> list[Job] | None:
         """Send the answers of the last batch and wait for the next one; None when there will be none."""
         with self._io:
             self._send(answers)
-            answers.clear()
             # Where nobody waits for a batch, there is nothing that a message that has come could join.
             batch = self._take() if len(self._batcher) else None
         if batch is not None:
@@ -153,11 +151,10 @@ class Loop:
         if expired := batcher.take_expired(now):
             # The router has answered their clients; this frees their places there.
             error = DeadlineExceeded("the deadline passed before the request could run")
-            refusals.extend(refusal(job.lease, job.id, error) for job in expired)
+            for job in expired:
+                refusals.refuse(job.lease, job.id, error)
         batch = batcher.take(now)
-        if refusals:
-            self._send(refusals)
-            refusals.clear()
+        self._send(refusals)
         if self._waiting_until is not None:
             self._wake_waiting(self._waiting_until)
         return batch
@@ -176,8 +173,10 @@ class Loop:
             return None
         return max(0.0, self._waiting_until - time.monotonic())
 
-    def _send(self, answers: Sequence[Answer]) -> None:
-        for frames in messages(answers, self._generation):
+    def _send(self, answers: Answers) -> None:
+        if not answers:
+            return
+        for frames in answers.take(self._generation):
             if not self._link.send(frames):
                 log.warning("worker.answers_dropped", cause="no router is connected; it will ask again")
         if self._link.has_output:

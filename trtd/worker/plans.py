@@ -34,6 +34,8 @@ class Plan:
         layout: its inputs, in the order of the model.
         items: their first dimension; 1 where the model is not batched.
         group: requests of equal groups may share a batch; None runs alone.
+        sizes: bytes of each input.
+        is_plain: whether the frames are the inputs as they stand, once their sizes are right.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Plan:
         self.layout = layout
         self.items = layout.items
         self.group = group
-        self._sizes = [payload_bytes(spec) for spec in layout.specs]
+        self.sizes = [payload_bytes(spec) for spec in layout.specs]
         self._order = None if list(order) == sorted(order) else tuple(order)
         self._has_area = has_area
         self._has_bools = any(spec.dtype is Dtype.BOOL for spec in layout.specs)
@@ -61,7 +63,7 @@ class Plan:
             for place, spec in enumerate(layout.specs)
             if spec.place is Place.ARENA
         ]
-        self._is_plain = not (has_area or self._order or self._has_bools or self._in_arenas)
+        self.is_plain = not (has_area or self._order or self._has_bools or self._in_arenas)
 
     def read(self, frames: Sequence[Any], arenas: Arenas | None = None) -> Inputs:
         """The inputs of one request.
@@ -74,14 +76,12 @@ class Plan:
             trtd.errors.Malformed: the frames are not what the header says.
             trtd.errors.ArenaUnknown: they name shared memory that is not here.
         """
-        if self._is_plain and list(map(len, frames)) == self._sizes:
-            return Inputs(self.layout, frames)
         area = None
         if self._has_area and frames:
             *frames, last = frames
             area = _area(last, arenas)
-        if len(frames) != len(self._sizes):
-            raise Malformed(f"the header names {len(self._sizes)} tensors, the message has {len(frames)} tensor frames")
+        if len(frames) != len(self.sizes):
+            raise Malformed(f"the header names {len(self.sizes)} tensors, the message has {len(frames)} tensor frames")
         if self._order is not None:
             frames = [frames[place] for place in self._order]
         if self._in_arenas:
@@ -90,7 +90,7 @@ class Plan:
                 ref = decode_ref(frames[place])
                 found = _find(ref, arenas).view(ref.offset, ref.size_bytes)
                 frames[place] = bytes(found) if must_be_copied else found
-        if [len(frame) for frame in frames] != self._sizes:
+        if [len(frame) for frame in frames] != self.sizes:
             self._refuse(frames)
         inputs = Inputs(self.layout, frames, area)
         if self._has_bools:
@@ -99,12 +99,12 @@ class Plan:
         return inputs
 
     def _refuse(self, frames: Sequence[Any]) -> Never:
-        wrong = next(at for at, size in enumerate(self._sizes) if len(frames[at]) != size)
+        wrong = next(at for at, size in enumerate(self.sizes) if len(frames[at]) != size)
         spec = self.layout.specs[wrong]
         where = "its frame" if spec.place is Place.FRAME else "its place in an arena"
         raise Malformed(
             f"tensor {spec.name!a}: {where} has {len(frames[wrong])} bytes, "
-            f"{spec.dtype} of shape {list(spec.shape)} needs {self._sizes[wrong]}"
+            f"{spec.dtype} of shape {list(spec.shape)} needs {self.sizes[wrong]}"
         )
 
 

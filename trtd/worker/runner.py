@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from trtd.core.faults import ProcessFault
 from trtd.errors import Internal, TrtdError
 from trtd.observe import RateLimit, get_logger
-from trtd.runtime.gather import Rows
 from trtd.runtime.inputs import Inputs
 from trtd.runtime.protocol import Arrays, PlacingSlot, Slot
-from trtd.worker.answers import Answer, Job, Results, refusal
+from trtd.worker.answers import Answers, Job, Results
 from trtd.worker.progress import Progress
 from trtd.worker.validate import Catalogue, ServedModel
 
@@ -35,8 +34,12 @@ class Runner:
         self._results = Results(generation)
         self._progress = progress
 
-    def run(self, batch: Sequence[Job]) -> list[Answer]:
+    def run(self, batch: Sequence[Job], answers: Answers) -> None:
         """Run requests of one group together and answer each.
+
+        Args:
+            batch: of them.
+            answers: gets one for each.
 
         Raises:
             trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
@@ -52,40 +55,34 @@ class Runner:
             raise
         except Exception as error:
             if len(batch) == 1:
-                return [self._refuse(batch[0], typed(error))]
+                answers.refuse(batch[0].lease, batch[0].id, typed(error))
+                return
         else:
-            return self._answers(batch, outputs, started_at, int((ended_at - started_at) * 1e6))
+            self._answer(batch, outputs, started_at, int((ended_at - started_at) * 1e6), answers)
+            return
         finally:
             self._progress.end(number)
-        return [answer for job in batch for answer in self.run([job])]
+        for job in batch:
+            self.run([job], answers)
+
+    def _answer(
+        self, batch: Sequence[Job], outputs: Sequence[Arrays], started_at: float, compute_us: int, answers: Answers
+    ) -> None:
+        try:
+            self._results.add(answers, batch, outputs, started_at, compute_us)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # All are refused: their outputs have the same names, dtypes and number of dimensions.
+            refused = typed(error)
+            for job in batch:
+                answers.refuse(job.lease, job.id, refused)
 
     def _run(self, model: ServedModel, requests: list[Inputs]) -> Sequence[Arrays]:
         area = requests[0].area
         if area is not None and len(requests) == 1 and area.arena.is_open and model in self._placing:
             return [self._placing[model].run_into(requests[0], area.memory)]
         return self._slots[model].run(requests)
-
-    def _answers(
-        self, batch: Sequence[Job], outputs: Sequence[Arrays], started_at: float, compute_us: int
-    ) -> list[Answer]:
-        batch_us = [int((started_at - job.arrived_at) * 1e6) for job in batch]
-        try:
-            if type(outputs) is Rows:
-                return self._results.answer_rows(batch, outputs, batch_us, compute_us)
-            return [
-                self._results.answer(job, arrays, waited_us, compute_us)
-                for job, arrays, waited_us in zip(batch, outputs, batch_us, strict=True)
-            ]
-        except MemoryError:
-            raise
-        except Exception as error:
-            # All are refused: their outputs have the same names, dtypes and number of dimensions.
-            refused = typed(error)
-            return [self._refuse(job, refused) for job in batch]
-
-    @staticmethod
-    def _refuse(job: Job, error: TrtdError) -> Answer:
-        return refusal(job.lease, job.id, error)
 
 
 def typed(error: Exception) -> TrtdError:

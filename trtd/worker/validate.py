@@ -16,7 +16,7 @@ from trtd.runtime.inputs import Layout
 from trtd.runtime.protocol import Model
 from trtd.wire.codec import decode_client_message
 from trtd.wire.frames import payload_bytes
-from trtd.wire.memo import HeaderKey, split_header
+from trtd.wire.memo import AFTER_ID, BEFORE_ID, HeaderKey, split_header
 from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
 from trtd.wire.settings import ModelSettings
 from trtd.worker.plans import Plan
@@ -141,11 +141,17 @@ class Catalogue:
 
 
 class Desk:
-    """Reads headers: decodes each, finds its model, compares its inputs, and remembers the outcome if it was good."""
+    """Reads headers: decodes each, finds its model, compares its inputs, and remembers the outcome if it was good.
+
+    Attributes:
+        last: the last header whose id stands in its usual place, as what is before the id and after it, and its plan.
+            The next one that agrees in both need not be read. Before the first, what no header agrees with.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._plans: dict[HeaderKey, Plan] = {}
+        self.last: tuple[bytes, bytes, Plan | None] = (b"", b"", None)
 
     def read(self, header: bytes) -> tuple[RequestId, Plan]:
         """The id of a request, and what it asks for.
@@ -164,6 +170,7 @@ class Desk:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[key] = plan
+        self.last = (header[BEFORE_ID], header[AFTER_ID], plan)
         return request_id, plan
 
     @staticmethod

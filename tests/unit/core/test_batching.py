@@ -38,8 +38,7 @@ def make_waiting(work: Any = None, **changes: Any) -> Numbered:
 def make_batcher(*waiting: Numbered) -> Batcher[Numbered]:
     """A batcher in which these wait."""
     batcher: Batcher[Numbered] = Batcher()
-    for item in waiting:
-        batcher.add(item)
+    batcher.extend(waiting)
     return batcher
 
 

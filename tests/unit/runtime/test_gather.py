@@ -58,6 +58,17 @@ def test_frames_are_joined_as_arrays_are(counts, kinds):
         np.testing.assert_array_equal(answer["a"], request["a"])
 
 
+@pytest.mark.parametrize("counts", [[2, 2, 2], [1, 1], [1, 2], [0, 0]])
+def test_requests_of_one_header_are_cut_as_others_are(counts):
+    """Where all requests have one layout, their rows are counted without a look at each; the answers are the same."""
+    requests = [as_frames({"a": np.full((count, 3), number, np.int64)}) for number, count in enumerate(counts)]
+    layouts = {request.layout.items: request.layout for request in requests}
+    shared = [Inputs(layouts[request.layout.items], request.frames) for request in requests]
+    for got, request in zip(cut(join(shared), shared), requests, strict=True):
+        np.testing.assert_array_equal(got["a"], request["a"])
+    assert joined_shapes(shared, ["a"]) == {"a": (sum(counts), 3)}
+
+
 def test_rows_are_a_sequence():
     """The answers of a batch can be counted, indexed from both ends, sliced and iterated."""
     requests = [{"x": np.full(count, count)} for count in (1, 2, 3)]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.support.memory import ClientMemory
-from tests.support.served import make_job, make_served
+from tests.support.served import Answer, make_job, make_served, read_answers
+from trtd.errors import ErrorCode, ModelFailed
 from trtd.runtime.gather import cut
+from trtd.runtime.protocol import Arrays
 from trtd.wire.arenas import MIN_PLACED_BYTES, decode_ref
 from trtd.wire.codec import decode_router_message
 from trtd.wire.messages import Dtype, InferAnswer, Place, TensorContract, TensorSpec
 from trtd.wire.tensors import from_frame, to_frame
-from trtd.worker.answers import Answer, Job, Results
+from trtd.worker.answers import Answers, Job, Results
 
 COLUMNS = MIN_PLACED_BYTES // 4
 ROW_BYTES = MIN_PLACED_BYTES
+STARTED_AT = 1e9
 MODEL = make_served(
     TensorContract("a", Dtype.FLOAT32, (None, COLUMNS)), TensorContract("b", Dtype.FLOAT32, (None, None)), max_batch=64
 )
@@ -30,20 +34,35 @@ def outputs(items: int = 1, b_columns: int = 2, start: float = 0) -> dict[str, n
     return {"a": a, "b": np.arange(items * b_columns, dtype=np.float32).reshape(items, b_columns) - start}
 
 
-def job(number: int, inputs: Mapping[str, np.ndarray], arenas=None, area: bytes | None = None) -> Job:
+def job(number: int, inputs: Mapping[str, np.ndarray], arenas=None, area: bytes | None = None, plans=None) -> Job:
+    """A request for `MODEL`; those whose headers agree have one plan where `plans` remembers them."""
     specs = tuple(TensorSpec(name, Dtype.FLOAT32, array.shape) for name, array in inputs.items())
     frames: list[Any] = [to_frame(array) for array in inputs.values()]
     plan = MODEL.plan(specs, has_area=area is not None)
+    plan = plan if plans is None else plans.setdefault(specs, plan)
     read = plan.read([*frames, *([] if area is None else [area])], arenas)
     return make_job(plan, read, number, queue_us=3)
 
 
+def answer_all(results: Results, jobs: Sequence[Job], made: Sequence[Arrays]) -> list[Answer]:
+    """The answers to requests that ran together."""
+    answers = Answers()
+    results.add(answers, jobs, made, STARTED_AT, 9)
+    return read_answers(answers)
+
+
+def answer(results: Results, one: Job, made: Arrays) -> Answer:
+    """The answer to a request that ran alone."""
+    (got,) = answer_all(results, [one], [made])
+    return got
+
+
 def read(answer: Answer, memory: ClientMemory | None = None) -> tuple[InferAnswer, dict[str, np.ndarray]]:
     """The answer as its client reads it."""
-    header = decode_router_message(answer[2][0])
+    header = decode_router_message(answer.frames[0])
     assert isinstance(header, InferAnswer)
     arrays = {}
-    for spec, frame in zip(header.outputs, answer[2][1:], strict=True):
+    for spec, frame in zip(header.outputs, answer.frames[1:], strict=True):
         if spec.place is Place.FRAME:
             arrays[spec.name] = from_frame(spec, frame)
         else:
@@ -62,36 +81,61 @@ def check(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> 
 
 
 def places(answer: Answer) -> list[Place]:
-    header = decode_router_message(answer[2][0])
+    header = decode_router_message(answer.frames[0])
     assert isinstance(header, InferAnswer)
     return [spec.place for spec in header.outputs]
 
 
-def test_a_batch_is_answered_as_its_requests_one_by_one_would_be():
+@pytest.mark.parametrize("counts", [(1, 3, 1, 2), (1, 1, 1), (2, 2)])
+def test_a_batch_is_answered_as_its_requests_one_by_one_would_be(counts):
     """The answers cut from a batch's outputs are, byte for byte, those of each request by itself."""
-    each = [outputs(items, start=items * 100) for items in (1, 3, 1, 2)]
+    each = [outputs(items, start=items * 100) for items in counts]
     whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
-    jobs = [job(number, one) for number, one in enumerate(each)]
+    plans = {}
+    jobs = [job(number, one, plans=plans) for number, one in enumerate(each)]
+    for number, one in enumerate(jobs):
+        one.arrived_at = STARTED_AT - number / 2
     results = Results(1)
-    rows = cut(whole, [one.inputs for one in jobs])
-    together = results.answer_rows(jobs, rows, [5, 6, 7, 8], 9)
-    alone = [
-        results.answer(one, made, 5 + number, 9) for number, (one, made) in enumerate(zip(jobs, each, strict=True))
+    together = answer_all(results, jobs, cut(whole, [one.inputs for one in jobs]))
+    alone = [*map(partial(answer, results), jobs, each)]
+    assert [bytes(frame) for one in together for frame in one.frames] == [
+        bytes(frame) for one in alone for frame in one.frames
     ]
-    assert [bytes(frame) for one in together for frame in one[2]] == [bytes(frame) for one in alone for frame in one[2]]
-    for number, (answer, made) in enumerate(zip(together, each, strict=True)):
-        header, arrays = read(answer)
-        assert (int.from_bytes(header.id, "big"), header.timing.batch_us) == (number, 5 + number)
+    for number, (one, made) in enumerate(zip(together, each, strict=True)):
+        header, arrays = read(one)
+        assert (int.from_bytes(header.id, "big"), one.lease) == (number, number)
+        assert (header.timing.batch_us, header.timing.compute_us) == (number * 500_000, 9)
         check(arrays, made)
+
+
+def test_many_answers_leave_in_few_messages():
+    """What is more than one message holds is split between answers, errors among results, and nothing is left."""
+    answers = Answers()
+    for number in range(150):
+        one = job(number, outputs())
+        if number % 3:
+            Results(1).add(answers, [one], [outputs(start=number)], one.arrived_at, 0)
+        else:
+            answers.refuse(one.lease, one.id, ModelFailed("no"))
+    assert len(answers) == 150
+    got = read_answers(answers)
+    assert [one.lease for one in got] == list(range(150))
+    for number, one in enumerate(got):
+        if number % 3:
+            check(read(one)[1], outputs(start=number))
+        else:
+            assert (one.code, len(one.frames)) == (ErrorCode.MODEL_FAILED, 1)
+    assert not answers
+    assert answers.take(1) == []
 
 
 def test_large_outputs_go_into_the_area_small_ones_come_in_frames(arenas, memory):
     """What is large lies in the area at an aligned place, what is small in its frame, and both are right."""
     made = outputs()
-    answer = Results(1).answer(job(1, made, arenas, memory.ref(4096, 100_000)), made, 0, 0)
-    assert places(answer) == [Place.ARENA, Place.FRAME]
-    assert decode_ref(answer[2][1]).offset == 4096
-    check(read(answer, memory)[1], made)
+    got = answer(Results(1), job(1, made, arenas, memory.ref(4096, 100_000)), made)
+    assert places(got) == [Place.ARENA, Place.FRAME]
+    assert decode_ref(got.frames[1]).offset == 4096
+    check(read(got, memory)[1], made)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +152,9 @@ def test_nothing_is_written_beyond_the_area(arenas, memory, area_bytes, expected
     """Outputs that do not fit come in frames, and not one byte after the area changes."""
     made = outputs(b_columns=COLUMNS + 16)
     os_end = 64 + area_bytes
-    answer = Results(1).answer(job(1, made, arenas, memory.ref(64, area_bytes)), made, 0, 0)
-    assert places(answer) == expected
-    check(read(answer, memory)[1], made)
+    got = answer(Results(1), job(1, made, arenas, memory.ref(64, area_bytes)), made)
+    assert places(got) == expected
+    check(read(got, memory)[1], made)
     rest = memory.read(os_end, (memory.size_bytes - os_end,), np.uint8)
     assert not rest.any()
 
@@ -121,10 +165,10 @@ def test_a_batch_writes_into_the_area_of_each_request(arenas, memory):
     areas = [memory.ref(number * 65536, 65536) if number % 2 else None for number in range(4)]
     jobs = [job(number, one, arenas, area) for number, (one, area) in enumerate(zip(each, areas, strict=True))]
     whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
-    answers = Results(1).answer_rows(jobs, cut(whole, [one.inputs for one in jobs]), [0] * 4, 0)
-    for answer, made, area in zip(answers, each, areas, strict=True):
-        assert places(answer)[0] is (Place.FRAME if area is None else Place.ARENA)
-        check(read(answer, memory)[1], made)
+    answers = answer_all(Results(1), jobs, cut(whole, [one.inputs for one in jobs]))
+    for got, made, area in zip(answers, each, areas, strict=True):
+        assert places(got)[0] is (Place.FRAME if area is None else Place.ARENA)
+        check(read(got, memory)[1], made)
 
 
 def test_headers_are_remembered_by_what_is_placed(arenas, memory):
@@ -132,8 +176,7 @@ def test_headers_are_remembered_by_what_is_placed(arenas, memory):
     results = Results(1)
     made = outputs()
     for area in (None, memory.ref(0, 65536), memory.ref(0, 64), None, memory.ref(0, 65536)):
-        answer = results.answer(job(1, made, arenas, area), made, 0, 0)
-        check(read(answer, memory)[1], made)
+        check(read(answer(results, job(1, made, arenas, area), made), memory)[1], made)
 
 
 def test_an_area_of_a_closed_arena_is_not_written_to(arenas, memory):
@@ -141,10 +184,10 @@ def test_an_area_of_a_closed_arena_is_not_written_to(arenas, memory):
     made = outputs()
     late = job(1, made, arenas, memory.ref(0, 65536))
     arenas.clear()
-    answer = Results(1).answer(late, made, 0, 0)
-    assert places(answer) == [Place.FRAME, Place.FRAME]
+    got = answer(Results(1), late, made)
+    assert places(got) == [Place.FRAME, Place.FRAME]
     assert not memory.read(0, (65536,), np.uint8).any()
-    check(read(answer)[1], made)
+    check(read(got)[1], made)
 
 
 def test_outputs_that_are_there_already_are_left_alone(arenas, memory):
@@ -153,6 +196,6 @@ def test_outputs_that_are_there_already_are_left_alone(arenas, memory):
     one = job(1, made, arenas, memory.ref(0, 65536))
     there = np.ndarray((1, COLUMNS), np.float32, one.inputs.area.memory)
     there[:] = made["a"]
-    answer = Results(1).answer(one, {**made, "a": there}, 0, 0)
-    assert places(answer) == [Place.ARENA, Place.FRAME]
-    check(read(answer, memory)[1], made)
+    got = answer(Results(1), one, {**made, "a": there})
+    assert places(got) == [Place.ARENA, Place.FRAME]
+    check(read(got, memory)[1], made)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.served import make_job
+from tests.support.served import Answer, make_job, read_answers
 from tests.support.worker import make_model_settings, make_worker_settings
 from trtd.demo import models
 from trtd.wire.arenas import decode_ref
 from trtd.wire.messages import Dtype, Place, TensorSpec
-from trtd.worker.answers import Job
+from trtd.worker.answers import Answers, Job
 from trtd.worker.load import load
 from trtd.worker.progress import Progress
 from trtd.worker.runner import Runner
@@ -39,6 +39,12 @@ class Ends:
         frames = [self._memory.write(X + number, at), self._memory.ref(at + INPUT_BYTES, INPUT_BYTES)]
         return make_job(plan, plan.read(frames, self._arenas), number)
 
+    def run(self, *jobs: Job) -> list[Answer]:
+        """Their answers as one batch."""
+        answers = Answers()
+        self.runner.run(jobs, answers)
+        return read_answers(answers)
+
 
 @pytest.fixture
 def ends(tmp_path, memory, arenas):
@@ -47,21 +53,20 @@ def ends(tmp_path, memory, arenas):
 
 def test_requests_with_areas_share_a_batch(ends, memory):
     """Several of them are one run, and each answer lies in its own area."""
-    answers = ends.runner.run([ends.waiting(number) for number in range(3)])
+    answers = ends.run(*[ends.waiting(number) for number in range(3)])
     assert ends.progress.read() == (1, 0)
     for number, answer in enumerate(answers):
-        ref = decode_ref(answer[2][1])
+        ref = decode_ref(answer.frames[1])
         assert ref.offset == (2 * number + 1) * INPUT_BYTES
         np.testing.assert_array_equal(memory.read(ref.offset, X.shape), X + number)
 
 
 def test_nothing_runs_into_memory_that_was_closed(ends, memory, arenas):
     """A request whose arena was closed while it waited gets its answer in a frame, and its area stays as it is."""
-    ends.runner.run([ends.waiting(0)])
+    ends.run(ends.waiting(0))
     late = ends.waiting(1)
     arenas.clear()
-    (answer,) = ends.runner.run([late])
-    _, code, frames = answer
-    assert code is None
-    np.testing.assert_array_equal(np.frombuffer(frames[1], np.float32), (X + 1)[0])
+    (answer,) = ends.run(late)
+    assert answer.code is None
+    np.testing.assert_array_equal(np.frombuffer(answer.frames[1], np.float32), (X + 1)[0])
     assert not memory.read(3 * INPUT_BYTES, (INPUT_BYTES,), np.uint8).any()
