@@ -39,7 +39,7 @@ def job(number: int, inputs: Mapping[str, np.ndarray], arenas=None, area: bytes 
     specs = tuple(TensorSpec(name, Dtype.FLOAT32, array.shape) for name, array in inputs.items())
     frames: list[Any] = [to_frame(array) for array in inputs.values()]
     plan = MODEL.plan(specs, has_area=area is not None)
-    plan = plan if plans is None else plans.setdefault(specs, plan)
+    plan = plan if plans is None else plans.setdefault((specs, area is None), plan)
     read = plan.read([*frames, *([] if area is None else [area])], arenas)
     return make_job(plan, read, number, queue_us=3)
 
@@ -159,11 +159,13 @@ def test_nothing_is_written_beyond_the_area(arenas, memory, area_bytes, expected
     assert not rest.any()
 
 
-def test_a_batch_writes_into_the_area_of_each_request(arenas, memory):
+@pytest.mark.parametrize("with_area", [{1, 3}, {0, 1, 2, 3}])
+def test_a_batch_writes_into_the_area_of_each_request(arenas, memory, with_area):
     """Requests with and without areas share a batch, and each finds its own rows where it asked for them."""
     each = [outputs(1, start=number) for number in range(4)]
-    areas = [memory.ref(number * 65536, 65536) if number % 2 else None for number in range(4)]
-    jobs = [job(number, one, arenas, area) for number, (one, area) in enumerate(zip(each, areas, strict=True))]
+    areas = [memory.ref(number * 65536, 65536) if number in with_area else None for number in range(4)]
+    plans = {}
+    jobs = [job(number, one, arenas, area, plans) for number, (one, area) in enumerate(zip(each, areas, strict=True))]
     whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
     answers = answer_all(Results(1), jobs, cut(whole, [one.inputs for one in jobs]))
     for got, made, area in zip(answers, each, areas, strict=True):
