@@ -7,6 +7,7 @@ The process ends through `os._exit`, because nothing of a runtime can be relied 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import select
 import sys
@@ -141,6 +142,8 @@ class WorkerProcess:
         load_s = time.monotonic() - self._started_at
         runtime = f"{loaded.runtime.info.name} {loaded.runtime.info.version}"
         self._tell(WorkerReady(settings.generation, models, runtime, load_s))
+        # What is there now stays: without it a full collection looks at nothing, instead of at all that was imported.
+        gc.freeze()
         loop.serve(loaded.slots)
         for other in others:
             other.join()
