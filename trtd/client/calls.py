@@ -13,8 +13,9 @@ from trtd.client.regions import aligned
 from trtd.client.values import Tensor
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import InvalidInput, UnsupportedDtype
-from trtd.wire import codec, tensors
-from trtd.wire.frames import payload_bytes
+from trtd.wire import codec, packing, tensors
+from trtd.wire.arenas import REF_BYTES
+from trtd.wire.frames import payload_bytes, travelling_bytes
 from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
 
 SHARED_FROM_BYTES = 128 * 1024
@@ -67,10 +68,23 @@ class Form:
 
     Attributes:
         large: positions of the inputs that are large enough for shared memory.
+        packed_bytes: of the call as a part of a bundle.
         area_bytes: what outputs needed in shared memory, as far as answers have told; 0 for nothing.
     """
 
-    __slots__ = ("_after_id", "_before_id", "_learned_of", "_message", "_placed", "area_bytes", "large")
+    __slots__ = (
+        "_after_id",
+        "_before_id",
+        "_learned_of",
+        "_message",
+        "_packed_after_id",
+        "_packed_before_id",
+        "_paddings",
+        "_placed",
+        "area_bytes",
+        "large",
+        "packed_bytes",
+    )
 
     def __init__(self, message: ClientMessage) -> None:
         """Take a message with any id.
@@ -84,12 +98,25 @@ class Form:
         self._learned_of: Sequence[TensorSpec] = ()
         self.area_bytes = 0
         inputs = message.inputs if isinstance(message, InferRequest) else ()
-        sizes = [payload_bytes(spec) for spec in inputs]
-        self.large = tuple(position for position, size in enumerate(sizes) if size >= SHARED_FROM_BYTES)
+        large = [position for position, spec in enumerate(inputs) if payload_bytes(spec) >= SHARED_FROM_BYTES]
+        self.large = tuple(large)
+        sizes = [len(self._before_id) + REQUEST_ID_BYTES + len(self._after_id), *map(travelling_bytes, inputs)]
+        if isinstance(message, InferRequest) and message.has_area:
+            sizes.append(REF_BYTES)
+        start, (padding, *self._paddings), self.packed_bytes = packing.lay_out(tuple(sizes))
+        self._packed_before_id = start + self._before_id
+        self._packed_after_id = self._after_id + padding
 
     def header(self, request_id: RequestId) -> bytes:
         """The header of the call with this id."""
         return self._before_id + request_id + self._after_id
+
+    def packed(self, request_id: RequestId, frames: Sequence[Any]) -> list[Any]:
+        """The call with this id and these tensor frames as a part of a bundle: what `trtd.wire.packing` would write."""
+        parts: list[Any] = [self._packed_before_id, request_id, self._packed_after_id]
+        for frame, padding in zip(frames, self._paddings, strict=True):
+            parts += (frame, padding)
+        return parts
 
     def message(self, request_id: RequestId) -> ClientMessage:
         """The message of the call with this id."""

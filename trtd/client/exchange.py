@@ -18,14 +18,13 @@ from trtd.client.pending import PendingRequest, PendingRequests, Verdict
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, TrtdError, Unreachable
-from trtd.wire import codec
+from trtd.wire import codec, packing
 from trtd.wire.arenas import MIN_PLACED_BYTES
 from trtd.wire.bundles import (
     BUNDLE_HEADER,
     MAX_BUNDLE_BYTES,
     MAX_BUNDLED,
     MAX_BUNDLED_BYTES,
-    pack_bundle,
     unpack_bundle,
 )
 from trtd.wire.frames import payload_bytes
@@ -33,8 +32,6 @@ from trtd.wire.messages import UNKNOWN_REQUEST_ID, ErrorAnswer, Place
 
 FRESH_S = 0.01
 """A request that leaves within this time of its call asks for all of its timeout, with a header that is ready-made."""
-PACKING_BYTES = 32
-"""What a bundle adds to a message, and to each frame of it, at most."""
 _BUNDLE_FRAMES = 2
 
 Completion = tuple[Any, Outcome]
@@ -144,31 +141,35 @@ class Exchange:
         pending = self._pending
         while (request := pending.next_to_send()) is not None:
             if self.arenas.has_bundles and pending.has_more_to_send:
-                messages = self._gather(now)
-                if len(messages) > 1:
-                    if not self.transport.send(BUNDLE_HEADER, (pack_bundle(messages),)):
+                count, bundle = self._gather(now)
+                if count > 1:
+                    if not self.transport.send(BUNDLE_HEADER, (bundle,)):
                         return
-                    pending.sent(len(messages))
+                    pending.sent(count)
                     continue
             header, frames = self._message_of(request, now)
             if not self.transport.send(header, frames):
                 return
             pending.sent()
 
-    def _gather(self, now: float) -> list[list[Any]]:
-        """The messages of the first requests that fit into one bundle; one or none when the first does not."""
-        messages: list[list[Any]] = []
+    def _gather(self, now: float) -> tuple[int, bytes]:
+        """How many of the first requests fit into one bundle, and the bundle; 0 or 1 when the first does not."""
+        parts: list[Any] = []
+        count = 0
         room = MAX_BUNDLE_BYTES
         for request in self._pending.first_to_send(MAX_BUNDLED):
-            header, frames = self._message_of(request, now)
-            size = len(header)
-            for frame in frames:
-                size += len(frame)
-            room -= size + PACKING_BYTES * (1 + len(frames))
+            if request.placement is None and request.send_count == 0 and now - request.submitted_at <= FRESH_S:
+                size = request.form.packed_bytes
+                packed = request.form.packed(request.id, request.tensors)
+            else:
+                header, frames = self._message_of(request, now)
+                packed, size = packing.pack_sized([header, *frames])
+            room -= size
             if size > MAX_BUNDLED_BYTES or room < 0:
                 break
-            messages.append([header, *frames])
-        return messages
+            parts += packed
+            count += 1
+        return count, b"".join(parts) if count > 1 else b""
 
     def _message_of(self, request: PendingRequest, now: float) -> tuple[bytes, Sequence[Any]]:
         """What is sent of the request now: its header, and the frames that follow it."""
@@ -200,12 +201,12 @@ class Exchange:
             # Not even the id can be read, so it is nobody's answer; the request's own deadline is kept.
             return
         request_id, _, _, result = reading
-        if request_id == UNKNOWN_REQUEST_ID:
+        request = self._pending.answered(request_id)
+        if request is None and request_id == UNKNOWN_REQUEST_ID:
             # The daemon could not read one of our requests, as when it speaks another version; then it can read none,
             # and each is answered so.
             oldest = self._pending.oldest_sent()
-            request_id = oldest.id if oldest is not None else request_id
-        request = self._pending.answered(request_id)
+            request = None if oldest is None else self._pending.answered(oldest.id)
         if request is None:
             return
         placement = request.placement

@@ -6,11 +6,12 @@ made there too, because it looks at the world.
 
 from __future__ import annotations
 
-import heapq
+from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from trtd.client.answers import Area
@@ -152,7 +153,7 @@ def new_request(
 class PendingRequests:
     """All requests of one client that have no answer yet, in the order of their submission.
 
-    The queue and the heap hold ids, so that what is answered is free at once.
+    The queue and the checks, in the order of their instants, hold ids, so that what is answered is free at once.
     """
 
     def __init__(self) -> None:
@@ -160,7 +161,7 @@ class PendingRequests:
         self.was_connected = False
         self._requests: dict[RequestId, PendingRequest] = {}
         self._unsent: deque[RequestId] = deque()
-        self._checks: list[tuple[float, RequestId]] = []
+        self._checks: deque[tuple[float, RequestId]] = deque()
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -209,17 +210,17 @@ class PendingRequests:
         """The first requests that are to be sent now, none without a connection."""
         found: list[PendingRequest] = []
         if self.next_to_send() is not None:
-            for request_id in self._unsent:
-                request = self._requests.get(request_id)
-                if request is None or len(found) == most:
+            for request in map(self._requests.get, islice(self._unsent, most)):
+                if request is None:
                     break
                 found.append(request)
         return found
 
     def sent(self, count: int = 1) -> None:
         """So many of the requests named by `next_to_send` or `first_to_send` went out."""
+        requests, take = self._requests, self._unsent.popleft
         for _ in range(count):
-            request = self._requests[self._unsent.popleft()]
+            request = requests[take()]
             request.is_sent = True
             request.send_count += 1
 
@@ -262,7 +263,7 @@ class PendingRequests:
         """
         expired: list[tuple[PendingRequest, Verdict]] = []
         while self._checks and self._checks[0][0] <= now:
-            _, request_id = heapq.heappop(self._checks)
+            _, request_id = self._checks.popleft()
             request = self._requests.get(request_id)
             if request is None:
                 continue
@@ -277,9 +278,10 @@ class PendingRequests:
 
     def next_deadline(self) -> float | None:
         """When `expire` is to be called next."""
-        while self._checks and self._checks[0][1] not in self._requests:
-            heapq.heappop(self._checks)
-        return self._checks[0][0] if self._checks else None
+        checks, requests = self._checks, self._requests
+        while checks and checks[0][1] not in requests:
+            checks.popleft()
+        return checks[0][0] if checks else None
 
     def _verdict(self, request: PendingRequest) -> Verdict:
         if not self.is_connected:
@@ -287,11 +289,15 @@ class PendingRequests:
         return Verdict.NOT_ANSWERED if request.is_sent else Verdict.NOT_TAKEN
 
     def _check_at(self, at: float, request_id: RequestId) -> None:
-        # Checks of answered requests stay in the heap until their time: they must not pile up behind long timeouts.
-        if len(self._checks) > 2 * len(self._requests) + MOST_STALE_CHECKS:
-            self._checks = [check for check in self._checks if check[1] in self._requests]
-            heapq.heapify(self._checks)
-        heapq.heappush(self._checks, (at, request_id))
+        checks = self._checks
+        # Checks of answered requests stay behind the first one that is not: they must not pile up behind long timeouts.
+        if len(checks) > 2 * len(self._requests) + MOST_STALE_CHECKS:
+            checks = self._checks = deque(check for check in checks if check[1] in self._requests)
+        if not checks or checks[-1][0] <= at:
+            # Requests with one timeout, which is what most clients have, come in the order of their deadlines.
+            checks.append((at, request_id))
+        else:
+            insort(checks, (at, request_id))
 
     def _drop_stale(self) -> None:
         while self._unsent and self._unsent[0] not in self._requests:

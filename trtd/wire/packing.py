@@ -42,7 +42,7 @@ def pack_sized(frames: Sequence[Any]) -> tuple[list[Any], int]:
         TooLarge: there are more than `MAX_FRAMES`.
     """
     count = len(frames)
-    layout = _lay_out if count <= MAX_REMEMBERED_FRAMES else _lay_out.__wrapped__
+    layout = lay_out if count <= MAX_REMEMBERED_FRAMES else lay_out.__wrapped__
     start, paddings, size_bytes = layout(tuple(map(len, frames)))
     parts: list[Any] = [start] * (1 + 2 * count)
     parts[1::2] = frames
@@ -109,7 +109,7 @@ def _table_bytes(count: int) -> int:
 
 
 @lru_cache
-def _lay_out(sizes: tuple[int, ...]) -> tuple[bytes, list[bytes], int]:
+def lay_out(sizes: tuple[int, ...]) -> tuple[bytes, list[bytes], int]:
     """Head and table of a message, what fills up each frame, and the bytes of it all.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from trtd.client.calls import Form, Forms, RequestIds
 from trtd.client.values import Answer, Health
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, Internal, InvalidInput, Malformed, TooLarge, TrtdError, UnsupportedDtype
-from trtd.wire import codec
+from trtd.wire import codec, packing
+from trtd.wire.arenas import REF_BYTES
 from trtd.wire.forms import ResultForm
 from trtd.wire.messages import (
     DescribeRequest,
@@ -83,6 +85,18 @@ def test_a_form_gives_the_header_of_every_id(message):
         expected = replace(message, id=make_id(number))
         assert form.header(make_id(number)) == codec.encode_client_message(expected)
         assert form.message(make_id(number)) == expected
+
+
+@pytest.mark.parametrize("shapes", [[], [(1, 256)], [(3,), (0, 3), (7,)], [(5, 5)] * 32])
+@pytest.mark.parametrize("has_area", [False, True])
+def test_a_form_packs_what_packing_packs(shapes, has_area):
+    """A call that is put together for a bundle has the bytes and the length of its header and frames when packed."""
+    specs = tuple(TensorSpec(f"x{number}", Dtype.INT8, shape) for number, shape in enumerate(shapes))
+    form = Form(InferRequest(make_id(), "m", None, specs, 5.0, has_area=has_area))
+    frames = [bytes([number]) * math.prod(shape) for number, shape in enumerate(shapes)] + [b"r" * REF_BYTES] * has_area
+    expected = b"".join(packing.pack([form.header(make_id(7)), *frames]))
+    assert b"".join(form.packed(make_id(7), frames)) == expected
+    assert form.packed_bytes == len(expected)
 
 
 def test_calls_that_differ_have_headers_that_differ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from trtd.client.arenas import Arenas
@@ -279,6 +280,18 @@ def test_answers_that_come_together():
     transport.answer_together(3, 9, 1)
     assert [handle.number for handle, _ in exchange.turn(0.0, is_connection_news=False)] == [3, 1]
     assert len(exchange) == 1
+
+
+def test_a_bundle_of_old_and_new_requests():
+    """Requests that waited for a connection tell in the bundle how much time they have left, as those by themselves."""
+    exchange, transport = make_bundling_exchange(room=0)
+    exchange.submit([make_infer_request(1, 8)], 0.0)
+    transport.room = 5
+    exchange.submit([replace(make_infer_request(2, 8), submitted_at=2.0)], 2.0)
+    [messages] = [unpack_bundle(tensors[0]) for tensors in transport.tensors]
+    decoded = [codec.decode_client_message(frames[0]) for frames in messages]
+    assert [message.timeout_s for message in decoded if isinstance(message, InferRequest)] == [3.0, 5.0]
+    assert [bytes(frames[1]) for frames in messages] == [bytes(8), bytes(8)]
 
 
 def test_a_lost_bundle_is_sent_again():
