@@ -62,9 +62,9 @@ class Pace:
         return min(MAX_RETRY_S, backlog * per_answer_s)
 
 
-def deadline_of(limits: TenantLimits, timeout_s: float | None, received_at: float) -> float:
-    """The instant by which a request is answered: its own timeout, or the default, at most the longest allowed."""
-    return received_at + min(limits.default_timeout_s if timeout_s is None else timeout_s, limits.max_timeout_s)
+def allowed_timeout_s(limits: TenantLimits, timeout_s: float | None) -> float:
+    """How long after its receipt a request is answered: its own timeout or the default, at most the longest allowed."""
+    return min(limits.default_timeout_s if timeout_s is None else timeout_s, limits.max_timeout_s)
 
 
 def refuse_for_bounds(

@@ -15,6 +15,7 @@ import zmq
 from trtd.core.ids import TenantName
 from trtd.errors import Malformed, TooLarge, TrtdError
 from trtd.router.arenas import TenantArenas
+from trtd.router.callers import Caller, Route
 from trtd.router.keys import read_secret_key
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
 from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, split_for_bundles
@@ -44,103 +45,68 @@ LINGER_S = 2.0
 """How long answers that libzmq holds may take to leave after an endpoint was closed."""
 
 
-class Route(NamedTuple):
-    """Where an answer goes: one connection of one socket.
+Received = tuple[Caller, bytes, list[Any], int, TrtdError | None]
+"""One message as it was read: who sent it, its header, its tensor frames (not copied), and the bytes of them all.
 
-    Attributes:
-        port: the socket.
-        peer: the connection.
-        takes_bundles: whether the question came in a bundle, so that the answer may leave in one.
-    """
-
-    port: Port
-    peer: bytes
-    takes_bundles: bool = False
-
-
-class Received(NamedTuple):
-    """One message as it was read.
-
-    Attributes:
-        route: where its answer goes.
-        owner: user id that the access check gave the connection.
-        header: the header frame's bytes; empty where it was too long to be looked at.
-        frames: the tensor frames, not copied.
-        size: bytes of all frames that were read.
-        error: why the message is not taken; its frames were not kept.
-        address: of the peer, as libzmq says it: on ipc what the kernel knows of it.
-    """
-
-    route: Route
-    owner: str
-    header: bytes
-    frames: list[Any]
-    size: int
-    error: TrtdError | None
-    address: str
-
-
-class Known(NamedTuple):
-    """What does not change while a connection lasts."""
-
-    route: Route
-    owner: str
-    address: str
+Where the last one is not None, it says why the message is not taken: its frames were not kept, nor was a header that is
+too long to be looked at.
+"""
 
 
 class Source:
     """One socket of a tenant as something to read messages from."""
 
-    __slots__ = ("_is_skipping", "_known", "endpoint", "max_request_bytes", "port")
+    __slots__ = ("_callers", "_is_skipping", "endpoint", "max_request_bytes", "port")
 
     def __init__(self, endpoint: Endpoint, port: Port, max_request_bytes: int) -> None:
         self.endpoint = endpoint
         self.port = port
         self.max_request_bytes = max_request_bytes
         self._is_skipping = False
-        self._known: dict[bytes, Known] = {}
+        self._callers: dict[bytes, Caller] = {}
 
     def read(self) -> Received | int | None:
         """The next message, None when there is none, or the number of frames of an unusable one that were read off."""
-        receive = self.port.receive
         if self._is_skipping:
             return self._skip()
+        receive = self.port.receive
         try:
             peer = receive(WAIT_NOT)
         except zmq.Again:
             return None
         frame = receive(0, False)
-        route, owner, address = self._known.get(peer) or self._learn(peer, frame)
+        caller = self._callers.get(peer) or self._learn(peer, frame)
         size = len(frame)
-        error: TrtdError | None = None
-        header = b""
-        if size <= MAX_HEADER_BYTES:
-            header = frame.bytes
-        else:
+        if size > MAX_HEADER_BYTES:
             error = Malformed(f"the header has {size} bytes, the most is {MAX_HEADER_BYTES}")
+            return self._refuse(caller, b"", frame, size, error)
+        header = frame.bytes
         frames: list[Any] = []
-        while frame.more and error is None:
+        while frame.more:
             frame = receive(0, False)
             size += len(frame)
             if len(frames) == MAX_BODY_FRAMES:
                 error = Malformed(f"the message has more than {MAX_TENSORS} tensor frames")
-            elif size > self.max_request_bytes:
-                error = TooLarge(f"the message has more than {self.max_request_bytes} bytes")
-            else:
-                frames.append(frame)
-        if error is not None:
-            frames.clear()
-            self._is_skipping = frame.more
-        return Received(route, owner, header, frames, size, error, address)
+                return self._refuse(caller, header, frame, size, error)
+            if size > self.max_request_bytes:
+                text = f"the message has more than {self.max_request_bytes} bytes"
+                return self._refuse(caller, header, frame, size, TooLarge(text))
+            frames.append(frame)
+        return caller, header, frames, size, None
 
-    def _learn(self, peer: bytes, frame: Any) -> Known:
-        known = Known(Route(self.port, peer), frame.get("User-Id"), frame.get("Peer-Address"))
+    def _refuse(self, caller: Caller, header: bytes, frame: Any, size: int, error: TrtdError) -> Received:
+        """Give up a message after one of its frames."""
+        self._is_skipping = frame.more
+        return caller, header, [], size, error
+
+    def _learn(self, peer: bytes, frame: Any) -> Caller:
+        caller = Caller(Route(self.port, peer), frame.get("User-Id"), frame.get("Peer-Address"))
         # An id that the client chose passes on to the next connection that chooses it.
         if peer[0] == NAMED_BY_LIBZMQ:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[peer] = known
-        return known
+            if len(self._callers) >= MAX_KNOWN:
+                self._callers.clear()
+            self._callers[peer] = caller
+        return caller
 
     def _skip(self) -> int:
         for count in range(1, MAX_FRAMES_SKIPPED + 1):
@@ -257,11 +223,17 @@ class Endpoint:
 
     def deliver(self, route: Route, frames: Sequence[Any], now: float) -> None:
         """Send an answer, or park it where its client does not read; one to a bundle waits for `send_bundles`."""
-        if route.takes_bundles:
+        port, peer, takes_bundles = route
+        if takes_bundles:
             self._bundles.setdefault(route, []).append(frames)
             self._bundling.add(self)
-        else:
+        elif self._parked:
             self._send(route, frames, (frames,), now)
+        else:
+            try:
+                port.send(peer, frames)
+            except Undelivered as problem:
+                self._keep(route, (frames,), problem, now)
 
     def send_bundles(self, now: float) -> None:
         """Send what waits to leave together. A lone answer leaves as it is, and so does a large one."""
@@ -273,17 +245,16 @@ class Endpoint:
 
     def _send(self, route: Route, message: Sequence[Any], answers: Sequence[Sequence[Any]], now: float) -> None:
         """Send one message; where its client does not read, the answers in it are parked one by one."""
-        if self._parked and route in self._parked:
-            is_full = True
-        else:
-            try:
-                route.port.send(route.peer, message)
-            except Undelivered as problem:
-                is_full = problem.is_full
-            else:
-                return
+        try:
+            if route in self._parked:
+                raise Undelivered(is_full=True)
+            route.port.send(route.peer, message)
+        except Undelivered as problem:
+            self._keep(route, answers, problem, now)
+
+    def _keep(self, route: Route, answers: Sequence[Sequence[Any]], problem: Undelivered, now: float) -> None:
         for frames in answers:
-            if is_full:
+            if problem.is_full:
                 self._park(route, frames, now)
             else:
                 self.undeliverable += 1

@@ -12,12 +12,13 @@ from functools import cache
 from typing import Any, NoReturn, cast
 
 import trtd
-from trtd.core.admission import deadline_of
+from trtd.core.admission import allowed_timeout_s
 from trtd.core.dispatch import Dispatcher, Request
 from trtd.core.ids import RequestId, TenantName
 from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode, Malformed, NotAllowed, TooLarge, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
+from trtd.router.callers import Caller, Habit
 from trtd.router.endpoints import MAX_BODY_FRAMES, NAMED_BY_LIBZMQ, Endpoint, Received
 from trtd.router.places import resolve, tensor_pieces
 from trtd.wire.arenas import REF_BYTES
@@ -29,7 +30,7 @@ from trtd.wire.codec import (
     encode_router_message,
     read_request_id,
 )
-from trtd.wire.memo import HeaderMemo
+from trtd.wire.memo import AFTER_ID, BEFORE_ID, ID, HeaderMemo, split_header
 from trtd.wire.messages import (
     MAX_HEADER_BYTES,
     MAX_TENSORS,
@@ -67,73 +68,120 @@ class Intake:
 
     def take(self, endpoint: Endpoint, received: Received, now: float) -> int:
         """Handle one message; how many requests are in it. Their answers come later, as effects of the dispatcher."""
-        route, owner, header, frames, size, error, address = received
-        if header != BUNDLE_HEADER or error is not None:
-            self._take(endpoint, received, now)
-            return 1
+        caller, header, frames, size, error = received
+        if header == BUNDLE_HEADER and error is None:
+            return self._take_bundle(endpoint, caller, frames, now)
+        self._take(endpoint, caller, header, frames, size, error, now)
+        return 1
+
+    def _take_bundle(self, endpoint: Endpoint, caller: Caller, frames: list[Any], now: float) -> int:
         try:
             if len(frames) != 1:
                 raise Malformed(f"a bundle has one frame beside its header, got {len(frames)}")
             messages = unpack_bundle(frames[0].buffer)
         except Malformed as problem:
-            endpoint.deliver(route, error_frames(UNKNOWN_REQUEST_ID, problem.code, problem.message), now)
+            endpoint.deliver(caller.route, error_frames(UNKNOWN_REQUEST_ID, problem.code, problem.message), now)
             return 1
-        route = route._replace(takes_bundles=True)
+        caller = caller.in_bundles
+        max_request_bytes = endpoint.settings.max_request_bytes
         for parts in messages:
             # Copied, so that one that waits does not keep the whole bundle.
-            header, *frames = map(bytes, parts)
-            size = len(header) + sum(map(len, frames))
-            error = refuse_bundled(header, frames, size, endpoint.settings.max_request_bytes)
-            self._take(endpoint, Received(route, owner, header, frames, size, error, address), now)
+            header, *body = map(bytes, parts)
+            size = sum(map(len, parts))
+            error = refuse_bundled(header, body, size, max_request_bytes)
+            self._take(endpoint, caller, header, body, size, error, now)
         return len(messages)
 
-    def _take(self, endpoint: Endpoint, received: Received, now: float) -> None:
-        route, owner, header, frames, size, error, address = received
+    def _take(
+        self,
+        endpoint: Endpoint,
+        caller: Caller,
+        header: bytes,
+        frames: list[Any],
+        size: int,
+        error: TrtdError | None,
+        now: float,
+    ) -> None:
+        habit = caller.habit
+        if (
+            habit is not None
+            and error is None
+            and header[AFTER_ID] == habit.after_id
+            and header[BEFORE_ID] == habit.before_id
+            and habit.settings is endpoint.settings
+            and list(map(len, frames)) == habit.frame_sizes
+        ):
+            request = Request(
+                RequestId(header[ID]),
+                habit.tenant,
+                caller.owner,
+                caller.route,
+                (header, *frames),
+                size,
+                habit.priority,
+                now,
+                now + habit.timeout_s,
+                habit.model,
+                habit.is_resent,
+            )
+            self._dispatcher.submit(request, now)
+            return
         try:
             if error is not None:
                 raise error
-            if route.peer[0] != NAMED_BY_LIBZMQ:
-                raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
-            if not self._access.is_admitted(endpoint.tenant, owner):
-                raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
-            request_id, (message, frame_sizes, has_refs) = self._memo.decode(header)
-            if isinstance(message, InferRequest):
-                if frame_sizes != list(map(len, frames)):
-                    refuse_frames(message, frames)
-                memory = None
-                if has_refs:
-                    memory, beside_bytes = resolve(endpoint.arenas.book, address, message, frames)
-                    size += beside_bytes
-                    if size > endpoint.settings.max_request_bytes:
-                        raise TooLarge(f"the request has more than {endpoint.settings.max_request_bytes} bytes")
-                self._dispatcher.submit(
-                    Request(
-                        id=request_id,
-                        tenant=endpoint.tenant,
-                        owner=owner,
-                        route=route,
-                        payload=(header, *frames),
-                        payload_bytes=size,
-                        priority=message.priority,
-                        received_at=now,
-                        deadline=deadline_of(endpoint.settings.limits, message.timeout_s, now),
-                        model=message.model,
-                        is_resent=message.is_resent,
-                        memory=memory,
-                    ),
-                    now,
-                )
-                return
-            if frames:
-                raise Malformed(f"a question has no tensor frames, got {len(frames)}")
-            if type(message) is DescribeRequest:
-                answer = self._describe(endpoint, message)
-            else:
-                answer = [encode_router_message(self._health(endpoint, request_id))]
-            endpoint.deliver(route, answer, now)
+            self._take_unusual(endpoint, caller, header, frames, size, now)
         except TrtdError as problem:
             request_id = read_request_id(header) if header else UNKNOWN_REQUEST_ID
-            endpoint.deliver(route, error_frames(request_id, problem.code, problem.message), now)
+            endpoint.deliver(caller.route, error_frames(request_id, problem.code, problem.message), now)
+
+    def _take_unusual(
+        self, endpoint: Endpoint, caller: Caller, header: bytes, frames: list[Any], size: int, now: float
+    ) -> None:
+        """Handle a message that is not like the one before it on its connection.
+
+        Raises:
+            TrtdError: it is not taken.
+        """
+        route, owner, settings = caller.route, caller.owner, endpoint.settings
+        if route.peer[0] != NAMED_BY_LIBZMQ:
+            raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
+        if not self._access.is_admitted(endpoint.tenant, owner):
+            raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")
+        request_id, (message, frame_sizes, has_refs) = self._memo.decode(header)
+        if isinstance(message, InferRequest):
+            if frame_sizes != list(map(len, frames)):
+                refuse_frames(message, frames)
+            memory = None
+            if has_refs:
+                memory, beside_bytes = resolve(endpoint.arenas.book, caller.address, message, frames)
+                size += beside_bytes
+                if size > settings.max_request_bytes:
+                    raise TooLarge(f"the request has more than {settings.max_request_bytes} bytes")
+            elif split_header(header) is not None:
+                caller.habit = Habit(header, frame_sizes, settings, message)
+            request = Request(
+                id=request_id,
+                tenant=endpoint.tenant,
+                owner=owner,
+                route=route,
+                payload=(header, *frames),
+                payload_bytes=size,
+                priority=message.priority,
+                received_at=now,
+                deadline=now + allowed_timeout_s(settings.limits, message.timeout_s),
+                model=message.model,
+                is_resent=message.is_resent,
+                memory=memory,
+            )
+            self._dispatcher.submit(request, now)
+            return
+        if frames:
+            raise Malformed(f"a question has no tensor frames, got {len(frames)}")
+        if type(message) is DescribeRequest:
+            answer = self._describe(endpoint, message)
+        else:
+            answer = [encode_router_message(self._health(endpoint, request_id))]
+        endpoint.deliver(route, answer, now)
 
     def _describe(self, endpoint: Endpoint, message: DescribeRequest) -> list[bytes]:
         models = tuple(self._models_of(endpoint.tenant))

@@ -229,8 +229,9 @@ class RouterLoop:
             return self._intake.take(endpoint, received, now)
         except Exception as error:
             self._report("a client's message", error, tenant=endpoint.tenant)
-            frames = error_frames(read_request_id(received.header), ErrorCode.INTERNAL, "a defect of the router")
-            endpoint.deliver(received.route, frames, now)
+            caller, header, *_ = received
+            frames = error_frames(read_request_id(header), ErrorCode.INTERNAL, "a defect of the router")
+            endpoint.deliver(caller.route, frames, now)
             return 1
 
     def _perform(self, now: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 
@@ -88,9 +87,27 @@ class ReadTurns:
         lone = self._lone
         if lone is None:
             self._read_in_turns(take)
-        elif self._read_source(lone, take, MAX_READS, math.inf)[2]:
+        elif self._read_lone(lone, take):
             self._lone = None
             self.has_input = False
+
+    @staticmethod
+    def _read_lone(source: Source, take: Callable[[Endpoint, Received], int]) -> bool:
+        """Read the only source there is; whether nothing more is there."""
+        endpoint = source.endpoint
+        reads = 0
+        while reads < MAX_READS:
+            received = source.read()
+            if received is None:
+                return True
+            if isinstance(received, int):
+                reads += 1
+                continue
+            reads += take(endpoint, received)
+            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
+            if reads == 1 and not source.port.has_input():
+                return True
+        return False
 
     def _read_in_turns(self, take: Callable[[Endpoint, Received], int]) -> None:
         turns = self._turns
@@ -129,9 +146,9 @@ class ReadTurns:
             if isinstance(received, int):
                 cost += received * SKIPPED_FRAME_COST_BYTES
                 continue
+            size = received[3]
             taken = take(source.endpoint, received)
-            cost += MESSAGE_COST_BYTES * taken + received.size
-            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
+            cost += MESSAGE_COST_BYTES * taken + size
             if reads == 1 and not source.port.has_input():
                 return taken, cost, True
             reads += taken - 1

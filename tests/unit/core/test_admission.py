@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trtd.core.admission import MAX_RETRY_S, Pace, deadline_of, refuse_for_bounds
+from trtd.core.admission import MAX_RETRY_S, Pace, allowed_timeout_s, refuse_for_bounds
 from trtd.core.requests import MAX_DISPATCHED, TenantLimits
 from trtd.errors import ErrorCode
 from trtd.wire.messages import MAX_ENTRIES
@@ -67,7 +67,7 @@ def test_idle_time_is_no_slowness():
 @pytest.mark.parametrize(("timeout_s", "deadline"), [(None, 105.0), (1.0, 101.0), (600.0, 160.0)])
 def test_deadlines_come_from_the_request_within_the_limits(timeout_s, deadline):
     """A request's own timeout counts, else the default, and never more than the longest allowed."""
-    assert deadline_of(LIMITS, timeout_s, 100.0) == deadline
+    assert 100.0 + allowed_timeout_s(LIMITS, timeout_s) == deadline
 
 
 def test_one_dispatch_fits_one_message():

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from trtd.core.ids import TenantName
-from trtd.router.endpoints import Received, Route
+from trtd.router.callers import Caller, Route
+from trtd.router.endpoints import Received
 from trtd.router.turns import MAX_READS, MESSAGE_COST_BYTES, TURN_BYTES, ReadTurns
 
 
@@ -39,7 +40,7 @@ class FakeSource:
         if not self.port.count:
             return None
         self.port.count -= 1
-        return Received(Route(self.port, b""), "uid:0", b"", [], self.size, None, None)
+        return Caller(Route(self.port, b""), "uid:0", ""), b"", [], self.size, None
 
 
 def make_turns(*sources: Any, weights: dict[str, int] | None = None) -> ReadTurns:
