@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -152,6 +152,15 @@ def warm_up_shape(contract: TensorContract, batch: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+class KnownOutput(NamedTuple):
+    """What came of inputs of certain shapes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    size_bytes: int
+
+
 class PlainSlot:
     """Runs batches of dtypes that NumPy has."""
 
@@ -160,8 +169,8 @@ class PlainSlot:
         self._run = inner_run(session)
         self._outputs = [output.name for output in description.outputs]
         self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
-        self._known_shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...]]] = {}
-        """By the shapes of the inputs those of the outputs, as they were; empty where they vary."""
+        self._known: dict[tuple[tuple[int, ...], ...], list[KnownOutput]] = {}
+        """By the shapes of the inputs the outputs, as they were; empty where their shapes vary."""
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
@@ -173,7 +182,7 @@ class PlainSlot:
             raise refusal(error) from error
         return cut(dict(zip(self._outputs, arrays, strict=True)), requests)
 
-    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+    def run_into(self, request: Arrays, area: np.ndarray, address: int) -> Arrays:
         """Run one request; see `trtd.runtime.protocol.PlacingSlot.run_into`.
 
         Floats alone are written there: the runtime may read an output again as the input of another operator, where
@@ -181,51 +190,49 @@ class PlainSlot:
         """
         inputs = join([request])
         key = tuple([array.shape for array in inputs.values()])
-        shapes = self._known_shapes.get(key)
-        if shapes is None:
+        known = self._known.get(key)
+        if known is None:
             outputs = self.run([request])[0]
-            if len(self._known_shapes) >= MAX_KNOWN_SHAPES:
-                self._known_shapes.clear()
-            self._known_shapes[key] = [outputs[name].shape for name in self._outputs]
+            if len(self._known) >= MAX_KNOWN_SHAPES:
+                self._known.clear()
+            self._known[key] = [
+                KnownOutput(name, outputs[name].shape, dtype, math.prod(outputs[name].shape) * dtype.itemsize)
+                for name, dtype in zip(self._outputs, self._dtypes, strict=True)
+            ]
             return outputs
-        targets = self._targets(shapes, area)
-        if not targets:
+        places_of = {
+            one.name: (np.ndarray(one.shape, one.dtype, area, at), address + at)
+            for one, at in zip(known, places([one.size_bytes for one in known], area.nbytes), strict=True)
+            if at is not None and one.dtype.kind in "fc"
+        }
+        if not places_of:
             return self.run([request])[0]
         try:
-            return self._run_bound(inputs, targets)
+            return self._run_bound(inputs, places_of)
         except MemoryError:
             raise
         except Exception:
             outputs = self.run([request])[0]
             # It is not the request that is wrong: the shapes of its outputs depend on its values.
-            self._known_shapes[key] = []
+            self._known[key] = []
             return outputs
 
-    def _targets(self, shapes: Sequence[tuple[int, ...]], area: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays in the area for the outputs that may be written there; `shapes` is empty where they vary."""
-        if not shapes:
-            return {}
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, self._dtypes, strict=True)]
-        known = zip(self._outputs, shapes, self._dtypes, places(sizes, area.nbytes), strict=True)
-        return {
-            name: np.ndarray(shape, dtype, area, at)
-            for name, shape, dtype, at in known
-            if at is not None and dtype.kind in "fc"
-        }
-
-    def _run_bound(self, inputs: Arrays, targets: Arrays) -> Arrays:
+    def _run_bound(self, inputs: Arrays, places_of: Mapping[str, tuple[np.ndarray, int]]) -> Arrays:
+        """Run with outputs that go to an array at an address; those that are not named are made by the runtime."""
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         for name in self._outputs:
-            target = targets.get(name)
-            if target is None:
-                binding.bind_output(name)
+            if name in places_of:
+                target, address = places_of[name]
+                binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, address)
             else:
-                binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+                binding.bind_output(name)
         self._session.run_with_iobinding(binding)
+        if len(places_of) == len(self._outputs):
+            return {name: target for name, (target, _) in places_of.items()}
         pairs = zip(self._outputs, binding.get_outputs(), strict=True)
-        return {name: targets[name] if name in targets else value.numpy() for name, value in pairs}
+        return {name: places_of[name][0] if name in places_of else value.numpy() for name, value in pairs}
 
 
 class BitsSlot:

@@ -54,15 +54,16 @@ class Slot(Protocol):
 class PlacingSlot(Slot, Protocol):
     """A slot that can write outputs of a request straight into the shared memory of its client."""
 
-    def run_into(self, request: Arrays, area: np.ndarray) -> Arrays:
+    def run_into(self, request: Arrays, area: np.ndarray, address: int) -> Arrays:
         """Run one request; raises what `run` does.
 
         Args:
             request: its inputs.
             area: writable bytes. Whoever else has them may write there at any time.
+            address: of the first of them.
 
         Returns:
-            Its outputs. They may lie in the area, where `trtd.runtime.areas.places` puts them, or anywhere else.
+            Its outputs. They are views of the area, where `trtd.runtime.areas.places` puts them, or lie elsewhere.
         """
         ...
 

@@ -33,6 +33,7 @@ SMALL_BYTES = 16 * 1024
 
 Placed = tuple[int, ...]
 """Numbers of the outputs that lie in the client's shared memory."""
+NOTHING: Placed = ()
 
 
 # Not frozen: one is made per request.
@@ -128,8 +129,10 @@ class Results:
         for job, named in zip(jobs, outputs, strict=True):
             model, area = job.model, job.inputs.area
             arrays = [named[name] for name in model.output_names]
-            own = [_bytes_of(array) for array in arrays]
-            placed = () if area is None else _place(area, own)
+            if area is None:
+                own, placed = [_bytes_of(array) for array in arrays], NOTHING
+            else:
+                own, placed = _place(area, arrays)
             form = self._form(model, tuple([array.shape for array in arrays]), placed)
             items += (job.lease, 1 + len(own), None)
             frames.append(form.header(job.id, job.queue_us, int((started_at - job.arrived_at) * 1e6), compute_us))
@@ -145,7 +148,7 @@ class Results:
         waited_us = [int((started_at - job.arrived_at) * 1e6) for job in jobs]
         areas = [job.inputs.area for job in jobs]
         if type(ends) is range and areas.count(None) == len(jobs):
-            form = self._form(model, tuple([(ends.step, *shape) for shape in inner]), ())
+            form = self._form(model, tuple([(ends.step, *shape) for shape in inner]), NOTHING)
             width = 1 + len(columns)
             items: list[Any] = [None] * (RESULT_ITEMS * len(jobs))
             items[0::RESULT_ITEMS] = [job.lease for job in jobs]
@@ -162,8 +165,7 @@ class Results:
         items, frames = [], []
         start = 0
         for job, end, batch_us, pieces in zip(jobs, ends, waited_us, zip(*columns, strict=True), strict=True):
-            own = list(pieces)
-            placed = () if job.inputs.area is None else _place(job.inputs.area, own)
+            own, placed = (pieces, NOTHING) if job.inputs.area is None else _place(job.inputs.area, pieces)
             form = self._form(model, tuple([(end - start, *shape) for shape in inner]), placed)
             start = end
             items += (job.lease, 1 + len(own), None)
@@ -201,25 +203,39 @@ def _cut(flat: Any, row_bytes: int, ends: Sequence[int]) -> list[Any]:
     return [flat[start * row_bytes : end * row_bytes] for start, end in zip(starts, ends, strict=False)]
 
 
-def _place(area: Area, frames: list[Any]) -> Placed:
-    """Copy outputs into the area of their request, as far as they fit, and name their places in their frames.
+def _place(area: Area, outputs: Sequence[Any]) -> tuple[list[Any], Placed]:
+    """Put outputs into the area of their request, as far as they fit: arrays, or the flat buffers of cut ones.
 
     Returns:
-        Which outputs are there.
+        Their frames, which name places or hold the bytes, and which of them are there.
     """
     # A router that has gone has left the request to another worker, whose outputs may stand there by now.
     if not area.arena.is_open:
-        return ()
+        return [_buffer_of(output) for output in outputs], NOTHING
+    memory = area.arena.memory
+    frames = []
     placed = []
-    for number, at in enumerate(places(map(len, frames), area.size_bytes)):
+    for number, at in enumerate(places([_size_of(output) for output in outputs], area.size_bytes)):
+        output = outputs[number]
         if at is None:
+            frames.append(_buffer_of(output))
             continue
-        frame = frames[number]
-        size = len(frame)
-        there = area.memory[at : at + size]
-        output = np.frombuffer(frame, np.uint8)
-        if output.ctypes.data != there.ctypes.data:
-            there[:] = output
-        frames[number] = encode_ref(ArenaRef(area.arena.key, area.offset + at, size))
+        start, size = area.offset + at, _size_of(output)
+        if not _is_made_in(memory, output):
+            memory[start : start + size] = np.frombuffer(_buffer_of(output), np.uint8)
+        frames.append(encode_ref(ArenaRef(area.arena.key, start, size)))
         placed.append(number)
-    return tuple(placed)
+    return frames, tuple(placed)
+
+
+def _is_made_in(memory: np.ndarray, output: Any) -> bool:
+    """Whether a runtime has put it into an area there: where it belongs, then. Inputs that lie there are read-only."""
+    return type(output) is np.ndarray and output.base is memory and output.flags.writeable
+
+
+def _size_of(output: Any) -> int:
+    return output.nbytes if type(output) is np.ndarray else len(output)
+
+
+def _buffer_of(output: Any) -> Any:
+    return _bytes_of(output) if type(output) is np.ndarray else output

@@ -103,8 +103,13 @@ class Area:
         self.size_bytes = size_bytes
 
     @property
+    def address(self) -> int:
+        """Of its first byte."""
+        return self.arena.address + self.offset
+
+    @property
     def memory(self) -> np.ndarray:
-        """Its bytes, writable."""
+        """Its bytes, writable: a view of the arena's memory."""
         return self.arena.memory[self.offset : self.offset + self.size_bytes]
 
 

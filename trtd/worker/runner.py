@@ -81,7 +81,7 @@ class Runner:
     def _run(self, model: ServedModel, requests: list[Inputs]) -> Sequence[Arrays]:
         area = requests[0].area
         if area is not None and len(requests) == 1 and area.arena.is_open and model in self._placing:
-            return [self._placing[model].run_into(requests[0], area.memory)]
+            return [self._placing[model].run_into(requests[0], area.memory, area.address)]
         return self._slots[model].run(requests)
 
 

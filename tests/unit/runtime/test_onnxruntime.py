@@ -250,8 +250,8 @@ def area():
 
 def run_into(slot, request, area):
     """Run a request once, so that the shapes of its outputs are known, and then into the area."""
-    slot.run_into(request, area)
-    return slot.run_into(request, area)
+    slot.run_into(request, area, area.ctypes.data)
+    return slot.run_into(request, area, area.ctypes.data)
 
 
 def test_floats_are_written_into_the_area(load, area):
@@ -290,7 +290,7 @@ def test_outputs_whose_shapes_depend_on_values_are_right(load, area):
     slot = load(graph(nodes, [value("x", (2 * WIDE,))], [value("y", (None,))]), max_batch=1).open_slot()
     for count in (2 * WIDE, WIDE, 3, 0, WIDE + 1, 2 * WIDE, 2 * WIDE):
         x = np.where(np.arange(2 * WIDE) < count, 1, -1).astype(np.float32)
-        got = slot.run_into({"x": x}, area)["y"]
+        got = slot.run_into({"x": x}, area, area.ctypes.data)["y"]
         np.testing.assert_array_equal(got, np.ones(count, np.float32))
     assert not np.shares_memory(got, area)
 
@@ -307,8 +307,8 @@ def test_a_refused_value_does_not_end_the_short_way(load, area):
     good = {"x": np.ones(WIDE, np.float32), "index": np.array([0])}
     run_into(slot, good, area)
     with pytest.raises(ModelFailed, match="out of data bounds"):
-        slot.run_into({**good, "index": np.array([1])}, area)
-    assert np.shares_memory(slot.run_into(good, area)["y"], area)
+        slot.run_into({**good, "index": np.array([1])}, area, area.ctypes.data)
+    assert np.shares_memory(slot.run_into(good, area, area.ctypes.data)["y"], area)
 
 
 def test_unknown_runtimes_are_refused():
