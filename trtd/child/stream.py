@@ -51,6 +51,7 @@ class Stream:
 
     Attributes:
         fds: descriptors that came, in the order of their messages; whoever takes one has to close it.
+        unread_bytes: of what was read, how many `receive` has not handed out.
     """
 
     def __init__(self, sock: socket.socket, *, takes_fds: bool = False) -> None:
@@ -64,6 +65,7 @@ class Stream:
         self._data = memoryview(b"")
         self._at = 0
         self._end = 0
+        self.unread_bytes = 0
 
     def fileno(self) -> int:
         """The descriptor, for pollers."""
@@ -85,10 +87,10 @@ class Stream:
             StreamClosed: the peer is gone.
         """
         parts, size_bytes = packing.pack_sized(frames)
-        blocks = [memoryview(b"".join(parts))] if size_bytes < JOINED_BYTES else _blocks(parts)
+        blocks: list[Any] = [b"".join(parts)] if size_bytes < JOINED_BYTES else _blocks(parts)
         if self._out or fds:
             # The first bytes of a message carry its descriptors.
-            self._out.append((blocks[0], tuple(map(os.dup, fds))))
+            self._out.append((memoryview(blocks[0]), tuple(map(os.dup, fds))))
             self._out.extend((block, ()) for block in blocks[1:])
             self.flush()
             return
@@ -101,8 +103,9 @@ class Stream:
         if sent < size_bytes:
             self._keep(blocks, sent)
 
-    def _keep(self, blocks: list[memoryview], sent: int) -> None:
-        for block in blocks:
+    def _keep(self, blocks: list[Any], sent: int) -> None:
+        for kept in blocks:
+            block = memoryview(kept)
             if sent >= len(block):
                 sent -= len(block)
             else:
@@ -142,6 +145,7 @@ class Stream:
         if found is None:
             return None
         frames, self._at = found
+        self.unread_bytes = self._end - self._at
         return frames
 
     def fill(self) -> bool:

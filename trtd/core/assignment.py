@@ -8,6 +8,8 @@ again, and not all.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from trtd.core.ids import LeaseId, TenantName
 from trtd.core.inflight import SUSPECT_PATIENCE_S, Holder, outstanding, split
 from trtd.core.ledger import POISONOUS, Ledger
@@ -37,8 +39,8 @@ class Assigner:
 
     def __init__(self, ledger: Ledger, first_lease: int) -> None:
         self._ledger = ledger
-        self._next_lease = first_lease
-        self.loads: dict[Holder, list[tuple[LeaseId, Request]]] = {}
+        self._next_lease = LeaseId(first_lease)
+        self.loads: defaultdict[Holder, list[tuple[LeaseId, Request]]] = defaultdict(list)
         self.turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
 
     def lease_at_once(self, tenant: Tenant, request: Request, now: float) -> bool:
@@ -69,14 +71,14 @@ class Assigner:
 
     def assign(self, tenants: dict[TenantName, Tenant], now: float) -> None:
         """Hand out all that can be, with one message per worker as far as it fits."""
-        while (name := self.turns.next()) is not None:
+        while self.turns.ring and (name := self.turns.next()) is not None:
             self._serve(tenants[name], now)
         for holder, load in self.loads.items():
-            is_suspect = load[0][1].is_suspect
             tenant = tenants[holder.id.tenant]
             tenant.queue_times.tidy()
-            for first in range(0, len(load), MAX_DISPATCHED):
-                part = load[first : first + MAX_DISPATCHED]
+            is_suspect = load[0][1].is_suspect
+            while load:
+                part, load = load[:MAX_DISPATCHED], load[MAX_DISPATCHED:]
                 holder.note_sent(now)
                 is_enough = holder.unheard > tenant.limits.slots
                 self._ledger.effects.append(Dispatch(holder.id, part, is_suspect, is_enough))
@@ -178,18 +180,16 @@ class Assigner:
         return min(candidates, key=outstanding, default=None)
 
     def _lease(self, tenant: Tenant, holder: Holder, request: Request, now: float) -> int:
-        lease = LeaseId(self._next_lease)
-        self._next_lease = lease + 1
-        if request.attempts:
+        lease = self._next_lease
+        self._next_lease = LeaseId(lease + 1)
+        attempts = request.attempts
+        if attempts:
             tenant.counters.replayed += 1
         elif request.leased_at == 0.0:
             tenant.queue_times.observe(now - request.received_at)
         request.lease = lease
         request.leased_at = now
-        request.attempts += 1
+        request.attempts = attempts + 1
         holder.leases[lease] = request
-        load = self.loads.get(holder)
-        if load is None:
-            load = self.loads[holder] = []
-        load.append((lease, request))
+        self.loads[holder].append((lease, request))
         return REQUEST_COST_BYTES + request.payload_bytes

@@ -316,11 +316,6 @@ class Dispatcher:
         """Whether any request waits for its answer."""
         return self._ledger.unanswered > 0
 
-    @property
-    def has_effects(self) -> bool:
-        """Whether `take_effects` has something."""
-        return bool(self._ledger.effects)
-
     def take_effects(self) -> list[DispatchEffect]:
         """What the shell has to perform, in order; each is handed out once."""
         effects = self._ledger.effects

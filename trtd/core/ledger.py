@@ -120,7 +120,8 @@ class Ledger:
             observe(now - request.received_at)
             of_this = "ok" if code is None else code
             if of_this != outcome or request.model != model:
-                tenant.count_outcome(model, outcome, counted)
+                if counted:
+                    tenant.count_outcome(model, outcome, counted)
                 model, outcome, counted = request.model, of_this, 0
             counted += 1
             if request.is_suspect:
@@ -130,7 +131,8 @@ class Ledger:
                 request.payload = ()
                 request.memory = None
             append(Deliver(request, frames))
-        tenant.count_outcome(model, outcome, counted)
+        if counted:
+            tenant.count_outcome(model, outcome, counted)
         tenant.durations.tidy()
         tenant.counters.answered += answered
         tenant.counters.stale += stale

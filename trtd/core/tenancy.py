@@ -94,8 +94,6 @@ class Tenant:
 
     def count_outcome(self, model: str, outcome: str, answers: int = 1) -> None:
         """Count so many answers."""
-        if not answers:
-            return
         key = (model, outcome)
         count = self.outcomes.get(key)
         if count is None:

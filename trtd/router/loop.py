@@ -236,21 +236,22 @@ class RouterLoop:
 
     def _perform(self, now: float) -> None:
         """Do what the dispatcher decided, until it has decided nothing more."""
-        dispatcher = self._dispatcher
-        while dispatcher.has_effects:
-            for effect in dispatcher.take_effects():
+        dispatcher, endpoints = self._dispatcher, self._front.endpoints
+        while effects := dispatcher.take_effects():
+            for effect in effects:
                 try:
-                    self._perform_one(effect, now)
+                    if type(effect) is Deliver:
+                        request = effect.request
+                        endpoints[request.tenant].deliver(request.route, effect.frames, now)
+                    else:
+                        self._perform_one(effect, now)
                 except ChannelClosed:
                     raise
                 except Exception as error:
                     self._report(f"performing {type(effect).__name__}", error)
 
     def _perform_one(self, effect: DispatchEffect, now: float) -> None:
-        if isinstance(effect, Deliver):
-            request = effect.request
-            self._front.endpoints[request.tenant].deliver(request.route, effect.frames, now)
-        elif isinstance(effect, Dispatch):
+        if isinstance(effect, Dispatch):
             self._workers.send(effect, now)
             if effect.is_enough:
                 self._given_enough.add(effect.worker.tenant)

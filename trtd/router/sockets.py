@@ -144,9 +144,9 @@ class Port:
             raise Undelivered(is_full=True) from None
         except zmq.ZMQError:
             raise Undelivered(is_full=False) from None
-        last = len(frames) - 1
-        for index, frame in enumerate(frames):
-            send(frame, MORE if index < last else 0)
+        for frame in frames[:-1]:
+            send(frame, MORE)
+        send(frames[-1], 0)
 
     def close(self, linger_s: float = 0.0) -> None:
         """Stop listening at once; answers that libzmq still holds get `linger_s` to leave. Repeatable."""

@@ -197,8 +197,9 @@ class Workers:
                 self._report("worker.stream_broken", pid=connection.pid, cause=error.message)
                 self._end(connection)
                 frames = None
+            if frames is None or not (connection.stream.unread_bytes or connection.has_ended):
+                self.ready.pop(connection, None)
             if frames is None:
-                del self.ready[connection]
                 if connection.has_ended and (worker := self._lose(connection)) is not None:
                     return Arrived(worker, News.LOST, ())
                 continue
@@ -241,14 +242,14 @@ class Workers:
         frames: list[Any] = [b""]
         for lease, request in effect.requests:
             payload = request.payload
-            if request.memory and request.attempts > 1:
-                payload = without_area(payload)
-            queue_us = max(0, int((now - request.received_at) * 1e6))
-            remaining_us = max(0, int((request.deadline - now) * 1e6))
-            flat += (lease, len(payload), queue_us, remaining_us, alone)
-            frames += payload
             if request.memory:
                 self._introduce(connection, request.memory)
+                if request.attempts > 1:
+                    payload = without_area(payload)
+            queue_us = int((now - request.received_at) * 1e6)
+            remaining_us = int((request.deadline - now) * 1e6)
+            flat += lease, len(payload), queue_us if queue_us > 0 else 0, remaining_us if remaining_us > 0 else 0, alone
+            frames += payload
         frames[0] = encode_batch_items(effect.worker.generation, int(now * 1e6), flat)
         self._send(connection, frames)
 
