@@ -6,6 +6,7 @@ are written otherwise: at their full width, so that they need no encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 from msgpack import packb
@@ -45,3 +46,13 @@ class ResultForm:
     def header(self, request: RequestId, queue_us: int, batch_us: int, compute_us: int) -> bytes:
         """The header of one result."""
         return self._pack(self._before, request, self._after, _UINT64, queue_us, _UINT64, batch_us, _UINT64, compute_us)
+
+    def headers(
+        self, requests: Sequence[RequestId], queue_us: Sequence[int], batch_us: Sequence[int], compute_us: int
+    ) -> list[bytes]:
+        """The headers of several results, without a call for each."""
+        pack, before, after, mark = self._pack, self._before, self._after, _UINT64
+        return [
+            pack(before, request, after, mark, queued_us, mark, waited_us, mark, compute_us)
+            for request, queued_us, waited_us in zip(requests, queue_us, batch_us, strict=True)
+        ]

@@ -145,7 +145,7 @@ class Results:
         arrays = [rows.outputs[name] for name in model.output_names]
         inner = [array.shape[1:] for array in arrays]
         columns = [_cut(_bytes_of(array), array.nbytes // ends[-1], ends) for array in arrays]
-        waited_us = [int((started_at - job.arrived_at) * 1e6) for job in jobs]
+        waited_us = _since([job.arrived_at for job in jobs], started_at)
         areas = [job.inputs.area for job in jobs]
         if type(ends) is range and areas.count(None) == len(jobs):
             form = self._form(model, tuple([(ends.step, *shape) for shape in inner]), NOTHING)
@@ -154,10 +154,9 @@ class Results:
             items[0::RESULT_ITEMS] = [job.lease for job in jobs]
             items[1::RESULT_ITEMS] = [width] * len(jobs)
             frames: list[Any] = [None] * (width * len(jobs))
-            frames[0::width] = [
-                form.header(job.id, job.queue_us, batch_us, compute_us)
-                for job, batch_us in zip(jobs, waited_us, strict=True)
-            ]
+            frames[0::width] = form.headers(
+                [job.id for job in jobs], [job.queue_us for job in jobs], waited_us, compute_us
+            )
             for number, column in enumerate(columns):
                 frames[1 + number :: width] = column
             answers.extend(items, frames)
@@ -190,6 +189,13 @@ class Results:
             for number, (one, shape) in enumerate(zip(description.outputs, shapes, strict=True))
         )
         return ResultForm(description.name, description.version, self._generation, specs)
+
+
+def _since(instants: list[float], now: float) -> list[int]:
+    """Microseconds from each instant to now. The requests of one message have arrived at one instant."""
+    if instants.count(instants[0]) == len(instants):
+        return [int((now - instants[0]) * 1e6)] * len(instants)
+    return [int((now - instant) * 1e6) for instant in instants]
 
 
 def _bytes_of(array: np.ndarray) -> Any:

@@ -88,7 +88,8 @@ class Intake:
             try:
                 # Most headers are like the one before, and most frames as plain as they look: then nothing is called.
                 if last is not None and header[AFTER_ID] == after and header[BEFORE_ID] == before:
-                    request_id, plan = RequestId(header[ID]), last
+                    request_id: RequestId = header[ID]  # type: ignore[assignment]  # to say what it is would be a call
+                    plan = last
                 else:
                     request_id, plan = self._desk.read(header)
                     before, after, last = self._desk.last

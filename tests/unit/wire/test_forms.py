@@ -31,6 +31,8 @@ def test_a_form_says_what_the_encoder_says(model, request_id, generation, shapes
     form = ResultForm(model, "1", generation, outputs)
     header = form.header(request_id, timing.queue_us, timing.batch_us, timing.compute_us)
     assert decode_router_message(header) == answer
+    (same,) = form.headers([request_id], [timing.queue_us], [timing.batch_us], timing.compute_us)
+    assert same == header
     up_to_timing = header.rindex(b"timing") + len("timing")
     assert encode_router_message(answer)[:up_to_timing] == header[:up_to_timing]
 

@@ -86,15 +86,16 @@ def places(answer: Answer) -> list[Place]:
     return [spec.place for spec in header.outputs]
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 0.5])
 @pytest.mark.parametrize("counts", [(1, 3, 1, 2), (1, 1, 1), (2, 2)])
-def test_a_batch_is_answered_as_its_requests_one_by_one_would_be(counts):
+def test_a_batch_is_answered_as_its_requests_one_by_one_would_be(counts, gap_s):
     """The answers cut from a batch's outputs are, byte for byte, those of each request by itself."""
     each = [outputs(items, start=items * 100) for items in counts]
     whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
     plans = {}
     jobs = [job(number, one, plans=plans) for number, one in enumerate(each)]
     for number, one in enumerate(jobs):
-        one.arrived_at = STARTED_AT - number / 2
+        one.arrived_at = STARTED_AT - gap_s * number
     results = Results(1)
     together = answer_all(results, jobs, cut(whole, [one.inputs for one in jobs]))
     alone = [*map(partial(answer, results), jobs, each)]
@@ -104,7 +105,7 @@ def test_a_batch_is_answered_as_its_requests_one_by_one_would_be(counts):
     for number, (one, made) in enumerate(zip(together, each, strict=True)):
         header, arrays = read(one)
         assert (int.from_bytes(header.id, "big"), one.lease) == (number, number)
-        assert (header.timing.batch_us, header.timing.compute_us) == (number * 500_000, 9)
+        assert (header.timing.batch_us, header.timing.compute_us) == (number * gap_s * 1e6, 9)
         check(arrays, made)
 
 
