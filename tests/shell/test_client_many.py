@@ -107,6 +107,22 @@ def test_answers_come_in_the_order_of_the_inputs(router, client, window):
     assert most <= window + 1
 
 
+def test_who_has_to_wait_uses_the_room_that_there_is(router, client):
+    """With one place free of six a caller sends one request more before it waits, too few for a bundle as it is."""
+    waiting: list[Received] = []
+
+    def answer(received: Received) -> None:
+        waiting.append(received)
+        if value_of(received) == 0 or value_of(received) >= 6:
+            for each in waiting:
+                router.answer(each)
+            waiting.clear()
+
+    router.serve(answer)
+    welcome(client)
+    assert values_of(client.infer_many("m", (x(number) for number in range(9)), window=6)) == list(range(9))
+
+
 def test_small_requests_leave_together(router, client):
     """Of a thousand requests most leave in bundles, and none does with a daemon that takes none."""
     echo = Echo(router)

@@ -130,7 +130,7 @@ def test_an_interrupted_follower_passes_the_offer_on(exchange):
         while not exchange._followers:
             pass
         seat = cast("threading.Lock", InterruptedSeat())
-        first.seats.append(seat)
+        first.seats += (seat,)
         with exchange._lock:
             exchange._leader = None
         with pytest.raises(KeyboardInterrupt):

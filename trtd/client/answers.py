@@ -55,15 +55,17 @@ class ResultHeader:
         message: one of them.
         frame_sizes: of the tensor frames that have to follow.
         has_refs: whether an output lies in an arena.
+        is_plain: whether the sizes of its frames are all that `check` looks at.
     """
 
-    __slots__ = ("_is_checked", "frame_sizes", "has_refs", "message")
+    __slots__ = ("_is_checked", "frame_sizes", "has_refs", "is_plain", "message")
 
     def __init__(self, message: InferAnswer) -> None:
         self.message = message
         self.frame_sizes = [travelling_bytes(spec) for spec in message.outputs]
         self.has_refs = any(spec.place is Place.ARENA for spec in message.outputs)
         self._is_checked = any(spec.dtype is Dtype.BOOL for spec in message.outputs)
+        self.is_plain = not self.has_refs and not self._is_checked
 
     def check(self, frames: Sequence[Any], area: Area | None) -> None:
         """Refuse frames that are not those of the outputs, and places outside of the area.

@@ -155,7 +155,7 @@ class Forms:
     """The forms of a client's `infer` calls. A caller that repeats itself pays for checking and encoding once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Hashable, ...], Form] = {}
+        self._known: dict[Hashable, Form] = {}
 
     def infer(
         self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
@@ -167,7 +167,7 @@ class Forms:
             trtd.errors.InvalidInput: there are too many inputs.
             trtd.errors.TooLarge: names are so long that the header breaks its limit.
         """
-        key: list[Hashable] = [model, version, timeout_s, priority]
+        key: Hashable = (model, version, timeout_s, priority)
         frames: list[Any] = []
         name = ""
         try:
@@ -176,19 +176,19 @@ class Forms:
                     frames.append(tensor.tobytes())
                 else:
                     frames.append(tensors.to_frame(tensor))
-                key += (name, getattr(tensor, "dtype", None), tensor.shape)
+                key = (key, name, getattr(tensor, "dtype", None), tensor.shape)
         except AttributeError:
             raise UnsupportedDtype(
                 f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array or a BFloat16"
             ) from None
         except UnsupportedDtype as error:
             raise UnsupportedDtype(f"input {name!r}: {error.message}") from None
-        form = self._known.get(tuple(key))
+        form = self._known.get(key)
         if form is None:
             form = self._new_form(model, inputs, version, timeout_s, priority)
             if len(self._known) >= _MOST_FORMS:
                 self._known.clear()
-            self._known[tuple(key)] = form
+            self._known[key] = form
         return form, frames
 
     def _new_form(

@@ -16,6 +16,7 @@ from trtd.client.answers import AnswerReader, Outcome
 from trtd.client.arenas import Arenas
 from trtd.client.pending import PendingRequest, PendingRequests, Verdict
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
+from trtd.client.values import Answer
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec, packing
@@ -200,7 +201,7 @@ class Exchange:
         except TrtdError:
             # Not even the id can be read, so it is nobody's answer; the request's own deadline is kept.
             return
-        request_id, _, _, result = reading
+        request_id, _, timing_us, result = reading
         request = self._pending.answered(request_id)
         if request is None and request_id == UNKNOWN_REQUEST_ID:
             # The daemon could not read one of our requests, as when it speaks another version; then it can read none,
@@ -210,6 +211,14 @@ class Exchange:
         if request is None:
             return
         placement = request.placement
+        if result is not None and placement is None and result.is_plain:
+            # The usual case in few steps; what follows would do the same.
+            outputs = frames[1:]
+            if list(map(len, outputs)) == result.frame_sizes:
+                request.form.learn(result.message.outputs)
+                answer = Answer(result, outputs, timing_us, now - request.submitted_at)
+                completions.append((request.handle, answer))
+                return
         if placement is None and request.send_count > 1 and _says_arena_unknown(reading):
             # It answers the first sending, which went to a new router before this side learned of it.
             self._pending.not_answered(request)

@@ -41,8 +41,9 @@ class Handle(Generic[Result_co]):
         self._client = client
         self.id = request_id
         self.outcome: Outcome | None = None
-        self.callbacks: list[Callback] = []
-        self.seats: list[threading.Lock] = []
+        # Most handles never have any.
+        self.callbacks: tuple[Callback, ...] = ()
+        self.seats: tuple[threading.Lock, ...] = ()
 
     def done(self) -> bool:
         """Whether the request has ended, well or not."""

@@ -59,13 +59,22 @@ def answers_in_order(
 ) -> Iterator[Answer | TrtdError]:
     """Submit a request for each input and yield what became of it; see `trtd.Client.infer_many`."""
     run = _Run(shared, inputs, prepare, window)
+    places = run.places
+    few = window - batch_of(window)
     try:
-        while (place := run.next()) is not None:
-            outcome: Any = (
-                place if isinstance(place, TrtdError) else place.outcome or place.exception() or place.outcome
-            )
-            run.pop()
-            if isinstance(outcome, TrtdError) and not return_errors:
+        while True:
+            if len(places) <= few:
+                run.fill()
+            if not places:
+                break
+            place = places[0]
+            outcome: Any = place if isinstance(place, TrtdError) else place.outcome
+            if outcome is None and isinstance(place, Handle):
+                # There is nothing else to do than to send what there is room for.
+                run.fill()
+                outcome = place.exception() or place.outcome
+            places.popleft()
+            if not return_errors and isinstance(outcome, TrtdError):
                 raise outcome
             yield outcome
         if run.failure is not None:
@@ -78,6 +87,7 @@ class _Run:
     """One such iteration.
 
     Attributes:
+        places: in the order of the inputs, from the one that is asked for next.
         failure: what the source of inputs raised; it comes after the answers to what the source gave before.
     """
 
@@ -85,35 +95,24 @@ class _Run:
         self, shared: SharedExchange, inputs: Iterable[Mapping[str, Tensor]], prepare: Prepare, window: int
     ) -> None:
         self.failure: Exception | None = None
+        self.places: deque[Place] = deque()
         self._shared = shared
         self._source: Iterator[Mapping[str, Tensor]] | None = iter(inputs)
         self._prepare = prepare
         self._window = window
         self._batch = batch_of(window)
-        self._places: deque[Place] = deque()
-
-    def next(self) -> Place | None:
-        """The next request, in the order of the inputs; None when there is none."""
-        places = self._places
-        if self._source is not None:
-            room = self._window - len(places)
-            if room >= self._batch or not places or (room and not is_over(places[0])):
-                self._fill(self._source)
-        return places[0] if places else None
-
-    def pop(self) -> None:
-        """The request that `next` named is over."""
-        self._places.popleft()
 
     def give_up(self) -> None:
         """Nobody will ask for the rest."""
-        left = [place for place in self._places if isinstance(place, Handle) and place.outcome is None]
+        left = [place for place in self.places if isinstance(place, Handle) and place.outcome is None]
         if left:
             self._shared.abandon(*left)
 
-    def _fill(self, source: Iterator[Mapping[str, Tensor]]) -> None:
+    def fill(self) -> None:
         """Take inputs until the window is full or the source is empty."""
-        shared, places = self._shared, self._places
+        shared, places, source, prepare = self._shared, self.places, self._source, self._prepare
+        if source is None:
+            return
         held = 0
         held_since = time.monotonic()
         try:
@@ -121,9 +120,9 @@ class _Run:
             while len(places) < self._window:
                 one = next(source)
                 now = time.monotonic()
-                is_alone = not places or is_over(places[-1])
+                is_alone = not held and (not places or is_over(places[-1]))
                 try:
-                    request = self._prepare(one, now)
+                    request = prepare(one, now)
                 except TrtdError as error:
                     places.append(error)
                     continue

@@ -134,7 +134,7 @@ class SharedExchange:
                 return False
             if not handle.callbacks:
                 self._called_back_count += 1
-            handle.callbacks.append(callback)
+            handle.callbacks += (callback,)
             self._call_background(is_urgent=True)
         return True
 
@@ -262,7 +262,7 @@ class SharedExchange:
             if handle.callbacks:
                 self._called_back_count -= 1
                 callbacks.extend((callback, handle) for callback in handle.callbacks)
-                handle.callbacks.clear()
+                handle.callbacks = ()
         return callbacks
 
     def _wake_leader(self) -> None:
@@ -273,7 +273,7 @@ class SharedExchange:
     def _sit_down(self, handle: Handle[Any]) -> threading.Lock:
         seat = threading.Lock()
         seat.acquire()
-        handle.seats.append(seat)
+        handle.seats += (seat,)
         self._followers[seat] = None
         if self._leader_handle is None and not self._called_back_count:
             # The background thread leads, and gives way.
@@ -293,7 +293,7 @@ class SharedExchange:
             is_interrupted = False
         finally:
             with self._lock:
-                handle.seats.remove(seat)
+                handle.seats = tuple(other for other in handle.seats if other is not seat)
                 self._followers.pop(seat, None)
                 # The lead may have been offered to this thread, which will not take it.
                 if is_interrupted or handle.outcome is not None or time.monotonic() >= until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -174,10 +175,7 @@ class Client:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s, priority)
         check_window(window)
-
-        def prepare(one: Mapping[str, Tensor], now: float) -> PendingRequest:
-            return self._prepare(model, one, version, timeout_s, priority, now)
-
+        prepare = partial(self._prepare, model, version, timeout_s, priority)
         return answers_in_order(self._shared, inputs, prepare, window, return_errors=return_errors)
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
@@ -238,7 +236,7 @@ class Client:
     ) -> Handle[Answer]:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s, priority)
-        request = self._prepare(model, inputs, version, timeout_s, priority, time.monotonic())
+        request = self._prepare(model, version, timeout_s, priority, inputs, time.monotonic())
         self._shared.submit(request, is_detached=is_detached)
         handle: Handle[Answer] = request.handle
         return handle
@@ -246,10 +244,10 @@ class Client:
     def _prepare(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
         version: str | None,
         timeout_s: float,
         priority: int,
+        inputs: Mapping[str, Tensor],
         now: float,
     ) -> PendingRequest:
         form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)

@@ -60,17 +60,23 @@ def unpack_bundle(frame: Any) -> list[list[memoryview]]:
     if size > MAX_BUNDLE_BYTES:
         raise Malformed(f"the bundle has {size} bytes, the most is {MAX_BUNDLE_BYTES}")
     view = memoryview(frame)
-    messages: list[list[memoryview]] = []
-    at = 0
-    while at < size:
-        frames, at = packing.unpack(view, at)
-        if not frames:
-            raise Malformed(f"message {len(messages)} of the bundle has no frame")
-        if len(messages) == MAX_BUNDLED:
-            raise Malformed(f"the bundle has more than {MAX_BUNDLED} messages")
-        messages.append(frames)
+    # Most clients repeat themselves.
+    messages = packing.unpack_alike(view) or _unpack_each(view)
+    if len(messages) > MAX_BUNDLED:
+        raise Malformed(f"the bundle has more than {MAX_BUNDLED} messages")
+    if not all(messages):
+        raise Malformed("a message of the bundle has no frame")
     if not messages:
         raise Malformed("the bundle has no messages")
+    return messages
+
+
+def _unpack_each(view: memoryview) -> list[list[memoryview]]:
+    messages: list[list[memoryview]] = []
+    at = 0
+    while at < len(view) and len(messages) <= MAX_BUNDLED:
+        frames, at = packing.unpack(view, at)
+        messages.append(frames)
     return messages
 
 

@@ -81,6 +81,26 @@ def unpack_first(data: memoryview, at: int, end: int) -> tuple[list[memoryview],
     return list(map(data[at:stop].__getitem__, places)), stop
 
 
+def unpack_alike(data: memoryview) -> list[list[memoryview]] | None:
+    """The frames of messages that follow one another and are all laid out as the first one is; None where they are not.
+
+    Raises:
+        Malformed: no message starts the data, or its table does not add up.
+    """
+    if len(data) < HEAD.size:
+        return None
+    count, length = _read_head(data, 0)
+    if len(data) % length or count > MAX_REMEMBERED_FRAMES:
+        return None
+    size = HEAD.size + _table_bytes(count)
+    starts = range(0, len(data), length)
+    start = bytes(data[:size])
+    if b"".join([data[at : at + size] for at in starts]) != start * len(starts):
+        return None
+    places = _locate(start)
+    return [list(map(data[at : at + length].__getitem__, places)) for at in starts]
+
+
 def unpack(data: memoryview, at: int = 0) -> tuple[list[memoryview], int]:
     """The same of data that has to hold the whole message.
 

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
+import pytest
+
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
 from trtd.client.exchange import Completion, Exchange
 from trtd.client.pending import GRACE_S, PendingRequest, new_request
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
+from trtd.client.values import Answer
 from trtd.core.ids import RequestId
-from trtd.errors import DeadlineExceeded, NotAllowed, TrtdError, Unreachable
+from trtd.errors import DeadlineExceeded, Malformed, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
 from trtd.wire.bundles import BUNDLE_HEADER, MAX_BUNDLED, MAX_BUNDLED_BYTES, pack_bundle, unpack_bundle
+from trtd.wire.forms import ResultForm
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, Dtype, HealthAnswer, HealthRequest, InferRequest, TensorSpec
 
 
@@ -292,6 +296,40 @@ def test_a_bundle_of_old_and_new_requests():
     decoded = [codec.decode_client_message(frames[0]) for frames in messages]
     assert [message.timeout_s for message in decoded if isinstance(message, InferRequest)] == [3.0, 5.0]
     assert [bytes(frames[1]) for frames in messages] == [bytes(8), bytes(8)]
+
+
+def make_result(number: int, dtype: Dtype, *frames: bytes) -> list[bytes]:
+    """The answer of a worker with one output of four bytes."""
+    form = ResultForm("m", "1", 1, (TensorSpec("y", dtype, (4,)),))
+    return [form.header(make_id(number), 1, 2, 3), *frames]
+
+
+def test_results_that_come_together():
+    """Of the results in a bundle each is judged by its frames: whole ones are answers, others malformed."""
+    exchange, transport = make_bundling_exchange()
+    exchange.submit([make_infer_request(number, 8) for number in range(1, 7)], 0.0)
+    results = [
+        make_result(1, Dtype.INT8, b"1234"),
+        make_result(2, Dtype.INT8, b"1234"),
+        make_result(3, Dtype.INT8, b"123"),
+        make_result(4, Dtype.INT8),
+        make_result(5, Dtype.BOOL, b"\0\1\0\1"),
+        make_result(6, Dtype.BOOL, b"\0\1\0\2"),
+    ]
+    transport.answers.append([BUNDLE_HEADER, pack_bundle(results)])
+    outcomes = {handle.number: outcome for handle, outcome in exchange.turn(0.5, is_connection_news=False)}
+    assert [type(outcomes[number]) for number in range(1, 7)] == [
+        Answer,
+        Answer,
+        Malformed,
+        Malformed,
+        Answer,
+        Malformed,
+    ]
+    second = outcomes[2]
+    assert isinstance(second, Answer)
+    assert second["y"].tolist() == [49, 50, 51, 52]
+    assert second.timing == pytest.approx((1e-6, 2e-6, 3e-6, 0.5))
 
 
 def test_a_lost_bundle_is_sent_again():

@@ -26,6 +26,45 @@ def test_what_is_packed_comes_out(messages):
     assert [[bytes(frame) for frame in one] for one in unpack_bundle(pack_bundle(messages))] == messages
 
 
+def unpacked_one_by_one(data: bytes) -> list[list[bytes]] | None:
+    """The frames of the messages, None where one cannot be read."""
+    messages = []
+    at = 0
+    try:
+        while at < len(data):
+            frames, at = packing.unpack(memoryview(data), at)
+            messages.append([bytes(frame) for frame in frames])
+    except Malformed:
+        return None
+    return messages
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=3), st.integers(1, 5), st.data())
+def test_messages_that_are_laid_out_alike(sizes, count, data):
+    """Messages of the same sizes are read as they are one by one, whatever is damaged, cut off or put in between."""
+    bundle = pack_bundle([[bytes([number]) * size for size in sizes] for number in range(count)])
+    start, end = (data.draw(st.integers(0, len(bundle))) for _ in range(2))
+    changed = bundle[:start] + data.draw(st.binary(max_size=3)) + bundle[max(start, end) :]
+    for each in (bundle, changed, bundle + pack_bundle([[b"other"]])):
+        expected = unpacked_one_by_one(each)
+        if expected:
+            assert [[bytes(frame) for frame in one] for one in unpack_bundle(each)] == expected
+        else:
+            with pytest.raises(Malformed):
+                unpack_bundle(each)
+
+
+def test_each_table_of_a_bundle_counts():
+    """A message that says of its frames something else than the first one does is not read like the first one."""
+    bundle = bytearray(pack_bundle([[b"a" * 16, b"b" * 16]] * 3))
+    table = bundle.index(b"a" * 16) - 16
+    step = len(bundle) // 3
+    for number in (1, 2):
+        changed = bundle.copy()
+        changed[table + number * step] = 8
+        assert [len(one[0]) for one in unpack_bundle(changed)] == [8 if each == number else 16 for each in range(3)]
+
+
 @given(st.binary(max_size=300), st.integers(0, 400))
 def test_damage_is_malformed_and_nothing_else(noise, cut):
     """Noise, and a bundle cut anywhere, is read as messages or refused."""
