@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
 from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
+from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
 from trtd.runtime.protocol import Arrays, RuntimeInfo
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
@@ -167,6 +168,7 @@ class PlainSlot:
     def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
         self._session = session
         self._run = inner_run(session)
+        self._binding = inner_binding(session)
         self._outputs = [output.name for output in description.outputs]
         self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
         self._known: dict[tuple[tuple[int, ...], ...], list[KnownOutput]] = {}
@@ -217,8 +219,11 @@ class PlainSlot:
             self._known[key] = []
             return outputs
 
-    def _run_bound(self, inputs: Arrays, places_of: Mapping[str, tuple[np.ndarray, int]]) -> Arrays:
-        """Run with outputs that go to an array at an address; those that are not named are made by the runtime."""
+    def _run_bound(self, inputs: Arrays, places_of: Places) -> Arrays:
+        """Run with outputs that go to their places; those that are not named are made by the runtime."""
+        if self._binding is not None and len(places_of) == len(self._outputs):
+            self._binding.run(inputs, places_of)
+            return {name: target for name, (target, _) in places_of.items()}
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
@@ -229,8 +234,6 @@ class PlainSlot:
             else:
                 binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        if len(places_of) == len(self._outputs):
-            return {name: target for name, (target, _) in places_of.items()}
         pairs = zip(self._outputs, binding.get_outputs(), strict=True)
         return {name: places_of[name][0] if name in places_of else value.numpy() for name, value in pairs}
 
@@ -262,17 +265,6 @@ class BitsSlot:
         if name in self._bits:
             return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
         return ort.OrtValue.ortvalue_from_numpy(array)
-
-
-def inner_run(session: ort.InferenceSession) -> Callable[..., Sequence[np.ndarray]]:
-    """`session.run` without its Python part, where this version has it apart: a quarter of a small run's time.
-
-    What is left out are checks for names that are missing, which were compared with the model before, and for what does
-    not occur here: values of other processors, graphs that these capture, providers to fall back to.
-    """
-    inner = getattr(session, "_sess", None)
-    run: Callable[..., Sequence[np.ndarray]] = getattr(inner, "run", session.run)
-    return run
 
 
 def unwrap(value: ort.OrtValue) -> np.ndarray:

@@ -62,23 +62,6 @@ def test_every_dtype_passes_unchanged(load, dtype):
         assert answer["y"].tobytes() == sent.tobytes()
 
 
-def test_a_run_goes_past_the_python_part_of_a_session_where_it_can(load):
-    """The installed version has its native session apart; one that has not gives the same answers and refusals."""
-
-    class Public:
-        def __init__(self, session):
-            self.run = session.run
-
-    session = load(models.identity(Dtype.FLOAT32, (3,)))._session
-    assert subject.inner_run(session) == session._sess.run
-    sent = np.ones((2, 3), np.float32)
-    for each in (session, Public(session)):
-        run = subject.inner_run(each)
-        np.testing.assert_array_equal(run(["y"], {"x": sent}, None)[0], sent)
-        with pytest.raises(Exception, match="Got: 4 Expected: 3"):
-            run(["y"], {"x": np.ones((2, 4), np.float32)}, None)
-
-
 @pytest.mark.parametrize("dtype", [Dtype.FLOAT32, Dtype.BFLOAT16])
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (2, 3)])
 def test_no_elements_are_an_answer_too(load, dtype, shape):
