@@ -37,6 +37,7 @@ from trtd.core.requests import (
     Refuse,
     Request,
     Result,
+    ResultFields,
     TenantCounters,
     TenantLimits,
 )
@@ -269,7 +270,7 @@ class Dispatcher:
                 return
             self._turns.activate(request.tenant)
 
-    def complete(self, worker: WorkerId, results: Sequence[Result], now: float) -> None:
+    def complete(self, worker: WorkerId, results: Sequence[ResultFields], now: float) -> None:
         """A worker answered. Only an open lease of this very life counts; everything else is stale."""
         tenant = self._tenants.get(worker.tenant)
         if tenant is None:

@@ -19,7 +19,7 @@ from trtd.core.requests import (
     DispatchEffect,
     Refuse,
     Request,
-    Result,
+    ResultFields,
 )
 from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode
@@ -90,7 +90,9 @@ class Ledger:
         tenant.count_outcome(request.model, refusal.code)
         self.effects.append(Refuse(request, *refusal))
 
-    def answer_all(self, tenant: Tenant, leases: dict[LeaseId, Request], results: Iterable[Result], now: float) -> int:
+    def answer_all(
+        self, tenant: Tenant, leases: dict[LeaseId, Request], results: Iterable[ResultFields], now: float
+    ) -> int:
         """A worker gave up leases with results; how many of these were the answers of their requests.
 
         A suspect is cleared by its answer, unless the worker dropped it without a try because its time was up.

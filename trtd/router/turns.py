@@ -17,6 +17,9 @@ TURN_BYTES = 4 * MESSAGE_COST_BYTES
 """What one turn allows a tenant of weight 1."""
 MAX_READS = 32
 """Requests read in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
+MAX_ASKED = 4
+"""Messages of a turn after which is asked whether there is another one: a read in vain costs as much as four questions,
+and few messages a turn are usual."""
 
 
 class ReadTurns:
@@ -95,17 +98,17 @@ class ReadTurns:
     def _read_lone(source: Source, take: Callable[[Endpoint, Received], int]) -> bool:
         """Read the only source there is; whether nothing more is there."""
         endpoint = source.endpoint
-        reads = 0
+        reads = messages = 0
         while reads < MAX_READS:
             received = source.read()
             if received is None:
                 return True
+            messages += 1
             if isinstance(received, int):
                 reads += 1
                 continue
             reads += take(endpoint, received)
-            # Asking is cheaper than a read in vain, but not than a read: only the first message is worth the question.
-            if reads == 1 and not source.port.has_input():
+            if messages <= MAX_ASKED and not source.port.has_input():
                 return True
         return False
 
@@ -137,10 +140,11 @@ class ReadTurns:
     ) -> tuple[int, float, bool]:
         """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
         cost = 0
-        reads = 0
+        reads = messages = 0
         while reads < most and cost < allowance:
             received = source.read()
             reads += 1
+            messages += 1
             if received is None:
                 return reads, cost, True
             if isinstance(received, int):
@@ -149,7 +153,7 @@ class ReadTurns:
             size = received[3]
             taken = take(source.endpoint, received)
             cost += MESSAGE_COST_BYTES * taken + size
-            if reads == 1 and not source.port.has_input():
-                return taken, cost, True
             reads += taken - 1
+            if messages <= MAX_ASKED and not source.port.has_input():
+                return reads, cost, True
         return reads, cost, False

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
-from trtd.core.requests import Dispatch, Result
+from trtd.core.requests import Dispatch, ResultFields
 from trtd.errors import Malformed
 from trtd.observe import Logger, RateLimit
 from trtd.router.places import without_area
@@ -59,7 +59,7 @@ class Arrived(NamedTuple):
 
     worker: WorkerId
     news: News
-    results: Sequence[Result]
+    results: Sequence[ResultFields]
 
 
 class Connection:
@@ -351,7 +351,7 @@ class Workers:
             self._close(connection)
 
 
-def split_results(leases: Items, frame_counts: Items, codes: Items, frames: list[Any]) -> list[Result]:
+def split_results(leases: Items, frame_counts: Items, codes: Items, frames: list[Any]) -> list[ResultFields]:
     """Each answer with the frames that are its own.
 
     Args:
@@ -367,4 +367,4 @@ def split_results(leases: Items, frame_counts: Items, codes: Items, frames: list
     if ends[-1] != len(frames):
         raise Malformed(f"the results name {ends[-1] - 1} frames, the message has {len(frames) - 1}")
     own = map(frames.__getitem__, map(slice, ends, ends[1:]))
-    return list(map(Result, leases, codes, own))
+    return list(zip(leases, codes, own, strict=True))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from trtd.core.ids import TenantName
 from trtd.router.callers import Caller, Route
 from trtd.router.endpoints import Received
-from trtd.router.turns import MAX_READS, MESSAGE_COST_BYTES, TURN_BYTES, ReadTurns
+from trtd.router.turns import MAX_ASKED, MAX_READS, MESSAGE_COST_BYTES, TURN_BYTES, ReadTurns
 
 
 class FakePort:
@@ -35,9 +37,11 @@ class FakeSource:
         self.endpoint = endpoint
         self.port: Any = FakePort(count)
         self.size = size
+        self.vain_reads = 0
 
     def read(self) -> Received | None:
         if not self.port.count:
+            self.vain_reads += 1
             return None
         self.port.count -= 1
         return Caller(Route(self.port, b""), "uid:0", ""), b"", [], self.size, None
@@ -127,6 +131,17 @@ def test_a_closed_source_is_read_no_more():
     turns.remove(TenantName("b"))
     assert read(turns) == Counter()
     assert not turns.has_input
+
+
+@pytest.mark.parametrize("tenants", ["a", "ab"])
+@pytest.mark.parametrize(("count", "vain_reads"), [(1, 0), (MAX_ASKED, 0), (MAX_ASKED + 1, 1)])
+def test_few_messages_are_read_without_a_read_in_vain(tenants, count, vain_reads):
+    """A source is asked whether it has more where that is cheaper than to find out by reading; all is read."""
+    sources = [FakeSource(FakeEndpoint(tenant), count, size=0) for tenant in tenants]
+    turns = make_turns(*sources, weights=dict.fromkeys(tenants, 100))
+    assert read(turns) == dict.fromkeys(tenants, count)
+    assert [source.vain_reads for source in sources] == [vain_reads] * len(sources)
+    assert not turns.has_input or len(tenants) > 1
 
 
 def test_a_bundle_counts_as_what_is_in_it():
