@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 
 from tests.support.arenas import closing, place_frames
+from tests.support.wire import pack_bundle
 from trtd.errors import ErrorCode
 from trtd.wire import codec
 from trtd.wire.arenas import ArenaRef
-from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, unpack_bundle
+from trtd.wire.bundles import BUNDLE_HEADER, unpack_bundle
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
     Dtype,

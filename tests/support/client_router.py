@@ -11,11 +11,12 @@ from typing import Any, Self
 import zmq
 
 from tests.support.client_arenas import StandInArenas
+from tests.support.wire import pack_bundle
 from trtd.errors import ErrorCode
 from trtd.wire import codec
 from trtd.wire.addresses import arenas_path_beside
 from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES, ArenaRef, decode_ref, encode_ref
-from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, unpack_bundle
+from trtd.wire.bundles import BUNDLE_HEADER, unpack_bundle
 from trtd.wire.messages import (
     ClientMessage,
     DescribeAnswer,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgpack
 
 from trtd.core.ids import LeaseId, RequestId
+from trtd.wire import packing
 from trtd.wire.messages import (
     Attach,
     Batch,
@@ -118,3 +120,8 @@ def pack(value: Any) -> bytes:
     """The msgpack bytes of any value."""
     data: bytes = msgpack.packb(value)
     return data
+
+
+def pack_bundle(messages: Iterable[Sequence[Any]]) -> bytes:
+    """The second frame of a bundle."""
+    return b"".join(part for frames in messages for part in packing.pack_sized(frames)[0])

@@ -18,7 +18,7 @@ from trtd.router.arenas import TenantArenas
 from trtd.router.callers import Caller, Route
 from trtd.router.keys import read_secret_key
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
-from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle, split_for_bundles
+from trtd.wire.bundles import pack_bundles
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 from trtd.wire.settings import TenantEndpoint
 
@@ -239,9 +239,8 @@ class Endpoint:
         """Send what waits to leave together. A lone answer leaves as it is, and so does a large one."""
         bundles, self._bundles = self._bundles, {}
         for route, answers in bundles.items():
-            for part in split_for_bundles(answers):
-                message = part[0] if len(part) == 1 else [BUNDLE_HEADER, pack_bundle(part)]
-                self._send(route, message, part, now)
+            for message, together in pack_bundles(answers):
+                self._send(route, message, together, now)
 
     def _send(self, route: Route, message: Sequence[Any], answers: Sequence[Sequence[Any]], now: float) -> None:
         """Send one message; where its client does not read, the answers in it are parked one by one."""

@@ -88,7 +88,9 @@ class Intake:
             # Copied, so that one that waits does not keep the whole bundle.
             header, *body = map(bytes, parts)
             size = sum(map(len, parts))
-            error = refuse_bundled(header, body, size, max_request_bytes)
+            error = None
+            if size > max_request_bytes or len(header) > MAX_HEADER_BYTES or len(body) > MAX_BODY_FRAMES:
+                error = refuse_bundled(header, body, max_request_bytes)
             self._take(endpoint, caller, header, body, size, error, now)
         return len(messages)
 
@@ -234,15 +236,13 @@ def refuse_frames(message: InferRequest, frames: Sequence[Any]) -> NoReturn:
     raise Malformed(f"the area of {len(message.inputs)} tensors is one more frame of {REF_BYTES} bytes")
 
 
-def refuse_bundled(header: bytes, frames: Sequence[Any], size: int, max_request_bytes: int) -> TrtdError | None:
+def refuse_bundled(header: bytes, frames: Sequence[Any], max_request_bytes: int) -> TrtdError:
     """What is wrong with the sizes of a message in a bundle; of others that is found while they are read."""
     if len(header) > MAX_HEADER_BYTES:
         return Malformed(f"the header has {len(header)} bytes, the most is {MAX_HEADER_BYTES}")
     if len(frames) > MAX_BODY_FRAMES:
         return Malformed(f"the message has more than {MAX_TENSORS} tensor frames")
-    if size > max_request_bytes:
-        return TooLarge(f"the message has more than {max_request_bytes} bytes")
-    return None
+    return TooLarge(f"the message has more than {max_request_bytes} bytes")
 
 
 def fingerprint(request: Request) -> bytes:

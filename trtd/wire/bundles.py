@@ -24,30 +24,30 @@ MAX_BUNDLE_BYTES = 4 * MAX_BUNDLED_BYTES
 """Most bytes of the packed frame."""
 
 
-def pack_bundle(messages: Iterable[Sequence[Any]]) -> bytes:
-    """The second frame of a bundle; the bounds above are the caller's to keep."""
-    parts: list[Any] = []
-    for frames in messages:
-        parts += packing.pack(frames)
-    return b"".join(parts)
+def pack_bundles(messages: Iterable[Sequence[Any]]) -> list[tuple[Sequence[Any], list[Sequence[Any]]]]:
+    """The messages, in order, as they travel together: the frames of each bundle, and the messages in it.
 
-
-def split_for_bundles(messages: Sequence[Sequence[Any]]) -> list[list[Sequence[Any]]]:
-    """The messages in parts, in order: several that may travel as one bundle, or one that travels by itself."""
-    parts: list[list[Sequence[Any]]] = []
+    A lone message travels as it is, and so does a large one.
+    """
+    groups: list[tuple[list[Sequence[Any]], list[Any]]] = []
     room = 0
     for frames in messages:
-        size = packing.HEAD.size + sum(map(_padded, frames)) + _padded_table(len(frames))
+        packed, size = packing.pack_sized(frames)
         if size > MAX_BUNDLED_BYTES:
-            parts.append([frames])
+            groups.append(([frames], []))
             room = 0
-        elif size <= room and len(parts[-1]) < MAX_BUNDLED:
-            parts[-1].append(frames)
+        elif size <= room and len(groups[-1][0]) < MAX_BUNDLED:
+            together, parts = groups[-1]
+            together.append(frames)
+            parts += packed
             room -= size
         else:
-            parts.append([frames])
+            groups.append(([frames], packed))
             room = MAX_BUNDLE_BYTES - size
-    return parts
+    return [
+        (together[0] if len(together) == 1 else [BUNDLE_HEADER, b"".join(parts)], together)
+        for together, parts in groups
+    ]
 
 
 def unpack_bundle(frame: Any) -> list[list[memoryview]]:
@@ -78,12 +78,3 @@ def _unpack_each(view: memoryview) -> list[list[memoryview]]:
         frames, at = packing.unpack(view, at)
         messages.append(frames)
     return messages
-
-
-def _padded(frame: Any) -> int:
-    size = frame_bytes(frame)
-    return size + -size % packing.ALIGNMENT_BYTES
-
-
-def _padded_table(count: int) -> int:
-    return 8 * (count + (count & 1))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from tests.support.wire import pack_bundle
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
 from trtd.client.exchange import Completion, Exchange
@@ -17,7 +18,7 @@ from trtd.client.values import Answer
 from trtd.core.ids import RequestId
 from trtd.errors import DeadlineExceeded, Malformed, NotAllowed, TrtdError, Unreachable
 from trtd.wire import codec
-from trtd.wire.bundles import BUNDLE_HEADER, MAX_BUNDLED, MAX_BUNDLED_BYTES, pack_bundle, unpack_bundle
+from trtd.wire.bundles import BUNDLE_HEADER, MAX_BUNDLED, MAX_BUNDLED_BYTES, unpack_bundle
 from trtd.wire.forms import ResultForm
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, Dtype, HealthAnswer, HealthRequest, InferRequest, TensorSpec
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.router import make_endpoint
-from tests.support.wire import infer_fields, make_infer_request, pack
+from tests.support.wire import infer_fields, make_infer_request, pack, pack_bundle
 from trtd.core.arenas import ArenaBook
 from trtd.core.dispatch import TenantLimits
 from trtd.core.ids import RequestId, TenantName
@@ -19,7 +19,7 @@ from trtd.errors import TooLarge
 from trtd.router.callers import Caller, Route
 from trtd.router.intake import Intake
 from trtd.wire.arenas import REF_BYTES
-from trtd.wire.bundles import BUNDLE_HEADER, pack_bundle
+from trtd.wire.bundles import BUNDLE_HEADER
 from trtd.wire.codec import encode_client_message
 from trtd.wire.messages import DescribeRequest, Dtype, Place, TensorSpec
 

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.wire import pack_bundle
 from trtd.errors import Malformed
 from trtd.wire import packing
 from trtd.wire.bundles import (
+    BUNDLE_HEADER,
     MAX_BUNDLE_BYTES,
     MAX_BUNDLED,
     MAX_BUNDLED_BYTES,
-    pack_bundle,
-    split_for_bundles,
+    pack_bundles,
     unpack_bundle,
 )
 
@@ -98,9 +99,12 @@ def test_bounds_are_kept(data, text):
 def test_a_split_keeps_order_and_bounds(sizes):
     """Parts of several messages can be packed and unpacked again; large messages are alone; nothing is lost."""
     messages = [[b"h", bytes(size)] for size in sizes]
-    parts = split_for_bundles(messages)
-    assert [one for part in parts for one in part] == messages
-    for part in parts:
-        if len(part) > 1:
-            assert len(unpack_bundle(pack_bundle(part))) == len(part)
-            assert all(len(frames[1]) <= MAX_BUNDLED_BYTES for frames in part)
+    travelling = pack_bundles(messages)
+    assert [one for _, together in travelling for one in together] == messages
+    for frames, together in travelling:
+        if len(together) > 1:
+            assert frames == [BUNDLE_HEADER, pack_bundle(together)]
+            assert [[*map(bytes, one)] for one in unpack_bundle(frames[1])] == together
+            assert all(len(tensor) <= MAX_BUNDLED_BYTES for _, tensor in together)
+        else:
+            assert frames is together[0]
