@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trtd.client.calls import PLACED_FROM_BYTES
 from trtd.client.values import Answer, Health, Tensor
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import Malformed, TrtdError, error_from_wire
@@ -55,7 +56,8 @@ class ResultHeader:
         message: one of them.
         frame_sizes: of the tensor frames that have to follow.
         has_refs: whether an output lies in an arena.
-        is_plain: whether the sizes of its frames are all that `check` looks at.
+        is_plain: whether the sizes of its frames are all that has to be looked at: of what `check` does, and because no
+            area would be large enough to be worth having.
     """
 
     __slots__ = ("_is_checked", "frame_sizes", "has_refs", "is_plain", "message")
@@ -65,7 +67,8 @@ class ResultHeader:
         self.frame_sizes = [travelling_bytes(spec) for spec in message.outputs]
         self.has_refs = any(spec.place is Place.ARENA for spec in message.outputs)
         self._is_checked = any(spec.dtype is Dtype.BOOL for spec in message.outputs)
-        self.is_plain = not self.has_refs and not self._is_checked
+        is_small = sum(self.frame_sizes) < PLACED_FROM_BYTES
+        self.is_plain = is_small and not self.has_refs and not self._is_checked
 
     def check(self, frames: Sequence[Any], area: Area | None) -> None:
         """Refuse frames that are not those of the outputs, and places outside of the area.

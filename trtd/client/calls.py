@@ -48,7 +48,8 @@ class RequestIds:
     def next(self) -> RequestId:
         """A new id."""
         self._count += 1
-        return RequestId(self._prefix + self._count.to_bytes(_COUNTER_BYTES, "big"))
+        # To call a NewType costs as much as all the rest.
+        return self._prefix + self._count.to_bytes(_COUNTER_BYTES, "big")  # type: ignore[return-value]
 
 
 def check_call(timeout_s: float, priority: int = 0) -> None:
@@ -111,12 +112,11 @@ class Form:
         """The header of the call with this id."""
         return self._before_id + request_id + self._after_id
 
-    def packed(self, request_id: RequestId, frames: Sequence[Any]) -> list[Any]:
-        """The call with this id and these tensor frames as a part of a bundle: what `trtd.wire.packing` would write."""
-        parts: list[Any] = [self._packed_before_id, request_id, self._packed_after_id]
+    def pack(self, request_id: RequestId, frames: Sequence[Any], parts: list[Any]) -> None:
+        """Append the call with this id and these tensor frames to the parts of a bundle, as `packing.pack` would."""
+        parts += (self._packed_before_id, request_id, self._packed_after_id)
         for frame, padding in zip(frames, self._paddings, strict=True):
             parts += (frame, padding)
-        return parts
 
     def message(self, request_id: RequestId) -> ClientMessage:
         """The message of the call with this id."""
@@ -172,11 +172,14 @@ class Forms:
         name = ""
         try:
             for name, tensor in inputs.items():
-                if type(tensor) is np.ndarray and tensor.nbytes < COPIED_BELOW_BYTES and tensor.dtype in _AS_THEY_ARE:
-                    frames.append(tensor.tobytes())
+                if type(tensor) is np.ndarray:
+                    dtype = tensor.dtype
+                    is_copied = tensor.nbytes < COPIED_BELOW_BYTES and dtype in _AS_THEY_ARE
+                    frames.append(tensor.tobytes() if is_copied else tensors.to_frame(tensor))
                 else:
+                    dtype = getattr(tensor, "dtype", None)
                     frames.append(tensors.to_frame(tensor))
-                key = (key, name, getattr(tensor, "dtype", None), tensor.shape)
+                key = (key, name, dtype, tensor.shape)
         except AttributeError:
             raise UnsupportedDtype(
                 f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array or a BFloat16"

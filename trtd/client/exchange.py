@@ -159,16 +159,21 @@ class Exchange:
         count = 0
         room = MAX_BUNDLE_BYTES
         for request in self._pending.first_to_send(MAX_BUNDLED):
-            if request.placement is None and request.send_count == 0 and now - request.submitted_at <= FRESH_S:
+            is_ready_made = (
+                request.placement is None and request.send_count == 0 and now - request.submitted_at <= FRESH_S
+            )
+            if is_ready_made:
                 size = request.form.packed_bytes
-                packed = request.form.packed(request.id, request.tensors)
             else:
                 header, frames = self._message_of(request, now)
                 packed, size = packing.pack_sized([header, *frames])
             room -= size
             if size > MAX_BUNDLED_BYTES or room < 0:
                 break
-            parts += packed
+            if is_ready_made:
+                request.form.pack(request.id, request.tensors, parts)
+            else:
+                parts += packed
             count += 1
         return count, b"".join(parts) if count > 1 else b""
 
@@ -215,7 +220,6 @@ class Exchange:
             # The usual case in few steps; what follows would do the same.
             outputs = frames[1:]
             if list(map(len, outputs)) == result.frame_sizes:
-                request.form.learn(result.message.outputs)
                 answer = Answer(result, outputs, timing_us, now - request.submitted_at)
                 completions.append((request.handle, answer))
                 return

@@ -168,10 +168,14 @@ class PendingRequests:
 
     def add(self, request: PendingRequest) -> None:
         """A new request, to be sent after those that wait to be sent."""
-        request_id = request.id
+        request_id, deadline, checks = request.id, request.deadline, self._checks
         self._requests[request_id] = request
         self._unsent.append(request_id)
-        self._check_at(request.deadline, request_id)
+        if checks and (deadline < checks[-1][0] or len(checks) > MOST_STALE_CHECKS):
+            self._check_at(deadline, request_id)
+        else:
+            # Requests with one timeout, which is what most clients have, come in the order of their deadlines.
+            checks.append((deadline, request_id))
 
     def connected(self) -> None:
         """There is a connection."""
@@ -294,7 +298,6 @@ class PendingRequests:
         if len(checks) > 2 * len(self._requests) + MOST_STALE_CHECKS:
             checks = self._checks = deque(check for check in checks if check[1] in self._requests)
         if not checks or checks[-1][0] <= at:
-            # Requests with one timeout, which is what most clients have, come in the order of their deadlines.
             checks.append((at, request_id))
         else:
             insort(checks, (at, request_id))

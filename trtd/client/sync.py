@@ -252,8 +252,7 @@ class Client:
     ) -> PendingRequest:
         form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
         placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
-        handle: Handle[Answer] = Handle(self._shared, self._ids.next())
-        return new_request(handle, form, frames, timeout_s, now, placement)
+        return new_request(Handle(self._shared, self._ids.next()), form, frames, timeout_s, now, placement)
 
     def _send(self, message: ClientMessage, timeout: float | None) -> Handle[Result]:
         timeout_s = self._timeout_s if timeout is None else timeout

@@ -333,6 +333,20 @@ def test_results_that_come_together():
     assert second.timing == pytest.approx((1e-6, 2e-6, 3e-6, 0.5))
 
 
+@pytest.mark.parametrize(("count", "size_bytes", "is_learned"), [(1, 200_000, True), (8, 16_384, True), (8, 4, False)])
+def test_large_outputs_are_learned_from(count, size_bytes, is_learned):
+    """Outputs that would be worth an area, one or many together, are remembered for later calls of the same form."""
+    exchange, transport = make_bundling_exchange()
+    request = make_infer_request(1, 8)
+    exchange.submit([request], 0.0)
+    specs = tuple(TensorSpec(f"y{number}", Dtype.INT8, (size_bytes,)) for number in range(count))
+    header = ResultForm("m", "1", 1, specs).header(make_id(1), 1, 2, 3)
+    transport.answers.append([header, *[bytes(size_bytes)] * count])
+    [(_, outcome)] = exchange.turn(0.5, is_connection_news=False)
+    assert isinstance(outcome, Answer)
+    assert bool(request.form.area_bytes) == is_learned
+
+
 def test_a_lost_bundle_is_sent_again():
     """After a reconnection the requests of a bundle leave again, marked as sent before, those answered left out."""
     exchange, transport = make_bundling_exchange()
