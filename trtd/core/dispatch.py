@@ -294,7 +294,8 @@ class Dispatcher:
 
     def advance(self, now: float) -> None:
         """Answer what is out of time, then hand out what workers have room for. The last call before `take_effects`."""
-        while (due := self._ledger.agenda.take_due(now)) is not None:
+        agenda = self._ledger.agenda
+        while agenda.soonest <= now and (due := agenda.take_due(now)) is not None:
             if isinstance(due, Request):
                 self._ledger.expire(self._tenants[due.tenant], due, now)
                 self._turns.activate(due.tenant)
@@ -310,7 +311,8 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """When `advance` has to be called even if nothing happens; None for never."""
-        return self._ledger.agenda.next_instant()
+        soonest = self._ledger.agenda.soonest
+        return None if soonest == math.inf else soonest
 
     @property
     def owes_answers(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,9 +26,9 @@ def test_what_is_due_comes_up_in_the_order_of_its_instants():
     for request in (late, early):
         agenda.watch_deadline(request)
     agenda.look_again(tenant, 2.0)
-    assert agenda.next_instant() == 1.0
+    assert agenda.soonest == 1.0
     assert [agenda.take_due(2.0) for _ in range(3)] == [early, tenant, None]
-    assert agenda.next_instant() == 3.0
+    assert agenda.soonest == 3.0
 
 
 def test_an_answered_request_does_not_come_up():
@@ -37,7 +39,7 @@ def test_an_answered_request_does_not_come_up():
         agenda.watch_deadline(request)
     answer(agenda, first)
     assert agenda.take_due(1.5) is None
-    assert agenda.next_instant() == 2.0
+    assert agenda.soonest == 2.0
     assert agenda.take_due(5.0) is second
     answer(agenda, second)
     assert agenda.watched() == set()
@@ -96,5 +98,5 @@ def test_deadlines_in_any_order_come_up_in_theirs(deadlines, instants):
             answer(agenda, due)
         assert agenda.watched() == {id(request) for request in waiting}
         assert all(request.deadline > now for request in waiting)
-        first = agenda.next_instant()
-        assert not waiting or first <= waiting[0].deadline
+        first = agenda.soonest
+        assert first == (waiting[0].deadline if waiting else math.inf)
