@@ -156,9 +156,11 @@ class Arenas:
         return None if grown is None or is_accepted else grown.take(size_bytes, now, is_area=is_area)
 
     def _area_bytes(self) -> int:
+        area_bytes = 0
         for arena in self._arenas:
             arena.take_back()
-        return sum(arena.area_bytes for arena in self._arenas)
+            area_bytes += arena.area_bytes
+        return area_bytes
 
     def _grow(self, size_bytes: int, now: float) -> Arena | None:
         if now < self._grows_at:

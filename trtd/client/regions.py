@@ -31,11 +31,13 @@ class Regions:
     def take(self, size_bytes: int) -> int | None:
         """The offset of a region of at least that size; None when there is no room."""
         needed = aligned(max(size_bytes, 1))
-        index = next((index for index, free in enumerate(self._free_sizes) if free >= needed), None)
-        if index is None:
+        for index, free in enumerate(self._free_sizes):
+            if free >= needed:
+                break
+        else:
             return None
         offset = self._free_offsets[index]
-        if self._free_sizes[index] == needed:
+        if free == needed:
             del self._free_offsets[index], self._free_sizes[index]
         else:
             self._free_offsets[index] += needed
