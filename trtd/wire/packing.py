@@ -27,13 +27,8 @@ MAX_REMEMBERED_FRAMES = 2 * 64 + 2
 _SIZE_BYTES = 8
 
 
-def pack(frames: Sequence[Any]) -> list[Any]:
-    """The parts of one message, to be joined or to be written one after the other: see `pack_sized`."""
-    return pack_sized(frames)[0]
-
-
 def pack_sized(frames: Sequence[Any]) -> tuple[list[Any], int]:
-    """The parts of one message, and how many bytes they have together.
+    """The parts of one message, to be joined or to be written one after the other, and their bytes together.
 
     Args:
         frames: `bytes` or other objects of the buffer protocol whose length is in bytes; they are not copied.

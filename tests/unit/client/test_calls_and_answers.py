@@ -94,7 +94,7 @@ def test_a_form_packs_what_packing_packs(shapes, has_area):
     specs = tuple(TensorSpec(f"x{number}", Dtype.INT8, shape) for number, shape in enumerate(shapes))
     form = Form(InferRequest(make_id(), "m", None, specs, 5.0, has_area=has_area))
     frames = [bytes([number]) * math.prod(shape) for number, shape in enumerate(shapes)] + [b"r" * REF_BYTES] * has_area
-    expected = b"".join(packing.pack([form.header(make_id(7)), *frames]))
+    expected = b"".join(packing.pack_sized([form.header(make_id(7)), *frames])[0])
     parts = [b"before"]
     form.pack(make_id(7), frames, parts)
     assert b"".join(parts) == b"before" + expected

@@ -46,7 +46,7 @@ def test_long_messages_come_out_too(count):
 def test_too_many_frames_are_not_packed():
     """A message that no reader would take is refused where it is made."""
     with pytest.raises(TooLarge, match="4097 frames"):
-        packing.pack([b""] * (packing.MAX_FRAMES + 1))
+        packing.pack_sized([b""] * (packing.MAX_FRAMES + 1))
 
 
 @given(SIZES, st.data())
