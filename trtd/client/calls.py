@@ -113,7 +113,7 @@ class Form:
         return self._before_id + request_id + self._after_id
 
     def pack(self, request_id: RequestId, frames: Sequence[Any], parts: list[Any]) -> None:
-        """Append the call with this id and these tensor frames to the parts of a bundle, as `packing.pack_sized` would."""
+        """Append the call with this id and these tensor frames to a bundle, packed as `trtd.wire.packing` does it."""
         parts += (self._packed_before_id, request_id, self._packed_after_id)
         for frame, padding in zip(frames, self._paddings, strict=True):
             parts += (frame, padding)

@@ -31,9 +31,11 @@ class Regions:
     def take(self, size_bytes: int) -> int | None:
         """The offset of a region of at least that size; None when there is no room."""
         needed = aligned(max(size_bytes, 1))
-        for index, free in enumerate(self._free_sizes):
+        index = 0
+        for free in self._free_sizes:
             if free >= needed:
                 break
+            index += 1
         else:
             return None
         offset = self._free_offsets[index]
