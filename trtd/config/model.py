@@ -101,9 +101,9 @@ class Daemon(_Section):
         0.1, description="interval of the children's life signs"
     )
     busy_poll_s: Annotated[float, Field(ge=0, le=0.01)] = Field(
-        0.0003,
+        0.001,
         description="how long router and workers look for what comes next before they sleep, where the last wait was"
-        " shorter than that; 0: never",
+        " shorter than that: faster, and busy processors; 0: never",
     )
 
 
