@@ -59,6 +59,24 @@ def test_every_request_gets_its_own_answer(start, script, slots, busy_poll_s):
             np.testing.assert_array_equal(got.outputs["y"], row(wanted[lease])["x"])
 
 
+def test_a_slot_does_not_look_for_messages_while_another_one_runs(start, script, monkeypatch):
+    """Whoever waits sleeps as long as a batch runs, because looking would take the interpreter from its thread."""
+    asked = []
+
+    def sleep_at_once(poll, timeout_s, look, sleep, may_look):
+        asked.append(may_look)
+        return sleep(timeout_s)
+
+    monkeypatch.setattr("trtd.worker.loop.wait", sleep_at_once)
+    with start(script()) as (router, worker):
+        router.ask(row(1))
+        assert asked[-1]()
+        number = worker.loop.progress.begin()
+        assert not asked[-1]()
+        worker.loop.progress.end(number)
+        assert asked[-1]()
+
+
 def test_requests_of_one_message_run_as_one_batch(start, script):
     """What waits together runs together up to `max_batch`, and its answers leave in one message."""
     with start(script(max_batch=8)) as (router, worker):
