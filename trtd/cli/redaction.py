@@ -14,7 +14,10 @@ LEAST_SECRET_LENGTH = 8
 """A shorter known secret is not looked for: it would be found in everything."""
 
 _Z85 = r"0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-"
-_KEY = re.compile(rf"(?<![{_Z85}])[{_Z85}]{{40}}(?![{_Z85}])")
+_KEY = re.compile(rf"(?:(?<![{_Z85}])|(?<=[=:(\[{{<]))[{_Z85}]{{40}}(?=[.:!?)\]}}>]*(?![{_Z85}]))")
+_PLAIN = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?/[\w./:-]*|[0-9a-f]+|[a-z0-9_.-]+")
+"""A path, an address, a digest and a dotted name have the length of a key by chance; a key has other characters."""
+
 _NAMED = re.compile(
     r"""(?ix) ( \b [\w.-]* (?: secret | password | passwd | token | private_?key ) [\w.-]* ["']? \s* [:=] \s* )
         ( "(?:[^"\\]|\\.)*" | '[^']*' | [^\s,;}\]]+ )"""
@@ -38,6 +41,4 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 def _without_key(found: re.Match[str]) -> str:
-    # A path or an address can have the length of a key by chance.
-    token = found.group()
-    return token if token.startswith("/") or "://" in token else REMOVED
+    return found.group() if _PLAIN.fullmatch(found.group()) else REMOVED
