@@ -7,25 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tests.bench import loads
+from tests.bench import callers, loads
 from tests.bench.echoes import Echoes, shared_sockets
 from tests.bench.loads import Listener, Load, Measurement
 
 SIZES = {"1 KiB": 1 << 10, "64 KiB": 64 << 10, "600 KiB": 600 << 10, "4 MiB": 4 << 20}
 IN_FLIGHT = (1, 8, 32)
+CALLERS = (8, 32)
 WINDOWS = (64, 256)
 PIPELINED_UP_TO_BYTES = 64 << 10
 ARENAS_FROM_BYTES = 600 << 10
 
-BARE, BARE_PIPELINED, SHARED = "bare", "bare pipelined", "bare shared"
-FRAMES, PIPELINED, ARENAS = "trtd", "trtd pipelined", "trtd arenas"
+BARE, BARE_PIPELINED, BARE_THREADS, SHARED = "bare", "bare pipelined", "bare threads", "bare shared"
+FRAMES, PIPELINED, TASKS, THREADS, ARENAS = "trtd", "trtd pipelined", "trtd tasks", "trtd threads", "trtd arenas"
 
 SIDES: dict[str, tuple[str, Load]] = {
     BARE: ("bare", loads.bare_sockets),
     BARE_PIPELINED: ("bare", loads.bare_pipelined),
+    BARE_THREADS: ("bare", callers.bare_threads),
     SHARED: ("shared", shared_sockets),
     FRAMES: ("trtd", loads.trtd_sockets),
     PIPELINED: ("trtd", loads.trtd_pipelined),
+    TASKS: ("trtd", callers.trtd_tasks),
+    THREADS: ("trtd", callers.trtd_threads),
     ARENAS: ("trtd", loads.trtd_arenas),
 }
 """Which of the echoes, and what it is given to do."""
@@ -144,6 +148,9 @@ def comparisons(size: int) -> list[Comparison]:
             ours = Cell(ARENAS, in_flight)
             found += [Comparison(ours, bare), Comparison(ours, Cell(SHARED, in_flight))]
     if size <= PIPELINED_UP_TO_BYTES:
+        for in_flight in CALLERS:
+            found.append(Comparison(Cell(TASKS, in_flight), Cell(BARE, in_flight)))
+            found.append(Comparison(Cell(THREADS, in_flight), Cell(BARE_THREADS, in_flight)))
         for window in WINDOWS:
             ours = Cell(PIPELINED, window)
             found += [Comparison(ours, Cell(BARE, IN_FLIGHT[-1])), Comparison(ours, Cell(BARE_PIPELINED, window))]

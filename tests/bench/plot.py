@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.comparisons import ARENAS, BARE, FRAMES, PIPELINED, Ratio, Row
+from tests.bench.comparisons import ARENAS, BARE, BARE_THREADS, FRAMES, PIPELINED, TASKS, THREADS, Ratio, Row
 from trtd.errors import Usage
 
-COLOURS = {FRAMES: "#3b6ea5", ARENAS: "#c8553d", PIPELINED: "#5b8c5a"}
+COLOURS = {FRAMES: "#3b6ea5", ARENAS: "#c8553d", PIPELINED: "#5b8c5a", TASKS: "#8e6c8a", THREADS: "#b08d57"}
 
 
 def check() -> None:
@@ -31,7 +31,7 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    shown = [row for row in rows if row.comparison.theirs.side == BARE]
+    shown = [row for row in rows if row.comparison.theirs.side in (BARE, BARE_THREADS)]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 1.5 + 0.27 * len(shown)), sharey=True)
     _bars(left, shown, [row.p50 for row in shown], "p50 / bare echo (smaller is better)")
     _bars(right, shown, [row.throughput for row in shown], "throughput / bare echo (larger is better)")
