@@ -1,27 +1,23 @@
-"""The endpoint for workers: which connection speaks for which worker, requests out, results in.
+"""Which connection speaks for which worker: requests out, results in.
 
 A worker is known to the router when two words agree: the supervisor's (`WorkerAdmitted`: this life, this pid) and its
 own (`Attach`, on a connection whose pid the kernel checked). Either may come first.
+The connections themselves are kept in `trtd.router.connections`.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, ResultFields
 from trtd.errors import Malformed
-from trtd.observe import Logger, RateLimit
+from trtd.observe import Logger
+from trtd.router.connections import Claim, Connection, Connections
 from trtd.router.places import without_area
-from trtd.router.sockets import listen
 from trtd.wire.batches import (
     MAX_ATTACH_BYTES,
     Items,
@@ -29,21 +25,7 @@ from trtd.wire.batches import (
     encode_arena_message,
     encode_batch_items,
 )
-from trtd.wire.messages import ArenaClosed, ArenaOpened, Attach, ModelDescription
-
-MAX_CONNECTIONS = 4096
-"""Connections of processes of the daemon's own user, named by the supervisor or not."""
-SOCKET_MODE = 0o600
-
-READABLE = select.EPOLLIN
-READABLE_AND_WRITABLE = select.EPOLLIN | select.EPOLLOUT
-
-
-class Claim(NamedTuple):
-    """Who a process says it is: the life of a worker, and the pid that the kernel knows."""
-
-    worker: WorkerId
-    pid: int
+from trtd.wire.messages import ArenaClosed, ArenaOpened, ModelDescription
 
 
 class News(Enum):
@@ -62,39 +44,6 @@ class Arrived(NamedTuple):
     results: Sequence[ResultFields]
 
 
-class Connection:
-    """One connection of a process that says, or will say, which worker it is.
-
-    Attributes:
-        stream: its messages.
-        fd: of the stream, also after it was closed.
-        pid: as the kernel knows it.
-        attach: what it said.
-        worker: whom it speaks for, once the supervisor has named it.
-        arenas: keys of those that it was told of.
-        has_ended: whether it is closed, and only has to be read to its end.
-    """
-
-    __slots__ = ("arenas", "attach", "fd", "has_ended", "pid", "stream", "worker")
-
-    def __init__(self, stream: Stream, pid: int) -> None:
-        self.stream = stream
-        self.fd = stream.fileno()
-        self.pid = pid
-        self.attach: Attach | None = None
-        self.worker: WorkerId | None = None
-        self.arenas: set[int] = set()
-        self.has_ended = False
-
-    @property
-    def claim(self) -> Claim | None:
-        """Who it says it is."""
-        attach = self.attach
-        if attach is None:
-            return None
-        return Claim(WorkerId(TenantName(attach.tenant), attach.replica, attach.generation), self.pid)
-
-
 class Workers:
     """All connections of workers. The decisions about work are the dispatcher's.
 
@@ -104,6 +53,7 @@ class Workers:
         log: for connections that are refused or end in an error.
 
     Attributes:
+        heed: to be called with a descriptor and its events, see `trtd.router.connections.Connections.heed`.
         ready: connections from which `read` may get something.
 
     Raises:
@@ -111,18 +61,13 @@ class Workers:
     """
 
     def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger) -> None:
-        self._path = Path(path)
-        self._watch = watch
-        self._log = log
-        self._limit = RateLimit(1.0)
-        self._own_uid = os.geteuid()
-        self._listener = listen(self._path, SOCKET_MODE)
-        self._connections: dict[int, Connection] = {}
-        self.ready: dict[Connection, None] = {}
+        self._connections = Connections(path, watch, log)
+        self.heed = self._connections.heed
+        self.ready = self._connections.ready
+        self._send = self._connections.send
         self._pids: dict[WorkerId, int] = {}
         self._speakers: dict[WorkerId, Connection] = {}
         self._models: dict[TenantName, tuple[ModelDescription, ...]] = {}
-        watch(self._listener.fileno(), READABLE)
 
     def has_any(self, tenant: TenantName) -> bool:
         """Whether a worker of the tenant can be reached."""
@@ -140,7 +85,7 @@ class Workers:
         if worker in self._speakers:
             return True
         claim = Claim(worker, pid)
-        for connection in self._connections.values():
+        for connection in self._connections.all():
             if connection.worker is None and connection.claim == claim:
                 self._join(connection, worker)
                 return True
@@ -151,7 +96,7 @@ class Workers:
         self._pids.pop(worker, None)
         connection = self._speakers.pop(worker, None)
         if connection is not None:
-            self._close(connection)
+            self._connections.drop(connection)
 
     def forget_tenant(self, tenant: TenantName) -> None:
         """The tenant is gone for good."""
@@ -162,26 +107,12 @@ class Workers:
     def close_arena(self, key: int) -> None:
         """No request names the arena any more: tell those who know it."""
         header = encode_arena_message(ArenaClosed(key))
-        for connection in list(self._connections.values()):
+        for connection in self._connections.all():
             if key in connection.arenas:
                 connection.arenas.discard(key)
                 self._send(connection, [header])
 
     # Reading
-
-    def heed(self, fd: int, events: int) -> bool:
-        """A descriptor is ready for something; False when it is none of the workers'."""
-        connection = self._connections.get(fd)
-        if connection is None:
-            if fd != self._listener.fileno():
-                return False
-            self._accept()
-            return True
-        if events & select.EPOLLOUT:
-            self._flush(connection)
-        if events & ~select.EPOLLOUT and not connection.has_ended:
-            self._fill(connection)
-        return True
 
     def read(self) -> Arrived | None:
         """The next news that concern the dispatcher; None when there are none.
@@ -194,8 +125,8 @@ class Workers:
             try:
                 frames = connection.stream.receive()
             except Malformed as error:
-                self._report("worker.stream_broken", pid=connection.pid, cause=error.message)
-                self._end(connection)
+                self._connections.report("worker.stream_broken", pid=connection.pid, cause=error.message)
+                self._connections.end(connection)
                 frames = None
             if frames is None or not (connection.stream.unread_bytes or connection.has_ended):
                 self.ready.pop(connection, None)
@@ -221,7 +152,7 @@ class Workers:
             former = self._speakers.pop(worker, None)
             if former is not None and former is not connection:
                 former.worker = None
-                self._close(former)
+                self._connections.drop(former)
             self._join(connection, worker)
             return Arrived(worker, News.ATTACHED, ())
         generation, leases, frame_counts, codes = message
@@ -261,72 +192,7 @@ class Workers:
                 header = encode_arena_message(ArenaOpened(arena.key, arena.size_bytes))
                 self._send(connection, [header], (arena.fd,))
 
-    def _send(self, connection: Connection, frames: Sequence[Any], fds: Sequence[int] = ()) -> None:
-        try:
-            connection.stream.send(frames, fds)
-        except StreamClosed:
-            self._end(connection)
-        else:
-            if connection.stream.has_output:
-                self._watch(connection.fd, READABLE_AND_WRITABLE)
-
-    def _flush(self, connection: Connection) -> None:
-        try:
-            connection.stream.flush()
-        except StreamClosed:
-            self._end(connection)
-        else:
-            if not connection.stream.has_output:
-                self._watch(connection.fd, READABLE)
-
     # Connections
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._report("worker.accept_failed", cause=str(error))
-                return
-            pid, uid, _ = peer_of(sock)
-            if uid != self._own_uid or len(self._connections) >= MAX_CONNECTIONS:
-                self._report("peer.refused", endpoint=str(self._path), address=f"uid {uid}, pid {pid}")
-                sock.close()
-                continue
-            connection = Connection(Stream(sock), pid)
-            self._connections[connection.fd] = connection
-            self._watch(connection.fd, READABLE)
-
-    def _fill(self, connection: Connection) -> None:
-        try:
-            connection.stream.fill()
-        except (StreamClosed, Malformed):
-            self._end(connection)
-        else:
-            self.ready[connection] = None
-
-    def _end(self, connection: Connection) -> None:
-        """The peer is gone; what it said before is still to be read."""
-        if not connection.has_ended:
-            connection.has_ended = True
-            self._watch(connection.fd, 0)
-        self.ready[connection] = None
-
-    def _lose(self, connection: Connection) -> WorkerId | None:
-        """Close an ended connection; the worker that has no other one now."""
-        worker = connection.worker
-        if worker is not None:
-            del self._speakers[worker]
-        self._close(connection)
-        return worker
-
-    def _report(self, event: str, **fields: object) -> None:
-        """Log what strangers can make happen, without letting it fill the log."""
-        held_back = self._limit.take(event, time.monotonic())
-        if held_back is not None:
-            self._log.warning(event, held_back=held_back, **fields)
 
     def _join(self, connection: Connection, worker: WorkerId) -> None:
         connection.worker = worker
@@ -334,21 +200,17 @@ class Workers:
         if connection.attach is not None:
             self._models[worker.tenant] = connection.attach.models
 
-    def _close(self, connection: Connection) -> None:
-        self.ready.pop(connection, None)
-        if self._connections.pop(connection.fd, None) is None:
-            return
-        if not connection.has_ended:
-            connection.has_ended = True
-            self._watch(connection.fd, 0)
-        connection.stream.close()
+    def _lose(self, connection: Connection) -> WorkerId | None:
+        """Close an ended connection; the worker that has no other one now."""
+        worker = connection.worker
+        if worker is not None:
+            del self._speakers[worker]
+        self._connections.drop(connection)
+        return worker
 
     def close(self) -> None:
         """Close all connections; nobody can connect any more."""
-        self._path.unlink(missing_ok=True)
-        self._listener.close()
-        for connection in list(self._connections.values()):
-            self._close(connection)
+        self._connections.close()
 
 
 def split_results(leases: Items, frame_counts: Items, codes: Items, frames: list[Any]) -> list[ResultFields]:

@@ -1,0 +1,187 @@
+"""The connections of workers as streams of messages: accepted, read and written without waiting, closed.
+
+What the messages say, and which connection speaks for which worker, is decided in `trtd.router.workers`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trtd.child.stream import Stream, StreamClosed, peer_of
+from trtd.core.ids import TenantName, WorkerId
+from trtd.errors import Malformed
+from trtd.observe import Logger, RateLimit
+from trtd.router.sockets import listen
+from trtd.wire.messages import Attach
+
+MAX_CONNECTIONS = 4096
+"""Connections of processes of the daemon's own user, named by the supervisor or not."""
+SOCKET_MODE = 0o600
+
+READABLE = select.EPOLLIN
+READABLE_AND_WRITABLE = select.EPOLLIN | select.EPOLLOUT
+
+
+class Claim(NamedTuple):
+    """Who a process says it is: the life of a worker, and the pid that the kernel knows."""
+
+    worker: WorkerId
+    pid: int
+
+
+class Connection:
+    """One connection of a process that says, or will say, which worker it is.
+
+    Attributes:
+        stream: its messages.
+        fd: of the stream, also after it was closed.
+        pid: as the kernel knows it.
+        attach: what it said.
+        worker: whom it speaks for, once the supervisor has named it.
+        arenas: keys of those that it was told of.
+        has_ended: whether it is closed, and only has to be read to its end.
+    """
+
+    __slots__ = ("arenas", "attach", "fd", "has_ended", "pid", "stream", "worker")
+
+    def __init__(self, stream: Stream, pid: int) -> None:
+        self.stream = stream
+        self.fd = stream.fileno()
+        self.pid = pid
+        self.attach: Attach | None = None
+        self.worker: WorkerId | None = None
+        self.arenas: set[int] = set()
+        self.has_ended = False
+
+    @property
+    def claim(self) -> Claim | None:
+        """Who it says it is."""
+        attach = self.attach
+        if attach is None:
+            return None
+        return Claim(WorkerId(TenantName(attach.tenant), attach.replica, attach.generation), self.pid)
+
+
+class Connections:
+    """All of them.
+
+    Args:
+        path: of the unix socket at which workers connect.
+        watch: called with a descriptor and the epoll events that are wanted of it, 0 before it is closed.
+        log: for connections that are refused or end in an error.
+
+    Attributes:
+        ready: those from which a message may be received, or whose end is to be noticed.
+
+    Raises:
+        OSError: the path cannot be had.
+    """
+
+    def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger) -> None:
+        self._path = Path(path)
+        self._watch = watch
+        self._log = log
+        self._limit = RateLimit(1.0)
+        self._own_uid = os.geteuid()
+        self._listener = listen(self._path, SOCKET_MODE)
+        self._by_fd: dict[int, Connection] = {}
+        self.ready: dict[Connection, None] = {}
+        watch(self._listener.fileno(), READABLE)
+
+    def all(self) -> Iterable[Connection]:
+        """Every connection; a copy, so that some may be closed meanwhile."""
+        return list(self._by_fd.values())
+
+    def heed(self, fd: int, events: int) -> bool:
+        """A descriptor is ready for something; False when it is none of the workers'."""
+        connection = self._by_fd.get(fd)
+        if connection is None:
+            if fd != self._listener.fileno():
+                return False
+            self._accept()
+            return True
+        if events & select.EPOLLOUT:
+            self._flush(connection)
+        if events & ~select.EPOLLOUT and not connection.has_ended:
+            self._fill(connection)
+        return True
+
+    def send(self, connection: Connection, frames: Sequence[Any], fds: Sequence[int] = ()) -> None:
+        """Send one message, with descriptors beside it; a connection that turns out to be gone ends."""
+        try:
+            connection.stream.send(frames, fds)
+        except StreamClosed:
+            self.end(connection)
+        else:
+            if connection.stream.has_output:
+                self._watch(connection.fd, READABLE_AND_WRITABLE)
+
+    def end(self, connection: Connection) -> None:
+        """The peer is gone; what it said before is still to be read."""
+        if not connection.has_ended:
+            connection.has_ended = True
+            self._watch(connection.fd, 0)
+        self.ready[connection] = None
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection and forget it, whatever it said."""
+        self.ready.pop(connection, None)
+        if self._by_fd.pop(connection.fd, None) is None:
+            return
+        if not connection.has_ended:
+            connection.has_ended = True
+            self._watch(connection.fd, 0)
+        connection.stream.close()
+
+    def report(self, event: str, **fields: object) -> None:
+        """Log what strangers can make happen, without letting it fill the log."""
+        held_back = self._limit.take(event, time.monotonic())
+        if held_back is not None:
+            self._log.warning(event, held_back=held_back, **fields)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.report("worker.accept_failed", cause=str(error))
+                return
+            pid, uid, _ = peer_of(sock)
+            if uid != self._own_uid or len(self._by_fd) >= MAX_CONNECTIONS:
+                self.report("peer.refused", endpoint=str(self._path), address=f"uid {uid}, pid {pid}")
+                sock.close()
+                continue
+            connection = Connection(Stream(sock), pid)
+            self._by_fd[connection.fd] = connection
+            self._watch(connection.fd, READABLE)
+
+    def _fill(self, connection: Connection) -> None:
+        try:
+            connection.stream.fill()
+        except (StreamClosed, Malformed):
+            self.end(connection)
+        else:
+            self.ready[connection] = None
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            connection.stream.flush()
+        except StreamClosed:
+            self.end(connection)
+        else:
+            if not connection.stream.has_output:
+                self._watch(connection.fd, READABLE)
+
+    def close(self) -> None:
+        """Close all connections; nobody can connect any more."""
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        for connection in self.all():
+            self.drop(connection)
