@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.support.worker import make_model_settings, make_worker_settings, writ
 from tests.support.worker_process import SpawnedWorker
 from trtd.core.faults import FaultKind
 from trtd.demo import models
-from trtd.errors import ErrorCode, ExitCode
+from trtd.errors import Blame, ErrorCode, ExitCode
 from trtd.wire.control import FaultReport, Hello, Stop, WorkerBeat, WorkerReady
 from trtd.wire.settings import ProbeSettings
 
@@ -150,6 +151,26 @@ def test_poison_ends_the_process_as_it_says(router, settings, behaviour, status)
         assert router.ask(CALM).code is None
         router.send(router.lease(POISON))
         assert worker.ended() == status
+
+
+BABBLE: dict[str, Callable[[RouterEnd], None]] = {
+    "noise for a header": lambda router: router.send_frames([b"garbage", b"more"]),
+    "an empty message": lambda router: router.send_frames([]),
+    "another generation": lambda router: router.send(router.lease(CALM), generation=2),
+    "noise for a stream": lambda router: router.send_bytes(b"\xff" * 64),
+}
+
+
+@pytest.mark.parametrize("babble", BABBLE.values(), ids=BABBLE)
+def test_a_router_that_makes_no_sense_ends_the_process(router, settings, babble):
+    """What cannot be read may have been requests: the worker leaves, and the supervisor gives them to its successor."""
+    with start_ready(router, settings()) as worker:
+        assert router.ask(CALM).code is None
+        babble(router)
+        fault = worker.wait_for(FaultReport).fault
+        assert (fault.kind, fault.blame, fault.permanent) == (FaultKind.EXITED, Blame.DAEMON, False)
+        assert "a message of the router cannot be read" in fault.message
+        assert worker.ended() == ExitCode.INTERNAL
 
 
 def test_memory_above_the_limit_is_a_fault_with_figures(router, settings):

@@ -160,6 +160,11 @@ class RouterEnd:
         assert self._worker is not None
         self._worker.send(frames)
 
+    def send_bytes(self, data: bytes) -> None:
+        """Send what is no message to the worker."""
+        assert self._worker is not None
+        self._worker.send_bytes(data)
+
     def results(self, count: int) -> dict[int, Got]:
         """Wait for so many answers, by lease; one lease answered twice fails the test."""
         while len(self._results) < count:

@@ -19,6 +19,7 @@ class StreamEnd:
 
     def __init__(self, sock: socket.socket, *, takes_fds: bool = False) -> None:
         self.stream = Stream(sock, takes_fds=takes_fds)
+        self._sock = sock
 
     @classmethod
     def connect(cls, path: str, *, takes_fds: bool = False) -> StreamEnd:
@@ -40,6 +41,10 @@ class StreamEnd:
         while self.stream.has_output:
             select.select((), (self.stream,), (), PATIENCE_S)
             self.stream.flush()
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send a few bytes that are no message."""
+        assert self._sock.send(data) == len(data)
 
     def poll(self, timeout_s: float) -> bool:
         """Whether a message comes in this time."""

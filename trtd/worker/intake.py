@@ -10,8 +10,7 @@ from typing import Any
 
 from trtd.core.batching import Batcher
 from trtd.core.ids import RequestId
-from trtd.errors import Malformed, TrtdError
-from trtd.observe import get_logger
+from trtd.errors import Malformed
 from trtd.runtime.inputs import Inputs
 from trtd.wire.batches import BATCH_ITEMS, decode_arena_message, decode_batch_items
 from trtd.wire.codec import read_request_id
@@ -21,8 +20,6 @@ from trtd.worker.answers import Answers, Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.runner import typed
 from trtd.worker.validate import Catalogue, Desk
-
-log = get_logger()
 
 
 class Intake:
@@ -39,7 +36,7 @@ class Intake:
 
         Args:
             catalogue: the models.
-            generation: this life of the worker; messages for others are dropped.
+            generation: this life of the worker; a message for another one is none that can be read.
             arenas: the shared memory of its clients.
             take_fd: gives the descriptor that came beside a message, None where there is none.
         """
@@ -57,20 +54,19 @@ class Intake:
             frames: of it.
             batcher: gets the requests that may run.
             now: monotonic seconds.
+
+        Raises:
+            Malformed, UnsupportedVersion: the message as a whole cannot be read, so nobody knows whose requests it had.
         """
         if len(frames) == 1:
             self._hear_of_arena(frames[0])
             return
         self._messages += 1
-        try:
-            generation, sent_at_us, items = decode_batch_items(frames[0] if frames else b"")
-            if generation != self._generation:
-                raise Malformed(f"it is for generation {generation}")
-            if sum(items[1::BATCH_ITEMS]) != len(frames) - 1:
-                raise Malformed(f"its entries do not add up to its {len(frames)} frames")
-        except TrtdError as error:
-            log.error("worker.message_refused", cause=error.message)
-            return
+        generation, sent_at_us, items = decode_batch_items(frames[0] if frames else b"")
+        if generation != self._generation:
+            raise Malformed(f"the message is for generation {generation}")
+        if sum(items[1::BATCH_ITEMS]) != len(frames) - 1:
+            raise Malformed(f"the entries of the message do not add up to its {len(frames)} frames")
         # The message may have waited here while every slot was busy. The clock is the same in all processes of a host.
         sent_at = min(sent_at_us / 1e6, now)
         batcher.extend(self._jobs(frames, items, sent_at))
@@ -115,14 +111,12 @@ class Intake:
 
     def _hear_of_arena(self, header: memoryview) -> None:
         """Take in the one kind of message that has no frame besides its header."""
-        try:
-            message = decode_arena_message(header)
-        except TrtdError as error:
-            log.error("worker.message_refused", cause=error.message)
-            return
+        message = decode_arena_message(header)
+        if message is None:
+            raise Malformed(f"a message of one frame of {len(header)} bytes is not about an arena")
         if isinstance(message, ArenaOpened):
             fd = self._take_fd()
             if fd is not None:
                 self._arenas.open(message.key, message.size_bytes, fd)
-        elif message is not None:
+        else:
             self._arenas.close(message.key)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtd.child.stream import Stream, StreamClosed
-from trtd.errors import Malformed
 
 CLOSE_S = 2.0
 """Longest wait for the last answers to leave when the worker ends."""
@@ -99,7 +98,11 @@ class Link:
         return None
 
     def receive(self) -> list[list[memoryview]]:
-        """The messages that have come, each as its frames. What comes meanwhile is left to the next call."""
+        """The messages that have come, each as its frames. What comes meanwhile is left to the next call.
+
+        Raises:
+            Malformed: the router does not speak so.
+        """
         messages: list[list[memoryview]] = []
         stream = self._stream
         if stream is None:
@@ -110,7 +113,7 @@ class Link:
                 may_have_more = stream.fill()
                 while (frames := stream.receive()) is not None:
                     messages.append(frames)
-        except (StreamClosed, Malformed):
+        except StreamClosed:
             self._lose()
         return messages
 

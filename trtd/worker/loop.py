@@ -18,8 +18,9 @@ from collections.abc import Mapping
 
 from trtd.child.waiting import wait
 from trtd.core.batching import Batcher
+from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.core.polling import BusyPoll
-from trtd.errors import DeadlineExceeded
+from trtd.errors import Blame, DeadlineExceeded, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
 from trtd.worker.answers import Answers, Job
@@ -142,12 +143,21 @@ class Loop:
         return not self.progress.is_running
 
     def _take(self) -> list[Job] | None:
-        """Take in what has come, refuse what cannot run, then take a batch that is due."""
+        """Take in what has come, refuse what cannot run, then take a batch that is due.
+
+        Raises:
+            ProcessFault: what has come makes no sense.
+        """
         self._link.flush()
         now = time.monotonic()
         batcher, refusals = self._batcher, self._intake.refusals
-        for frames in self._link.receive():
-            self._intake.accept(frames, batcher, now)
+        try:
+            for frames in self._link.receive():
+                self._intake.accept(frames, batcher, now)
+        except TrtdError as unreadable:
+            # Its requests would wait for their deadlines. The end of the process gives them to others, and counts.
+            text = f"a message of the router cannot be read: {unreadable.message}"
+            raise ProcessFault(Fault(FaultKind.EXITED, text, blame=Blame.DAEMON)) from unreadable
         if expired := batcher.take_expired(now):
             # The router has answered their clients; this frees their places there.
             error = DeadlineExceeded("the deadline passed before the request could run")

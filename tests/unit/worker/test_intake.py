@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.served import make_served, read_answers
 from trtd.core.batching import Batcher
 from trtd.core.ids import LeaseId, RequestId
+from trtd.errors import Malformed, UnsupportedVersion
 from trtd.runtime import open_runtime
-from trtd.wire.batches import encode_batch
+from trtd.wire.batches import encode_arena_message, encode_batch
 from trtd.wire.codec import encode_client_message
-from trtd.wire.messages import Batch, BatchEntry, Dtype, InferRequest, TensorContract, TensorSpec
+from trtd.wire.messages import ArenaOpened, Batch, BatchEntry, Dtype, InferRequest, TensorContract, TensorSpec
 from trtd.worker.answers import Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.intake import Intake
@@ -77,3 +79,28 @@ def test_requests_are_read_together_as_they_are_alone(kinds):
     intake = make_intake()
     assert accept(intake, requests) == alone
     assert accept(intake, requests) == alone
+
+
+ENTRY = BatchEntry(LeaseId(1), 2, 5, 10**6, False)
+BATCH = encode_batch(Batch(1, (ENTRY,), 0))
+UNREADABLE = {
+    "no frame": [],
+    "an empty frame": [b""],
+    "noise": [b"\xc1nonsense"],
+    "noise with frames": [b"\xc1nonsense", request(1), ROW],
+    "another generation": [encode_batch(Batch(2, (ENTRY,), 0)), request(1), ROW],
+    "a batch without its frames": [BATCH],
+    "a frame too few": [BATCH, request(1)],
+    "a frame too many": [BATCH, request(1), ROW, ROW],
+    "a batch cut short": [BATCH[:-1], request(1), ROW],
+    "an arena of another version": [encode_arena_message(ArenaOpened(1, 64)).replace(b"\x94\x01", b"\x94\x02")],
+}
+
+
+@pytest.mark.parametrize("frames", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_message_that_cannot_be_read_is_not_passed_over(frames):
+    """Nobody knows whose requests it had, so it is an error of the whole worker, and nothing of it runs."""
+    batcher: Batcher[Job] = Batcher()
+    with pytest.raises((Malformed, UnsupportedVersion)):
+        make_intake().accept([memoryview(frame) for frame in frames], batcher, 10.0)
+    assert not batcher
