@@ -231,19 +231,6 @@ def test_a_typed_refusal_of_a_worker_is_counted_under_its_code(bench):
     assert bench.router.stats("a", lambda it: it.answered == 1).outcomes == (("m", "invalid_input", 1),)
 
 
-def test_results_with_wrong_frames_are_refused_and_the_worker_lives(bench):
-    """Results whose frames are not what their header says answer nobody; the next ones count."""
-    worker = bench.worker()
-    client = bench.client()
-    client.ask()
-    batch, requests = worker.receive()
-    worker.send_results([ResultEntry(batch.entries[0].lease, 3)], worker.echo(requests[0]))
-    worker.end.send([b"garbage", b"more"])
-    assert not client.has_answer(0.2)
-    worker.answer(batch, requests)
-    assert isinstance(client.receive()[0], InferAnswer)
-
-
 def test_the_models_are_described(bench):
     """A client learns what the tenant's workers serve, also while none is there; an unknown name is a typed error."""
     client = bench.client()

@@ -45,9 +45,10 @@ class Connection:
         worker: whom it speaks for, once the supervisor has named it.
         arenas: keys of those that it was told of.
         has_ended: whether it is closed, and only has to be read to its end.
+        defect: why nothing more can be read from it, where that is so.
     """
 
-    __slots__ = ("arenas", "attach", "fd", "has_ended", "pid", "stream", "worker")
+    __slots__ = ("arenas", "attach", "defect", "fd", "has_ended", "pid", "stream", "worker")
 
     def __init__(self, stream: Stream, pid: int) -> None:
         self.stream = stream
@@ -57,6 +58,7 @@ class Connection:
         self.worker: WorkerId | None = None
         self.arenas: set[int] = set()
         self.has_ended = False
+        self.defect = ""
 
     @property
     def claim(self) -> Claim | None:
@@ -165,7 +167,10 @@ class Connections:
     def _fill(self, connection: Connection) -> None:
         try:
             connection.stream.fill()
-        except (StreamClosed, Malformed):
+        except StreamClosed:
+            self.end(connection)
+        except Malformed as error:
+            connection.defect = error.message
             self.end(connection)
         else:
             self.ready[connection] = None

@@ -35,7 +35,7 @@ from trtd.router.orders import Orders
 from trtd.router.sockets import Port
 from trtd.router.workers import Arrived, News, Workers
 from trtd.wire.codec import read_request_id
-from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty
+from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty, WorkerMisbehaved
 from trtd.wire.settings import RouterSettings
 
 RESEND_GRACE_S = 1.0
@@ -203,12 +203,14 @@ class RouterLoop:
                 arrived = self._workers.read()
                 if arrived is not None:
                     answers += self._take(arrived, now)
+            except ChannelClosed:
+                raise
             except Exception as error:
                 self._report("a worker's message", error)
 
     def _take(self, arrived: Arrived, now: float) -> int:
         """Handle one message of a worker; the number of answers in it."""
-        worker, news, results = arrived
+        worker, news, results, reason = arrived
         if news is News.ANSWERED:
             self._dispatcher.complete(worker, results, now)
             if self._front.paused:
@@ -221,6 +223,9 @@ class RouterLoop:
         else:
             self._dispatcher.suspend_worker(worker, now)
             self._log.debug("worker.connection_lost", tenant=worker.tenant, worker=str(worker))
+            if news is News.MISBEHAVED:
+                # The supervisor replaces it and revokes its leases, so that they count and cannot go round for ever.
+                self._link.tell(WorkerMisbehaved(*worker, reason))
         return len(results)
 
     def _take_request(self, endpoint: Endpoint, received: Received) -> int:

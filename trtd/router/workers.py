@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, ResultFields
-from trtd.errors import Malformed
+from trtd.errors import Malformed, TrtdError
 from trtd.observe import Logger
 from trtd.router.connections import Claim, Connection, Connections
 from trtd.router.places import without_area
@@ -34,14 +34,16 @@ class News(Enum):
     ATTACHED = "it is ready for work, or again"
     ANSWERED = "it has results"
     LOST = "its connection is gone"
+    MISBEHAVED = "it sent what cannot be read, and is not heard any more in this life"
 
 
 class Arrived(NamedTuple):
-    """News of one worker; results are empty unless it answered."""
+    """News of one worker; results are empty unless it answered, the reason unless it misbehaved."""
 
     worker: WorkerId
     news: News
     results: Sequence[ResultFields]
+    reason: str = ""
 
 
 class Workers:
@@ -115,32 +117,31 @@ class Workers:
     # Reading
 
     def read(self) -> Arrived | None:
-        """The next news that concern the dispatcher; None when there are none.
-
-        Raises:
-            Malformed: a message is none of a worker, or not of one that may send it. It was read off.
-        """
+        """The next news that concern the dispatcher; None when there are none."""
         while self.ready:
             connection = next(iter(self.ready))
+            arrived = None
             try:
                 frames = connection.stream.receive()
-            except Malformed as error:
-                self._connections.report("worker.stream_broken", pid=connection.pid, cause=error.message)
-                self._connections.end(connection)
-                frames = None
-            if frames is None or not (connection.stream.unread_bytes or connection.has_ended):
-                self.ready.pop(connection, None)
-            if frames is None:
-                if connection.has_ended and (worker := self._lose(connection)) is not None:
-                    return Arrived(worker, News.LOST, ())
-                continue
-            arrived = self._take(connection, frames)
+                if frames is None or not (connection.stream.unread_bytes or connection.has_ended):
+                    self.ready.pop(connection, None)
+                if frames is not None:
+                    arrived = self._take(connection, frames)
+                elif connection.has_ended:
+                    arrived = self._lose(connection)
+            except TrtdError as error:
+                connection.defect = error.message
+                arrived = self._lose(connection)
             if arrived is not None:
                 return arrived
         return None
 
     def _take(self, connection: Connection, frames: list[memoryview]) -> Arrived | None:
-        """What one message means; None where it does not concern the dispatcher (yet)."""
+        """What one message means; None where it does not concern the dispatcher (yet).
+
+        Raises:
+            TrtdError: it cannot be read.
+        """
         if not frames or len(frames[0]) > MAX_ATTACH_BYTES:
             raise Malformed("a worker's message has no header, or too long a one")
         message = decode_worker_items(frames[0])
@@ -157,8 +158,12 @@ class Workers:
             return Arrived(worker, News.ATTACHED, ())
         generation, leases, frame_counts, codes = message
         speaker = connection.worker
-        if speaker is None or speaker.generation != generation:
-            raise Malformed(f"results of generation {generation} from a stranger (pid {connection.pid})")
+        if speaker is None:
+            # What it held was a former router's, whose word on it the supervisor has not repeated yet.
+            self._connections.report("worker.results_dropped", pid=connection.pid)
+            return None
+        if speaker.generation != generation:
+            raise Malformed(f"the results are of generation {generation}")
         return Arrived(speaker, News.ANSWERED, split_results(leases, frame_counts, codes, frames))
 
     # Writing
@@ -200,13 +205,25 @@ class Workers:
         if connection.attach is not None:
             self._models[worker.tenant] = connection.attach.models
 
-    def _lose(self, connection: Connection) -> WorkerId | None:
-        """Close an ended connection; the worker that has no other one now."""
+    def _lose(self, connection: Connection) -> Arrived | None:
+        """Close a connection that has ended or makes no sense; the news of its worker, where there is one."""
         worker = connection.worker
-        if worker is not None:
-            del self._speakers[worker]
         self._connections.drop(connection)
-        return worker
+        if connection.defect:
+            return self._expel(connection)
+        if worker is None:
+            return None
+        del self._speakers[worker]
+        return Arrived(worker, News.LOST, ())
+
+    def _expel(self, connection: Connection) -> Arrived | None:
+        """Hear nothing more of a worker that makes no sense, in this life: it could go on like that for ever."""
+        self._connections.report("worker.message_refused", pid=connection.pid, cause=connection.defect)
+        worker = next((worker for worker, pid in self._pids.items() if pid == connection.pid), None)
+        if worker is None:
+            return None
+        self.forget(worker)
+        return Arrived(worker, News.MISBEHAVED, (), connection.defect)
 
     def close(self) -> None:
         """Close all connections; nobody can connect any more."""

@@ -36,8 +36,11 @@ ROUTER_SAYS = (
     control.FaultReport,
     control.TenantIsEmpty,
     control.WorkerIsEmpty,
+    control.WorkerMisbehaved,
     control.Unfinished,
 )
+ABOUT_WORKERS = (control.WorkerIsEmpty, control.WorkerMisbehaved)
+"""Of these the generation is a worker's, not the router's own."""
 
 log = observe.get_logger()
 
@@ -153,9 +156,7 @@ class Children:
         """A message came over the child's channel."""
         if not isinstance(message, ROUTER_SAYS if name == ROUTER else WORKER_SAYS):
             self.child_babbled(name, generation, f"{type(message).__name__} is no message of such a child")
-        elif getattr(message, "generation", generation) != generation and not isinstance(
-            message, control.WorkerIsEmpty
-        ):
+        elif getattr(message, "generation", generation) != generation and not isinstance(message, ABOUT_WORKERS):
             self.child_babbled(name, generation, f"{type(message).__name__} is of another generation")
         else:
             self._note(name, generation, message)
@@ -213,6 +214,10 @@ class Children:
                 self._submit(TenantEmptied(TenantName(tenant), epoch))
             case control.WorkerIsEmpty(tenant, replica, of):
                 self._tell(f"{tenant}/{replica}", lifecycle.Emptied(of))
+            case control.WorkerMisbehaved(tenant, replica, of, reason):
+                worker = f"{tenant}/{replica}"
+                fault = Fault(FaultKind.MISBEHAVED, f"sent the router what cannot be read: {reason}")
+                self._tell(worker, lifecycle.FaultReported(of, believable(fault, worker)))
             case control.Unfinished():
                 self._router.heard_unfinished(message)
 

@@ -173,6 +173,16 @@ class WorkerIsEmpty:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerMisbehaved:
+    """The worker sent a message that the router cannot read; it is given nothing more, and nothing of it is heard."""
+
+    tenant: str
+    replica: int
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unfinished:
     """Answer to AskUnfinished: ids of the tenant's requests that have no answer yet, at most 1,000, in hex."""
 
@@ -287,6 +297,7 @@ ChildMessage = (
     | RouterStats
     | TenantIsEmpty
     | WorkerIsEmpty
+    | WorkerMisbehaved
     | Unfinished
 )
 SupervisorMessage = (

@@ -104,6 +104,7 @@ def test_a_fault_is_told_in_one_bounded_line():
     [
         control.TenantIsEmpty("a", 0),
         control.WorkerIsEmpty("a", 0, 1),
+        control.WorkerMisbehaved("a", 0, 1, "says a worker"),
         control.RouterReady(1),
         control.RouterBeat(1, 0, 0),
         control.Stop(),
@@ -121,6 +122,25 @@ def test_a_worker_that_speaks_out_of_turn_is_at_fault(message):
     assert event.event.fault.kind is FaultKind.MISBEHAVED
     assert not isinstance(event, TenantEmptied)
     assert world.fleet.children["a/0"].state is lifecycle.State.STOPPING
+
+
+def test_the_router_tells_of_a_worker_that_makes_no_sense():
+    """It is ended and its tenant pays, with one line for a cause; a word about an earlier life does nothing."""
+    world = World()
+    world.make_ready()
+    router = world.fleet.children[ROUTER].generation
+    before = len(world.events)
+    for earlier in (control.WorkerMisbehaved("a", 0, 0, "late"), control.WorkerMisbehaved("nobody", 3, 1, "lost")):
+        world.children.child_said(ROUTER, router, earlier)
+    assert world.fleet.children["a/0"].state is lifecycle.State.READY
+    world.children.child_said(ROUTER, router, control.WorkerMisbehaved("a", 0, 1, "noise\n\x1b[2J"))
+    assert [event.name for event in world.events[before:]] == ["a/0", "nobody/3", "a/0"]
+    child = world.fleet.children["a/0"]
+    assert child.state is lifecycle.State.STOPPING
+    assert child.fault is not None
+    assert (child.fault.kind, child.fault.blame) == (FaultKind.MISBEHAVED, Blame.TENANT)
+    assert "noise" in child.fault.message
+    assert child.fault.message.isprintable()
 
 
 def test_recovery_is_from_death_to_main():
