@@ -129,8 +129,6 @@ def test_a_cancelled_task_disturbs_nobody(address):
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        # The event loop calls what a cancelled future has to call at its next turn.
-        await asyncio.sleep(0)
         assert len(client._exchange) == 1
         for each in received:
             router.answer(each)
@@ -138,6 +136,56 @@ def test_a_cancelled_task_disturbs_nobody(address):
         assert len(client._exchange) == 0
 
     with StandInRouter(address) as router:
+        run(address, story)
+
+
+@pytest.mark.parametrize("arguments", [{"timeout": 0}, {"timeout": float("nan")}, {"priority": 8}])
+def test_arguments_out_of_range(address, arguments):
+    """A timeout or a priority that no request can have is refused in the call, each time."""
+
+    async def story(client):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="has to be"):
+                await client.infer("m", x(), **arguments)
+        assert len(client._exchange) == 0
+
+    run(address, story)
+
+
+def test_what_is_cancelled_before_it_left_never_leaves(address):
+    """A request that is cancelled while it waits for others to leave with is not sent."""
+
+    async def story(client):
+        await client.infer("m", x())
+        first, cancelled, last = (client.submit("m", x(value)) for value in (1.0, 2.0, 3.0))
+        assert cancelled.cancel()
+        assert not cancelled.cancel()
+        return [(await future)["x"][0, 0] for future in (first, last)]
+
+    with StandInRouter(address) as router:
+        router.serve(router.answer)
+        assert run(address, story) == [1.0, 3.0]
+        assert router.served == 3
+
+
+def test_deadlines_of_any_order(address, monkeypatch):
+    """A request is given up in time after an answered one that had longer, and after one whose time is up first."""
+    monkeypatch.setattr(pending, "GRACE_S", 0.02)
+
+    def answer(received: Received) -> None:
+        if received.tensors[0] == x(1.0)["x"].tobytes():
+            router.answer(received)
+
+    async def story(client):
+        await client.infer("m", x(1.0))
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("m", x(2.0), timeout=0.05)
+        await client.infer("m", x(1.0), timeout=0.2)
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("m", x(2.0), timeout=0.3)
+
+    with StandInRouter(address) as router:
+        router.serve(answer)
         run(address, story)
 
 

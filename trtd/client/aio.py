@@ -6,11 +6,12 @@ An ordinary ZeroMQ socket and the event loop's readers; everything runs in the l
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -60,7 +61,9 @@ class Client:
         self._outbox: list[PendingRequest] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._is_turn_due = False
+        self._is_one_at_a_time = True
         self._is_closed = False
         self._fork_depth = forks.depth
 
@@ -92,16 +95,14 @@ class Client:
     ) -> asyncio.Future[Answer]:
         """Run a model; the future gets its answer.
 
-        With a connection, a request leaves before this returns when no other is on its way, else with all others that
-        are submitted before the event loop goes on.
+        With a connection, the request of a caller that makes one at a time leaves before this returns. Requests of many
+        tasks leave with all others that are submitted before the event loop goes on.
         """
         timeout_s = self._timeout_s if timeout is None else timeout
-        check_call(timeout_s, priority)
         now = time.monotonic()
         form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
         placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
-        future: asyncio.Future[Answer] = self._send(form, frames, timeout_s, now, placement)
-        return future
+        return self._send(form, frames, timeout_s, now, placement)
 
     async def infer_many(
         self,
@@ -212,68 +213,94 @@ class Client:
 
     def _send(
         self, form: Form, frames: Sequence[Any], timeout_s: float, now: float, placement: Placement | None = None
-    ) -> asyncio.Future[Any]:
-        self._check_usable()
-        loop = self._attach()
-        handle = _Handle(self._ids.next(), loop.create_future())
-        handle.future.add_done_callback(lambda done: self._abandon(handle) if done.cancelled() else None)
-        self._outbox.append(new_request(handle, form, frames, timeout_s, now, placement))
-        if not len(self._exchange):
-            self._send_outbox()
-        elif len(self._outbox) == 1:
-            loop.call_soon(self._send_outbox)
-        return handle.future
+    ) -> _Future:
+        loop = asyncio.get_running_loop()
+        if self._is_closed or loop is not self._loop or forks.depth != self._fork_depth:
+            self._check_usable()
+            self._attach(loop)
+        future = _Future(loop=loop)
+        future.id = self._ids.next()
+        future.client = self
+        self._outbox.append(new_request(future, form, frames, timeout_s, now, placement))
+        if len(self._outbox) == 1:
+            if self._is_one_at_a_time and not len(self._exchange):
+                self._send_outbox()
+            else:
+                # Behind all tasks that the last answers have woken, so that what they submit leaves together.
+                loop.call_soon(self._send_outbox)
+        return future
 
     def _send_outbox(self) -> None:
         if not self._is_closed and self._outbox:
             outbox, self._outbox = self._outbox, []
             _settle(self._exchange.submit(outbox, time.monotonic()))
-            self._look_again()
+            if self._exchange.has_work():
+                self._turn_soon()
+            self._set_timer()
 
-    def _abandon(self, handle: _Handle) -> None:
-        self._outbox = [request for request in self._outbox if request.handle is not handle]
-        self._exchange.abandon(handle.id)
+    def _abandon(self, future: _Future) -> None:
+        self._outbox = [request for request in self._outbox if request.handle is not future]
+        self._exchange.abandon(future.id)
 
-    def _attach(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-            loop.add_reader(self._transport.fd, self._turn)
-            loop.add_reader(self._transport.monitor_fd, self._turn, True)
-        elif self._loop is not loop:
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
             raise Usage("a client belongs to the event loop of its first call; open another one for this loop")
-        return loop
+        self._loop = loop
+        loop.add_reader(self._transport.fd, self._turn)
+        loop.add_reader(self._transport.monitor_fd, self._turn, True)
 
     def _turn(self, is_connection_news: bool = False) -> None:
         self._is_turn_due = False
-        if not self._is_closed:
-            _settle(self._exchange.turn(time.monotonic(), is_connection_news=is_connection_news))
-            self._look_again()
+        if self._is_closed:
+            return
+        completions = self._exchange.turn(time.monotonic(), is_connection_news=is_connection_news)
+        if completions:
+            self._is_one_at_a_time = len(completions) == 1
+            _settle(completions)
+        self._set_timer()
 
-    def _look_again(self) -> None:
-        """Arrange for the next turn: soon when there is work whose edge is used up, else at the next deadline."""
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
-        if not self._is_turn_due and self._exchange.has_work():
+    def _turn_soon(self) -> None:
+        """Have a turn though the edge of the descriptor is used up."""
+        if not self._is_turn_due:
             self._is_turn_due = True
-            loop.call_soon(self._turn)
+            cast("asyncio.AbstractEventLoop", self._loop).call_soon(self._turn)
+
+    def _set_timer(self) -> None:
+        """Have a turn by the next deadline.
+
+        A timer goes on though its request was answered: one that is early costs less than a new one for each request.
+        """
         deadline = self._exchange.next_deadline()
+        if deadline is None or self._timer_at <= deadline:
+            return
         if self._timer is not None:
-            if deadline is not None and self._timer.when() <= deadline and not self._timer.cancelled():
-                return
             self._timer.cancel()
         # asyncio's clock is time.monotonic, by the documentation of its base event loop.
-        self._timer = None if deadline is None else loop.call_at(deadline, self._expire)
+        self._timer_at = deadline
+        self._timer = cast("asyncio.AbstractEventLoop", self._loop).call_at(deadline, self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         self._turn()
 
 
-class _Handle(NamedTuple):
-    """Whose a request is."""
+class _Future(asyncio.Future[Any]):
+    """How one request ends, for its caller. To cancel it gives the request up.
 
+    Attributes:
+        id: of the request.
+        client: whose it is.
+    """
+
+    __slots__ = ("client", "id")
     id: RequestId
-    future: asyncio.Future[Any]
+    client: Client
+
+    def cancel(self, msg: Any = None) -> bool:
+        is_cancelled = super().cancel(msg)
+        if is_cancelled:
+            self.client._abandon(self)
+        return is_cancelled
 
 
 async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator[Mapping[str, Tensor]]:
@@ -282,8 +309,7 @@ async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator
 
 
 def _settle(completions: list[Completion]) -> None:
-    for handle, outcome in completions:
-        future = handle.future
+    for future, outcome in completions:
         if future.done():
             continue
         if isinstance(outcome, TrtdError):

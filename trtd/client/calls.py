@@ -166,6 +166,7 @@ class Forms:
             trtd.errors.UnsupportedDtype: an input is no array, or of a dtype that does not travel.
             trtd.errors.InvalidInput: there are too many inputs.
             trtd.errors.TooLarge: names are so long that the header breaks its limit.
+            ValueError: as `check_call`.
         """
         key: Hashable = (model, version, timeout_s, priority)
         frames: list[Any] = []
@@ -197,6 +198,7 @@ class Forms:
     def _new_form(
         self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
     ) -> Form:
+        check_call(timeout_s, priority)
         if len(inputs) > MAX_TENSORS:
             raise InvalidInput(f"a request has at most {MAX_TENSORS} inputs, not {len(inputs)}")
         specs = tuple(tensors.spec_of(name, tensor) for name, tensor in inputs.items())
