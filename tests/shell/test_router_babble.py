@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.batches import ResultEntry
 from tests.support.router import StandInWorker
 from trtd.child.stream import READ_BYTES
 from trtd.core.dispatch import TenantLimits
 from trtd.core.faults import FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import control, packing
-from trtd.wire.messages import ErrorAnswer, InferAnswer, ResultEntry
+from trtd.wire.messages import ErrorAnswer, InferAnswer
 
 BABBLE: dict[str, Callable[[StandInWorker, ResultEntry, list[bytes]], None]] = {
     "noise for a header": lambda worker, *_: worker.end.send([b"garbage", b"more"]),

@@ -7,20 +7,13 @@ import uuid
 
 import pytest
 
+from tests.support.batches import ResultEntry
 from tests.support.router import MODEL
 from trtd.child.stream import StreamClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.errors import ErrorCode
 from trtd.wire import codec, control
-from trtd.wire.messages import (
-    DescribeAnswer,
-    DescribeRequest,
-    ErrorAnswer,
-    HealthAnswer,
-    HealthRequest,
-    InferAnswer,
-    ResultEntry,
-)
+from trtd.wire.messages import DescribeAnswer, DescribeRequest, ErrorAnswer, HealthAnswer, HealthRequest, InferAnswer
 
 
 def test_a_request_is_answered(bench):

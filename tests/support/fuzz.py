@@ -17,6 +17,7 @@ from typing import Any
 import msgpack
 
 from tests.support import wire
+from tests.support.batches import decode_batch, decode_worker_message, encode_batch, encode_worker_message
 from tests.support.golden import GOLDEN, MODELS
 from trtd.core.faults import Fault, FaultKind
 from trtd.errors import Malformed, TooLarge, TrtdError, UnsupportedDtype, UnsupportedVersion
@@ -66,8 +67,8 @@ TARGETS = (
     Target("router", lambda data: codec.decode_router_message(data, [_MODELS_FRAME]), codec.encode_router_message),
     Target("memo", decode_through_memo, codec.encode_client_message),
     Target("models", codec.decode_models, codec.encode_models),
-    Target("batch", codec.decode_batch, codec.encode_batch),
-    Target("worker", codec.decode_worker_message, codec.encode_worker_message),
+    Target("batch", decode_batch, encode_batch),
+    Target("worker", decode_worker_message, encode_worker_message),
     Target("control", control.decode_message, control.encode),
 )
 

@@ -14,18 +14,24 @@ from typing import Any
 import numpy as np
 
 from tests.support import wire
+from tests.support.batches import (
+    Batch,
+    BatchEntry,
+    ResultEntry,
+    Results,
+    decode_batch,
+    decode_worker_message,
+    encode_batch,
+    encode_worker_message,
+)
 from trtd.core.ids import LeaseId
 from trtd.wire import codec, tensors
 from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
-    Batch,
-    BatchEntry,
     DescribeAnswer,
     DescribeRequest,
     Dtype,
     HealthRequest,
-    ResultEntry,
-    Results,
     TensorContract,
     TensorSpec,
     Timing,
@@ -76,7 +82,7 @@ def _router(message: Any) -> Golden:
 
 
 def _worker(message: Any) -> Golden:
-    return Golden(message, codec.encode_worker_message, codec.decode_worker_message)
+    return Golden(message, encode_worker_message, decode_worker_message)
 
 
 def _tensor(tensor: tensors.Tensor) -> Golden:
@@ -130,7 +136,7 @@ GOLDEN: dict[str, Golden] = {
     "models-frame": Golden(MODELS, codec.encode_models, codec.decode_models),
     "health-waiting": _router(wire.make_health_answer()),
     "health-ready": _router(wire.make_health_answer(is_ready=True, state="ready", reason="")),
-    "batch-one": Golden(wire.make_batch(), codec.encode_batch, codec.decode_batch),
+    "batch-one": Golden(wire.make_batch(), encode_batch, decode_batch),
     "batch-many": Golden(
         Batch(
             7,
@@ -140,8 +146,8 @@ GOLDEN: dict[str, Golden] = {
                 *wire.make_batch(62).entries,
             ),
         ),
-        codec.encode_batch,
-        codec.decode_batch,
+        encode_batch,
+        decode_batch,
     ),
     "results-one": _worker(wire.make_results()),
     "results-many": _worker(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import zmq
 
+from tests.support.batches import Batch, ResultEntry, Results, decode_batch, encode_worker_message
 from tests.support.streams import StreamEnd
 from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.dispatch import TenantLimits
@@ -24,13 +25,10 @@ from trtd.wire.messages import (
     ArenaClosed,
     ArenaOpened,
     Attach,
-    Batch,
     Dtype,
     InferAnswer,
     InferRequest,
     ModelDescription,
-    ResultEntry,
-    Results,
     RouterMessage,
     TensorContract,
     TensorSpec,
@@ -241,7 +239,7 @@ class StandInWorker:
         return control.WorkerAdmitted(*self.id, pid=os.getpid())
 
     def attach(self, models: Sequence[ModelDescription] = (MODEL,)) -> None:
-        self.end.send([codec.encode_worker_message(Attach(*self.id, models=tuple(models)))])
+        self.end.send([encode_worker_message(Attach(*self.id, models=tuple(models)))])
 
     def receive(self, timeout_s: float = PATIENCE_S) -> tuple[Batch, list[list[bytes]]]:
         """The next batch, and the frames of each of its requests."""
@@ -249,7 +247,7 @@ class StandInWorker:
         while not frames:
             self.hear_of_arena(header)
             header, *frames = self.end.receive(timeout_s, "batch")
-        batch = codec.decode_batch(header)
+        batch = decode_batch(header)
         requests = []
         for entry in batch.entries:
             requests.append(frames[: entry.frame_count])
@@ -288,7 +286,7 @@ class StandInWorker:
     def send_results(
         self, entries: Sequence[ResultEntry], frames: Sequence[bytes], generation: int | None = None
     ) -> None:
-        header = codec.encode_worker_message(Results(generation or self.id.generation, tuple(entries)))
+        header = encode_worker_message(Results(generation or self.id.generation, tuple(entries)))
         self.end.send([header, *frames])
 
     def serve(self, count: int) -> list[LeaseId]:

@@ -12,28 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.batches import Batch, BatchEntry, Results, decode_worker_message, encode_batch
 from tests.support.memory import ClientMemory
 from tests.support.streams import StreamEnd, StreamListener
 from trtd.core.ids import LeaseId, RequestId
 from trtd.wire.arenas import PLACE_ALIGNMENT_BYTES, decode_ref
 from trtd.wire.batches import encode_arena_message
-from trtd.wire.codec import (
-    decode_router_message,
-    decode_worker_message,
-    encode_batch,
-    encode_client_message,
-)
+from trtd.wire.codec import decode_router_message, encode_client_message
 from trtd.wire.messages import (
     ArenaClosed,
     ArenaOpened,
     Attach,
-    Batch,
-    BatchEntry,
     ErrorAnswer,
     InferAnswer,
     InferRequest,
     Place,
-    Results,
     TensorSpec,
 )
 from trtd.wire.tensors import from_frame, spec_of, to_frame

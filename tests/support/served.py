@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.batches import Results, decode_worker_message
 from tests.support.worker import make_model_settings
 from trtd.core.ids import LeaseId, RequestId
 from trtd.errors import ErrorCode
 from trtd.runtime.inputs import Inputs
-from trtd.wire.batches import decode_worker_message
-from trtd.wire.messages import Dtype, ModelDescription, Results, TensorContract
+from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 from trtd.worker.answers import Answers, Job
 from trtd.worker.plans import Plan
 from trtd.worker.validate import ServedModel

@@ -7,20 +7,17 @@ from typing import Any
 
 import msgpack
 
+from tests.support.batches import Batch, BatchEntry, ResultEntry, Results
 from trtd.core.ids import LeaseId, RequestId
 from trtd.wire import packing
 from trtd.wire.messages import (
     Attach,
-    Batch,
-    BatchEntry,
     Dtype,
     ErrorAnswer,
     HealthAnswer,
     InferAnswer,
     InferRequest,
     ModelDescription,
-    ResultEntry,
-    Results,
     TensorContract,
     TensorSpec,
     Timing,

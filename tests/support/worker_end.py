@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support.batches import encode_worker_message
 from tests.support.router_end import RouterEnd
 from tests.support.worker import make_worker_settings
-from trtd.wire.codec import encode_worker_message
 from trtd.wire.messages import Attach
 from trtd.wire.settings import ModelSettings, WorkerSettings
 from trtd.worker.arenas import Arenas

@@ -3,8 +3,13 @@
 The two that travel with every request are plain numbers, little endian, one entry after the other. A batch is a head
 (mark, version, kind, generation, sent_at_us) and its entries (lease, frame_count, queue_us, remaining_us,
 must_run_alone); results are a head (mark, version, kind, generation) and theirs (lease, frame_count, code). The mark is
-a byte with which no msgpack begins. The rare ones are msgpack arrays: an attach is `[v, "attach", tenant, replica,
-generation, models]`, and what a worker is told of an arena is `[v, "arena", key, size]` and `[v, "arena_closed", key]`.
+a byte with which no msgpack begins. A lease is the router's number for a request, `frame_count` counts its frames with
+its header, `queue_us` is how long it waited in the router, `remaining_us` what was left until its deadline when it was
+sent; `must_run_alone` says that it is suspected of ending workers. A code is an `ErrorCode`, or nothing for a result.
+Entries are written and read as one list of fields, without an object for each.
+
+The rare ones are msgpack arrays: an attach is `[v, "attach", tenant, replica, generation, models]`, and what a worker
+is told of an arena is `[v, "arena", key, size]` and `[v, "arena_closed", key]`.
 
 Decoders raise `Malformed`, `UnsupportedVersion` or `UnsupportedDtype` with one line, and nothing else: a worker runs
 code that came with a model, so the router trusts it no more than a client. Whether a generation or a lease counts is
@@ -29,11 +34,6 @@ from trtd.wire.messages import (
     ArenaClosed,
     ArenaOpened,
     Attach,
-    Batch,
-    BatchEntry,
-    ResultEntry,
-    Results,
-    WorkerMessage,
 )
 
 MAX_ATTACH_BYTES = MAX_MODELS_BYTES + MAX_HEADER_BYTES
@@ -67,23 +67,17 @@ _ARENA_ITEMS = 3
 _MAX_ARENA_HEADER_BYTES = 64
 
 
-def encode_batch(batch: Batch) -> bytes:
+def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> bytes:
     """The header frame of a batch of 1 to 64 entries; the requests' own frames follow it.
+
+    Args:
+        generation: the worker's.
+        sent_at_us: now, on CLOCK_MONOTONIC of the host, which both share; the times of the entries count from then, so
+            that a message that waits for a busy worker does not gain time.
+        items: the fields of all entries, one entry after the other; see the module.
 
     Raises:
         TooLarge: there are more entries.
-    """
-    items: list[Any] = []
-    for entry in batch.entries:
-        items += (entry.lease, entry.frame_count, entry.queue_us, entry.remaining_us, entry.must_run_alone)
-    return encode_batch_items(batch.generation, batch.sent_at_us, items)
-
-
-def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> bytes:
-    """The same from the fields of all entries in one list, without an object per entry.
-
-    Raises:
-        TooLarge: as above.
     """
     count = len(items) // BATCH_ITEMS
     if count > MAX_ENTRIES:
@@ -91,19 +85,8 @@ def encode_batch_items(generation: int, sent_at_us: int, items: list[Any]) -> by
     return _BATCHES[count].pack(_MARK, WIRE_VERSION, _BATCH, generation, sent_at_us, *items)
 
 
-def decode_batch(header: bytes | memoryview) -> Batch:
-    """A batch from its header frame.
-
-    Raises:
-        Malformed, UnsupportedVersion: see above.
-    """
-    generation, sent_at_us, items = decode_batch_items(header)
-    fields = (items[at::BATCH_ITEMS] for at in range(BATCH_ITEMS))
-    return Batch(generation, tuple(map(BatchEntry, *fields)), sent_at_us)
-
-
 def decode_batch_items(header: bytes | memoryview) -> tuple[int, int, list[Any]]:
-    """The same without an object per entry: generation, `sent_at_us`, and the fields of all entries in one list.
+    """A batch from its header frame: generation, `sent_at_us`, and the fields of all entries in one list.
 
     Raises:
         Malformed, UnsupportedVersion: see above.
@@ -147,25 +130,31 @@ def decode_arena_message(header: bytes | memoryview) -> ArenaOpened | ArenaClose
     raise _wrong_head(flat, kind)
 
 
-def encode_worker_message(message: WorkerMessage) -> bytes:
-    """The header frame of a worker's message; the answers' own frames follow 1 to 64 results.
+def encode_attach(attach: Attach) -> bytes:
+    """The header frame, and only one, with which a worker says who it is.
 
     Raises:
-        TooLarge: there are more results, or the descriptions of the models break their limit.
+        TooLarge: the descriptions of the models break their limit.
     """
-    if isinstance(message, Attach):
-        return _encode_attach(message)
-    items: list[Any] = []
-    for entry in message.entries:
-        items += (entry.lease, entry.frame_count, entry.code)
-    return encode_results_items(message.generation, items)
+    plain = models_to_plain(attach.models)
+    data: bytes = packb((WIRE_VERSION, "attach", attach.tenant, attach.replica, attach.generation, plain))
+    if len(data) > MAX_ATTACH_BYTES or len(attach.models) > MAX_MODELS:
+        raise TooLarge(
+            f"the attach of {len(attach.models)} models needs {len(data)} bytes, "
+            f"the most is {MAX_MODELS} models and {MAX_ATTACH_BYTES} bytes"
+        )
+    return data
 
 
 def encode_results_items(generation: int, items: list[Any]) -> bytes:
-    """The header of results from the fields of all entries in one list, without an object per entry.
+    """The header frame of 1 to 64 results; the answers' own frames follow it.
+
+    Args:
+        generation: the worker's.
+        items: the fields of all entries, one entry after the other; see the module. It is changed.
 
     Raises:
-        TooLarge: there are more entries than 64.
+        TooLarge: there are more entries.
     """
     count = len(items) // RESULT_ITEMS
     if count > MAX_ENTRIES:
@@ -174,21 +163,8 @@ def encode_results_items(generation: int, items: list[Any]) -> bytes:
     return _RESULTS_OF[count].pack(_MARK, WIRE_VERSION, _RESULTS, generation, *items)
 
 
-def decode_worker_message(header: bytes | memoryview) -> WorkerMessage:
-    """A worker's message from its header frame.
-
-    Raises:
-        Malformed, UnsupportedVersion, UnsupportedDtype: see above.
-    """
-    message = decode_worker_items(header)
-    if isinstance(message, Attach):
-        return message
-    generation, leases, frame_counts, codes = message
-    return Results(generation, tuple(map(ResultEntry, leases, frame_counts, codes)))
-
-
 def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, Items, Items, Items]:
-    """The same without an object per answer: of results the generation, and the leases, frame counts and codes.
+    """A worker's message from its header frame: of results the generation, and the leases, frame counts and codes.
 
     Raises:
         Malformed, UnsupportedVersion, UnsupportedDtype: see above.
@@ -208,17 +184,6 @@ def decode_worker_items(header: bytes | memoryview) -> Attach | tuple[int, Items
     else:
         codes = [None] * len(numbers)
     return generation, items[0::RESULT_ITEMS], frame_counts, codes
-
-
-def _encode_attach(attach: Attach) -> bytes:
-    plain = models_to_plain(attach.models)
-    data: bytes = packb((WIRE_VERSION, "attach", attach.tenant, attach.replica, attach.generation, plain))
-    if len(data) > MAX_ATTACH_BYTES or len(attach.models) > MAX_MODELS:
-        raise TooLarge(
-            f"the attach of {len(attach.models)} models needs {len(data)} bytes, "
-            f"the most is {MAX_MODELS} models and {MAX_ATTACH_BYTES} bytes"
-        )
-    return data
 
 
 def _decode_attach(header: bytes | memoryview) -> Attach:

@@ -17,10 +17,6 @@ from typing import Any
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.errors import Malformed, TrtdError
 from trtd.wire import headers
-from trtd.wire.batches import decode_batch as decode_batch
-from trtd.wire.batches import decode_worker_message as decode_worker_message
-from trtd.wire.batches import encode_batch as encode_batch
-from trtd.wire.batches import encode_worker_message as encode_worker_message
 from trtd.wire.descriptions import decode_models as decode_models
 from trtd.wire.descriptions import encode_models as encode_models
 from trtd.wire.frames import check_frames as check_frames

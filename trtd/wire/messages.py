@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trtd.core.ids import LeaseId, RequestId
+from trtd.core.ids import RequestId
 
 WIRE_VERSION = 1
 
@@ -250,61 +250,6 @@ class Attach:
     replica: int
     generation: int
     models: tuple[ModelDescription, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchEntry:
-    """One request in a message to a worker.
-
-    Attributes:
-        lease: the router's number for it.
-        frame_count: frames of this request, its header included.
-        queue_us: how long it waited in the router.
-        remaining_us: time left until its deadline when it was sent.
-        must_run_alone: it is suspected of ending workers; run it in a batch of its own group only.
-    """
-
-    lease: LeaseId
-    frame_count: int
-    queue_us: int
-    remaining_us: int
-    must_run_alone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Router to worker: requests, leased to this generation.
-
-    Attributes:
-        generation: the worker's.
-        entries: one for each request.
-        sent_at_us: CLOCK_MONOTONIC of the host, which both share, when the message was sent; the times of the entries
-            count from then, so that a message that waits for a busy worker does not gain time.
-    """
-
-    generation: int
-    entries: tuple[BatchEntry, ...]
-    sent_at_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ResultEntry:
-    """One answer in a message from a worker; `code` is None for a result, else an `ErrorCode`."""
-
-    lease: LeaseId
-    frame_count: int
-    code: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Worker to router: answers of this generation."""
-
-    generation: int
-    entries: tuple[ResultEntry, ...]
-
-
-WorkerMessage = Attach | Results
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime import open_runtime
 from trtd.runtime.protocol import Runtime, Slot
-from trtd.wire.codec import decode_worker_message, encode_worker_message
+from trtd.wire.batches import decode_worker_items, encode_attach
 from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
 from trtd.wire.settings import ModelSettings, WorkerSettings
 from trtd.worker.probe import probe
@@ -122,7 +122,7 @@ def check_travels(description: ModelDescription, settings: WorkerSettings) -> No
                 )
     try:
         attach = Attach(settings.tenant, settings.replica, settings.generation, (description,))
-        decode_worker_message(encode_worker_message(attach))
+        decode_worker_items(encode_attach(attach))
     except TrtdError as error:
         raise InvalidConfig(f"{where}: {error.message}") from error
 

@@ -22,7 +22,7 @@ from trtd.child.channel import Channel, ChannelClosed
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.runtime.protocol import Runtime
-from trtd.wire.codec import encode_worker_message
+from trtd.wire.batches import encode_attach
 from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady
 from trtd.wire.headers import one_line
 from trtd.wire.messages import Attach
@@ -130,7 +130,7 @@ class WorkerProcess:
         loaded = load(settings)
         self._runtime = loaded.runtime
         models = tuple(model.description for model in loaded.catalogue.models)
-        attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, models))
+        attach = encode_attach(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_path, attach)
         loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime), settings.busy_poll_s)
         with self._lock:

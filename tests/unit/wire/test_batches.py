@@ -9,11 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.batches import (
+    Batch,
+    BatchEntry,
+    ResultEntry,
+    Results,
+    decode_batch,
+    decode_worker_message,
+    encode_batch,
+    encode_worker_message,
+)
 from tests.support.wire import FIRST_LEASE, make_attach, make_batch, make_description, make_results, pack
 from trtd.core.ids import LeaseId
 from trtd.errors import ErrorCode, Malformed, TooLarge, UnsupportedVersion
 from trtd.wire import batches
-from trtd.wire.messages import MAX_ENTRIES, MAX_HEADER_BYTES, Batch, BatchEntry, ResultEntry, Results
+from trtd.wire.messages import MAX_ENTRIES, MAX_HEADER_BYTES
 
 uints = st.integers(0, 2**63 - 1)
 counts = st.integers(1, batches.MAX_FRAME_COUNT)
@@ -28,7 +38,7 @@ counts = st.integers(1, batches.MAX_FRAME_COUNT)
 def test_batch_round_trips(generation: int, sent_at_us: int, entries: tuple[BatchEntry, ...]) -> None:
     """A worker reads the leases that the router wrote."""
     batch = Batch(generation, entries, sent_at_us)
-    assert batches.decode_batch(batches.encode_batch(batch)) == batch
+    assert decode_batch(encode_batch(batch)) == batch
 
 
 @given(
@@ -43,14 +53,14 @@ def test_batch_round_trips(generation: int, sent_at_us: int, entries: tuple[Batc
 def test_results_round_trip(generation: int, entries: tuple[ResultEntry, ...]) -> None:
     """The router reads the results that a worker wrote."""
     results = Results(generation, entries)
-    assert batches.decode_worker_message(batches.encode_worker_message(results)) == results
+    assert decode_worker_message(encode_worker_message(results)) == results
 
 
 @pytest.mark.parametrize("models", [0, 1, 100])
 def test_attach_round_trips(models: int) -> None:
     """A worker's first word is read as written, also when its models need more room than a header has."""
     attach = make_attach(models=tuple(make_description(name=f"m{at}") for at in range(models)))
-    assert batches.decode_worker_message(batches.encode_worker_message(attach)) == attach
+    assert decode_worker_message(encode_worker_message(attach)) == attach
 
 
 def test_a_full_message_fits_a_header() -> None:
@@ -58,21 +68,21 @@ def test_a_full_message_fits_a_header() -> None:
     most = 2**63 - 1
     entries = tuple(BatchEntry(most, 34, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
     batch = Batch(most, entries, most)
-    header = batches.encode_batch(batch)
+    header = encode_batch(batch)
     assert len(header) <= MAX_HEADER_BYTES
-    assert batches.decode_batch(header) == batch
+    assert decode_batch(header) == batch
     results = make_results(MAX_ENTRIES, code="deadline_exceeded")
-    header = batches.encode_worker_message(results)
+    header = encode_worker_message(results)
     assert len(header) <= MAX_HEADER_BYTES
-    assert batches.decode_worker_message(header) == results
+    assert decode_worker_message(header) == results
 
 
 def test_more_entries_than_fit_are_not_sent() -> None:
     """The 65th entry is refused where it is written."""
     with pytest.raises(TooLarge, match="65 entries, the most is 64"):
-        batches.encode_batch(make_batch(65))
+        encode_batch(make_batch(65))
     with pytest.raises(TooLarge, match="65 results, the most is 64"):
-        batches.encode_worker_message(make_results(65))
+        encode_worker_message(make_results(65))
 
 
 ATTACH = [1, "attach", "blue", 0, 3, []]
@@ -94,7 +104,7 @@ def test_a_bad_batch_is_refused(at: int, value: int, text: str) -> None:
     numbers = [0xC1, 1, 1, 3, 5_000_000, FIRST_LEASE, 2, 150, 2_000_000, 0]
     numbers[at] = value
     with pytest.raises(Malformed, match=text):
-        batches.decode_batch(struct.pack("<BBHQQQHQQ?", *numbers))
+        decode_batch(struct.pack("<BBHQQQHQQ?", *numbers))
 
 
 @pytest.mark.parametrize(
@@ -112,13 +122,13 @@ def test_bad_results_are_refused(at: int, value: int, text: str) -> None:
     numbers = [*RESULTS]
     numbers[at] = value
     with pytest.raises(Malformed, match=text):
-        batches.decode_worker_message(struct.pack("<BBHQQHH", *numbers))
+        decode_worker_message(struct.pack("<BBHQQHH", *numbers))
 
 
 def test_every_code_travels() -> None:
     """Each error code that a worker can answer with is read as written, beside results."""
     results = Results(3, tuple(ResultEntry(LeaseId(at), 1, code) for at, code in enumerate([None, *ErrorCode])))
-    assert batches.decode_worker_message(batches.encode_worker_message(results)) == results
+    assert decode_worker_message(encode_worker_message(results)) == results
 
 
 @pytest.mark.parametrize(
@@ -127,15 +137,15 @@ def test_every_code_travels() -> None:
 def test_a_bad_attach_is_refused(at: int, value: Any) -> None:
     """A worker that does not introduce itself properly is refused."""
     with pytest.raises(Malformed):
-        batches.decode_worker_message(pack([*ATTACH[:at], value, *ATTACH[at + 1 :]]))
+        decode_worker_message(pack([*ATTACH[:at], value, *ATTACH[at + 1 :]]))
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 12, 19, -1])
 def test_a_header_that_was_cut_is_refused(cut: int) -> None:
     """Entries are complete, and there is at least one."""
     for data, decode in (
-        (batches.encode_batch(make_batch()), batches.decode_batch),
-        (batches.encode_worker_message(make_results()), batches.decode_worker_message),
+        (encode_batch(make_batch()), decode_batch),
+        (encode_worker_message(make_results()), decode_worker_message),
     ):
         with pytest.raises(Malformed):
             decode(data[:cut])
@@ -146,7 +156,7 @@ def test_a_header_that_was_cut_is_refused(cut: int) -> None:
 @pytest.mark.parametrize("plain", [ATTACH[:-1], [*ATTACH, 1], [], [1], [1, "results"], {}, 5, None])
 def test_an_attach_of_the_wrong_length_is_refused(plain: Any) -> None:
     """What is msgpack and no attach is refused."""
-    for decode in (batches.decode_worker_message, batches.decode_batch):
+    for decode in (decode_worker_message, decode_batch):
         with pytest.raises(Malformed):
             decode(pack(plain))
 
@@ -154,20 +164,20 @@ def test_an_attach_of_the_wrong_length_is_refused(plain: Any) -> None:
 def test_another_version_is_refused() -> None:
     """A router and a worker of different versions say so, also when the other one's entries have another size."""
     other = struct.pack("<BBHQQHH", 0xC1, 2, *RESULTS[2:])
-    batch = bytearray(batches.encode_batch(make_batch()))
+    batch = bytearray(encode_batch(make_batch()))
     batch[1] = 2
     for data in (other, other + bytes(5)):
         with pytest.raises(UnsupportedVersion, match="the message has 2"):
-            batches.decode_worker_message(data)
+            decode_worker_message(data)
     with pytest.raises(UnsupportedVersion, match="the message has 2"):
-        batches.decode_batch(bytes(batch))
+        decode_batch(bytes(batch))
     with pytest.raises(UnsupportedVersion, match="the message has 2"):
-        batches.decode_worker_message(pack([2, *ATTACH[1:]]))
+        decode_worker_message(pack([2, *ATTACH[1:]]))
     with pytest.raises(Malformed, match="v: expected an integer, got a boolean"):
-        batches.decode_worker_message(pack([True, *ATTACH[1:]]))
+        decode_worker_message(pack([True, *ATTACH[1:]]))
 
 
 def test_a_workers_message_has_no_more_bytes_than_an_attach() -> None:
     """Longer ones are refused before they are looked at."""
     with pytest.raises(Malformed, match="the most is"):
-        batches.decode_worker_message(pack([1, "attach", "x" * batches.MAX_ATTACH_BYTES]))
+        decode_worker_message(pack([1, "attach", "x" * batches.MAX_ATTACH_BYTES]))

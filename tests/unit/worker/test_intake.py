@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.batches import Batch, BatchEntry, encode_batch
 from tests.support.served import make_served, read_answers
 from trtd.core.batching import Batcher
 from trtd.core.ids import LeaseId, RequestId
 from trtd.errors import Malformed, UnsupportedVersion
 from trtd.runtime import open_runtime
-from trtd.wire.batches import encode_arena_message, encode_batch
+from trtd.wire.batches import encode_arena_message
 from trtd.wire.codec import encode_client_message
-from trtd.wire.messages import ArenaOpened, Batch, BatchEntry, Dtype, InferRequest, TensorContract, TensorSpec
+from trtd.wire.messages import ArenaOpened, Dtype, InferRequest, TensorContract, TensorSpec
 from trtd.worker.answers import Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.intake import Intake
