@@ -85,7 +85,7 @@ def drain_forgets_the_queue() -> AbstractContextManager[Any]:
     def make(real: Any) -> Any:
         def set_gate(self: Dispatcher, tenant: Any, is_open: bool, now: float) -> None:
             real(self, tenant, is_open, now)
-            if not is_open and self.queued(tenant) and not self.leased(tenant):
+            if not is_open and self.tenant(tenant).queued and not self.tenant(tenant).leased:
                 self._ledger.effects.append(AnnounceTenantEmpty(tenant))
 
         return set_gate

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from tests.simulation.clock import Clock, Link
 from trtd.core.batching import Batcher, BatchLimits, Waiting
-from trtd.core.dispatch import Result
 from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.core.lifecycle import Beat, BecameReady, FaultReported, Greeted
@@ -181,7 +180,7 @@ class SimWorker(Process):
         now = self.clock.now
         for entry in entries:
             group = ("alone", entry.lease) if entry.must_run_alone else ("model", entry.value % 2)
-            self.batcher.add(Leased(group, 1, now, entry.deadline, self.batch_limits, entry))
+            self.batcher.extend([Leased(group, 1, now, entry.deadline, self.batch_limits, entry)])
         self._start_batches()
 
     def _start_batches(self) -> None:
@@ -216,7 +215,7 @@ class SimWorker(Process):
     def _answer(self, entry: Entry, code: ErrorCode | None) -> None:
         if self.to_router is not None:
             answer = Answer(entry.tenant, entry.id, answer_to(entry.value), self.id)
-            self.to_router.send(Result(entry.lease, code, answer))
+            self.to_router.send((entry.lease, code, answer))
 
     def report_sticky_fault(self) -> None:
         """Like a sticky CUDA error: say so, then leave; nothing is answered any more."""

@@ -13,7 +13,6 @@ from trtd.core.dispatch import (
     Dispatcher,
     Refuse,
     Request,
-    Result,
     TenantLimits,
 )
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
@@ -116,7 +115,7 @@ class Desk:
     def answer(self, worker: WorkerId, *requests: Request, code: ErrorCode | None = None) -> list[DispatchEffect]:
         """The worker answers these requests, or all that it holds."""
         held = self.leases.get(worker, {})
-        results = [Result(held.pop(request), code, (b"answer",)) for request in requests or list(held)]
+        results = [(held.pop(request), code, (b"answer",)) for request in requests or list(held)]
         self.dispatcher.complete(worker, results, self.now)
         return self.turn()
 

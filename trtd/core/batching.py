@@ -83,12 +83,8 @@ class Batcher(Generic[W]):
     def __len__(self) -> int:
         return self._size
 
-    def add(self, waiting: W) -> None:
-        """Let a request wait for its batch."""
-        self.extend((waiting,))
-
     def extend(self, arrived: Sequence[W]) -> None:
-        """Let several wait, in their order."""
+        """Let requests wait for their batches, in their order."""
         known: Hashable | None = None
         for waiting in arrived:
             key = waiting.group

@@ -36,7 +36,6 @@ from trtd.core.requests import (
     DispatchEffect,
     Refuse,
     Request,
-    Result,
     ResultFields,
     TenantCounters,
     TenantLimits,
@@ -53,7 +52,6 @@ __all__ = [
     "Dispatcher",
     "Refuse",
     "Request",
-    "Result",
     "TenantCounters",
     "TenantLimits",
 ]
@@ -330,22 +328,6 @@ class Dispatcher:
     def tenant(self, tenant: TenantName) -> Tenant:
         """Everything known of a tenant, to be read only; KeyError for an unknown one."""
         return self._tenants[tenant]
-
-    def counters(self, tenant: TenantName) -> TenantCounters:
-        """A tenant's counters."""
-        return self._tenants[tenant].counters
-
-    def queued(self, tenant: TenantName) -> int:
-        """How many requests wait for a worker, suspects included."""
-        return self._tenants[tenant].queued
-
-    def leased(self, tenant: TenantName) -> int:
-        """How many unanswered requests workers hold."""
-        return self._tenants[tenant].leased
-
-    def held_bytes(self, tenant: TenantName) -> int:
-        """Payload bytes of everything queued or leased; a ghost counts until its worker lets go of it."""
-        return self._tenants[tenant].held_bytes
 
     def unfinished(self, tenant: TenantName) -> list[RequestId]:
         """Ids of the accepted requests without an answer, in the order of their acceptance."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.errors import ErrorCode
@@ -90,22 +90,9 @@ class Request:
     is_answered: bool = False
 
 
-class Result(NamedTuple):
-    """A worker's word on one lease.
-
-    Attributes:
-        lease: as it was dispatched.
-        code: None for a result, else the error code of the worker's typed refusal.
-        frames: answer header and tensor frames, opaque.
-    """
-
-    lease: LeaseId
-    code: ErrorCode | None
-    frames: Sequence[Any]
-
-
 ResultFields = tuple[LeaseId, ErrorCode | None, Sequence[Any]]
-"""A `Result` without the name, which costs as much as all the rest of making one."""
+"""A worker's word on one lease: the lease as it was dispatched; None, or the code of its typed refusal; the answer's
+header and tensor frames, opaque. Plain: one is made per answer, and names cost as much as all the rest of making it."""
 
 
 @dataclass(slots=True)

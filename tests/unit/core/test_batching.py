@@ -138,7 +138,7 @@ def test_what_has_left_does_not_hide_a_later_expiry():
     assert batcher.next_due() == 10.3
     assert works(batcher.take_expired(10.3)) == [2]
     assert batcher.next_due() is None
-    batcher.add(make_waiting(3))
+    batcher.extend([make_waiting(3)])
     assert batcher.next_due() == 10.0
 
 
@@ -162,8 +162,8 @@ def test_every_request_leaves_once_and_no_batch_breaks_its_limits(arrivals):
     run: list[Numbered] = []
     for work, (group, items, gap_s, life_s) in enumerate(arrivals):
         now += gap_s
-        batcher.add(
-            make_waiting(work, group=group, items=items, arrived_at=now, expires_at=now + life_s, limits=PATIENT)
+        batcher.extend(
+            [make_waiting(work, group=group, items=items, arrived_at=now, expires_at=now + life_s, limits=PATIENT)]
         )
         expired += batcher.take_expired(now)
         run += check_batch(batcher.take(now), now)

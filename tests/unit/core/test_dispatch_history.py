@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 
 from tests.support.desk import make_request, payload_digest
 from tests.support.history import History
-from trtd.core.dispatch import Dispatcher, Request, Result, TenantLimits
+from trtd.core.dispatch import Dispatcher, Request, TenantLimits
 from trtd.core.ids import LeaseId, TenantName, WorkerId
 from trtd.core.inflight import SUSPECT_PATIENCE_S
 from trtd.errors import ErrorCode
@@ -191,7 +191,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         chosen = data.draw(st.lists(st.sampled_from(held), unique=True)) if held else []
         for lease, _ in chosen:
             self.history.answered(worker, lease)
-        results = [Result(lease, data.draw(st.sampled_from([None, ErrorCode.MODEL_FAILED])), ()) for lease, _ in chosen]
+        results = [(lease, data.draw(st.sampled_from([None, ErrorCode.MODEL_FAILED])), ()) for lease, _ in chosen]
         self.dispatcher.complete(worker, results, self.now)
         self.turn()
 
@@ -203,7 +203,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         else:
             worker, lease = self.worker(tenant, replica), data.draw(st.sampled_from(sorted(self.history.leases)))
         self.history.answered(worker, lease)
-        self.dispatcher.complete(worker, [Result(lease, None, ())], self.now)
+        self.dispatcher.complete(worker, [(lease, None, ())], self.now)
         self.turn()
 
     @rule(seconds=st.sampled_from([0.1, 0.1, 0.5, 0.0, 2.0, 10.0]))
@@ -253,7 +253,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 held = self.history.held_by(worker)
                 for lease, _ in held:
                     self.history.answered(worker, lease)
-                self.dispatcher.complete(worker, [Result(lease, None, ()) for lease, _ in held], self.now)
+                self.dispatcher.complete(worker, [(lease, None, ()) for lease, _ in held], self.now)
                 self.turn()
         self.accounts_hold()
         assert self.unfinished() == set()

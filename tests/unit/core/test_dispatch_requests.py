@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
-from trtd.core.dispatch import Deliver, Dispatch, Dispatcher, Refuse, Result, TenantLimits
+from trtd.core.dispatch import Deliver, Dispatch, Dispatcher, Refuse, TenantLimits
 from trtd.core.ids import LeaseId, TenantName
 from trtd.core.tenancy import MAX_OUTCOMES, OTHER_MODEL
 from trtd.errors import ErrorCode
@@ -20,11 +20,11 @@ def test_a_request_is_dispatched_and_answered():
     assert dispatch.worker == worker
     assert [held for _, held in dispatch.requests] == [request]
     assert not dispatch.must_run_alone
-    assert desk.dispatcher.leased(TENANT) == 1
+    assert desk.dispatcher.tenant(TENANT).leased == 1
     desk.now += 0.25
     desk.answer(worker)
     assert desk.take(Deliver) == [Deliver(request, (b"answer",))]
-    counters = desk.dispatcher.counters(TENANT)
+    counters = desk.dispatcher.tenant(TENANT).counters
     assert (counters.accepted, counters.answered, counters.failed) == (1, 1, 0)
     tenant = desk.dispatcher.tenant(TENANT)
     assert tenant.outcomes == {("mlp", "ok"): 1}
@@ -53,8 +53,8 @@ def test_answers_of_all_kinds_in_one_message_are_counted_apart():
     desk.submit(*requests)
     lease = desk.leases[worker]
     codes = (None, None, None, None, ErrorCode.MODEL_FAILED)
-    results = [Result(lease[request], code, (b"f",)) for request, code in zip(requests, codes, strict=True)]
-    results[2:2] = [Result(LeaseId(5), None, ()), Result(lease[late], None, (b"late",))]
+    results = [(lease[request], code, (b"f",)) for request, code in zip(requests, codes, strict=True)]
+    results[2:2] = [(LeaseId(5), None, ()), (lease[late], None, (b"late",))]
     desk.dispatcher.complete(worker, results, desk.now)
     desk.turn()
     assert desk.delivered() == requests
@@ -100,7 +100,7 @@ def test_a_resend_only_moves_the_route(is_leased):
     request = desk.submit_new(route=b"old")
     desk.submit(make_request(id=request.id, route=b"new", is_resent=True))
     assert request.route == b"new"
-    counters = desk.dispatcher.counters(TENANT)
+    counters = desk.dispatcher.tenant(TENANT).counters
     assert (counters.accepted, counters.resent, counters.refused) == (1, 1, 0)
     if is_leased:
         desk.answer(worker)
@@ -123,7 +123,7 @@ def test_an_id_is_free_again_after_its_answer():
     request = desk.submit_new()
     desk.answer(worker)
     desk.submit(make_request(id=request.id))
-    assert desk.dispatcher.counters(TENANT).accepted == 2
+    assert desk.dispatcher.tenant(TENANT).counters.accepted == 2
 
 
 def test_a_full_queue_refuses_and_has_room_again():
@@ -145,11 +145,11 @@ def test_bytes_are_bounded_and_given_back():
     worker = desk.admit()
     desk.submit_new(deadline=desk.now + 1.0)
     desk.submit_new()
-    assert desk.dispatcher.held_bytes(TENANT) == 200
+    assert desk.dispatcher.tenant(TENANT).held_bytes == 200
     third = desk.submit_new()
     assert desk.refused() == {third: ErrorCode.OVERLOADED}
     desk.answer(worker)
-    assert desk.dispatcher.held_bytes(TENANT) == 0
+    assert desk.dispatcher.tenant(TENANT).held_bytes == 0
 
 
 def test_overload_names_a_wait_once_the_pace_is_known():
@@ -171,7 +171,7 @@ def test_a_deadline_that_has_passed_is_refused_at_the_door():
     desk = Desk()
     request = desk.submit(make_request(deadline=desk.now))
     assert desk.refused() == {request: ErrorCode.DEADLINE_EXCEEDED}
-    assert desk.dispatcher.counters(TENANT).accepted == 0
+    assert desk.dispatcher.tenant(TENANT).counters.accepted == 0
 
 
 def test_reasons_are_judged_in_their_order():
@@ -201,7 +201,7 @@ def test_a_queued_request_is_answered_when_its_deadline_passes():
     desk.wait(0.01)
     assert desk.refused() == {request: ErrorCode.DEADLINE_EXCEEDED}
     assert desk.dispatcher.next_deadline() is None
-    counters = desk.dispatcher.counters(TENANT)
+    counters = desk.dispatcher.tenant(TENANT).counters
     assert (counters.failed, counters.expired) == (1, 1)
 
 
@@ -223,14 +223,14 @@ def test_a_deadline_is_answered_while_the_worker_is_at_it():
     waiting = desk.submit_new()
     desk.wait(1.0)
     assert desk.refused() == {late: ErrorCode.DEADLINE_EXCEEDED}
-    assert desk.dispatcher.leased(TENANT) == 0
+    assert desk.dispatcher.tenant(TENANT).leased == 0
     assert desk.held_by(worker) == [late]
-    assert desk.dispatcher.held_bytes(TENANT) == 200
+    assert desk.dispatcher.tenant(TENANT).held_bytes == 200
     desk.answer(worker, late)
     assert desk.delivered() == []
-    assert desk.dispatcher.counters(TENANT).stale == 1
+    assert desk.dispatcher.tenant(TENANT).counters.stale == 1
     assert desk.held_by(worker) == [waiting]
-    assert desk.dispatcher.held_bytes(TENANT) == 100
+    assert desk.dispatcher.tenant(TENANT).held_bytes == 100
 
 
 def test_priorities_leave_the_queue_first():
@@ -275,7 +275,7 @@ def test_check_finds_an_account_that_does_not_add_up():
         desk.dispatcher.check()
     desk.dispatcher.tenant(TENANT).queue.push(request)
     desk.dispatcher.check()
-    desk.dispatcher.counters(TENANT).accepted += 1
+    desk.dispatcher.tenant(TENANT).counters.accepted += 1
     with pytest.raises(AssertionError, match="accepted = answered"):
         desk.dispatcher.check()
 
@@ -293,5 +293,5 @@ def test_digests_are_not_computed_without_suspicion():
     dispatcher.advance(0.0)
     [dispatch] = dispatcher.take_effects()
     assert isinstance(dispatch, Dispatch)
-    dispatcher.complete(make_worker(), [Result(dispatch.requests[0][0], None, ())], 0.0)
-    assert dispatcher.counters(TENANT).answered == 1
+    dispatcher.complete(make_worker(), [(dispatch.requests[0][0], None, ())], 0.0)
+    assert dispatcher.tenant(TENANT).counters.answered == 1

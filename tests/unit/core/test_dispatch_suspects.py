@@ -48,7 +48,7 @@ def test_what_a_dead_worker_held_goes_to_its_successor():
     request = make_request()
     worker = die_with(desk, request)
     assert desk.held_by(worker) == [request]
-    assert desk.dispatcher.counters(TENANT).replayed == 1
+    assert desk.dispatcher.tenant(TENANT).counters.replayed == 1
     desk.answer(worker)
     assert desk.delivered() == [request]
     assert desk.refused() == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
-from trtd.core.dispatch import AnnounceWorkerEmpty, Dispatch, Result, TenantLimits
+from trtd.core.dispatch import AnnounceWorkerEmpty, Dispatch, TenantLimits
 from trtd.core.ids import LeaseId, TenantName
 from trtd.core.inflight import GATHER_S
 from trtd.errors import ErrorCode
@@ -21,7 +21,7 @@ def test_requests_wait_until_a_worker_is_admitted():
     """An open and available tenant without a worker queues."""
     desk = Desk()
     request = desk.submit_new()
-    assert desk.dispatcher.queued(TENANT) == 1
+    assert desk.dispatcher.tenant(TENANT).queued == 1
     worker = desk.admit()
     assert desk.held_by(worker) == [request]
 
@@ -107,9 +107,9 @@ def test_an_answer_counts_only_from_the_life_that_holds_the_lease(worker):
     for is_known in (False, True):
         if is_known:
             desk.admit(worker)
-        desk.dispatcher.complete(worker, [Result(lease, None, ())], desk.now)
+        desk.dispatcher.complete(worker, [(lease, None, ())], desk.now)
         desk.turn()
-    assert desk.dispatcher.counters(TENANT).stale == 2
+    assert desk.dispatcher.tenant(TENANT).counters.stale == 2
     assert desk.delivered() == []
     desk.answer(holder)
     assert desk.delivered() == [request]
@@ -122,11 +122,11 @@ def test_a_second_answer_and_an_unknown_lease_are_stale():
     desk.submit_new()
     [dispatch] = desk.take(Dispatch)
     lease, request = dispatch.requests[0]
-    results = [Result(lease, None, ()), Result(lease, None, ()), Result(LeaseId(1), None, ())]
+    results = [(lease, None, ()), (lease, None, ()), (LeaseId(1), None, ())]
     desk.dispatcher.complete(worker, results, desk.now)
     desk.turn()
     assert desk.delivered() == [request]
-    assert desk.dispatcher.counters(TENANT).stale == 2
+    assert desk.dispatcher.tenant(TENANT).counters.stale == 2
 
 
 def test_events_about_strangers_change_nothing():
@@ -138,7 +138,7 @@ def test_events_about_strangers_change_nothing():
     desk.dispatcher.revoke_worker(stranger, "gone", desk.now)
     desk.dispatcher.revoke_worker(make_worker(5), "gone", desk.now)
     desk.dispatcher.detach_worker(make_worker(5), desk.now)
-    desk.dispatcher.complete(stranger, [Result(LeaseId(1), None, ())], desk.now)
+    desk.dispatcher.complete(stranger, [(LeaseId(1), None, ())], desk.now)
     desk.dispatcher.set_gate(stranger.tenant, False, desk.now)
     desk.dispatcher.set_availability(stranger.tenant, False, "", None, desk.now)
     desk.dispatcher.forget_tenant(stranger.tenant, desk.now)
@@ -202,15 +202,15 @@ def test_a_detached_worker_gives_its_leases_back_without_suspicion():
     [dispatch] = desk.take(Dispatch)
     desk.dispatcher.detach_worker(worker, desk.now)
     desk.turn()
-    assert desk.dispatcher.queued(TENANT) == 3
+    assert desk.dispatcher.tenant(TENANT).queued == 3
     assert [request.attempts for request in requests] == [0, 0, 0]
-    desk.dispatcher.complete(worker, [Result(dispatch.requests[0][0], None, ())], desk.now)
-    assert desk.dispatcher.counters(TENANT).stale == 1
+    desk.dispatcher.complete(worker, [(dispatch.requests[0][0], None, ())], desk.now)
+    assert desk.dispatcher.tenant(TENANT).counters.stale == 1
     desk.admit(worker)
     [again] = desk.take(Dispatch)
     assert [request for _, request in again.requests] == requests[:2]
     assert not again.must_run_alone
-    assert desk.dispatcher.counters(TENANT).replayed == 0
+    assert desk.dispatcher.tenant(TENANT).counters.replayed == 0
 
 
 def test_a_suspended_worker_keeps_what_it_holds_and_gets_nothing_new():
@@ -220,8 +220,8 @@ def test_a_suspended_worker_keeps_what_it_holds_and_gets_nothing_new():
     request = desk.submit_new()
     desk.dispatcher.suspend_worker(worker, desk.now)
     waiting = desk.submit_new()
-    assert desk.dispatcher.leased(TENANT) == 1
-    assert desk.dispatcher.queued(TENANT) == 1
+    assert desk.dispatcher.tenant(TENANT).leased == 1
+    assert desk.dispatcher.tenant(TENANT).queued == 1
     desk.dispatcher.revoke_worker(worker, "killed", desk.now)
     desk.turn()
     assert request.lone_deaths == 1
@@ -239,7 +239,7 @@ def test_a_closed_worker_that_detaches_is_empty():
     desk.turn()
     assert desk.take(AnnounceWorkerEmpty) == [AnnounceWorkerEmpty(worker)]
     desk.admit(worker)
-    assert desk.dispatcher.queued(TENANT) == 1
+    assert desk.dispatcher.tenant(TENANT).queued == 1
     assert desk.held_by(desk.admit(make_worker(generation=2))) == [request]
 
 
@@ -251,8 +251,8 @@ def test_a_ghost_of_a_detached_worker_vanishes():
     desk.wait(1.0)
     desk.dispatcher.detach_worker(worker, desk.now)
     desk.turn()
-    assert desk.dispatcher.queued(TENANT) == 0
-    assert desk.dispatcher.held_bytes(TENANT) == 0
+    assert desk.dispatcher.tenant(TENANT).queued == 0
+    assert desk.dispatcher.tenant(TENANT).held_bytes == 0
 
 
 def test_new_limits_hold_at_once():
@@ -289,7 +289,7 @@ def test_requests_for_a_busy_worker_travel_together(slots):
     desk.submit_new()
     assert desk.take(Dispatch) == []
     assert desk.dispatcher.busy_until(TENANT) == desk.now + GATHER_S == desk.dispatcher.next_deadline()
-    desk.dispatcher.complete(worker, [Result(first[0].requests[0][0], None, ())], desk.now)
+    desk.dispatcher.complete(worker, [(first[0].requests[0][0], None, ())], desk.now)
     desk.turn()
     [answered] = desk.take(Dispatch)
     assert len(answered.requests) == 2
@@ -307,6 +307,6 @@ def test_a_worker_without_work_is_never_kept_waiting():
     for _ in range(10):
         desk.submit_new()
         [dispatch] = desk.take(Dispatch)
-        desk.dispatcher.complete(worker, [Result(dispatch.requests[0][0], None, ())], desk.now)
+        desk.dispatcher.complete(worker, [(dispatch.requests[0][0], None, ())], desk.now)
         desk.turn()
     assert desk.dispatcher.busy_until(TENANT) < desk.now
