@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trtd
 from trtd.config import load as loading
+from trtd.config.checks import file_problems
 from trtd.config.flags import DEFAULT_TENANT, Override, model_overrides
 from trtd.config.load import Loaded, Sources
 from trtd.config.show import show
@@ -83,7 +84,7 @@ def config(args: argparse.Namespace) -> Loaded | InvalidConfig:
 
 
 def show_config(answer: Loaded | InvalidConfig, args: argparse.Namespace) -> int:
-    """Print every problem, or every value."""
+    """Print every problem, or every value. A file that cannot be used concerns one tenant only: the daemon starts."""
     if isinstance(answer, InvalidConfig):
         for problem in answer.problems:
             print(problem)
@@ -93,6 +94,8 @@ def show_config(answer: Loaded | InvalidConfig, args: argparse.Namespace) -> int
     else:
         files = ", ".join(str(file) for file in answer.files) or "no file"
         print(f"valid: {len(answer.config.tenants)} tenants, from {files}")
+        for found in file_problems(answer.config):
+            print(found.line(answer.origins))
     return ExitCode.OK
 
 
