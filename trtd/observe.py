@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
-Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 LEVELS: dict[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -152,13 +151,6 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     except (OSError, ValueError):
         return False
     return environ.get(JOURNAL_VARIABLE) == f"{status.st_dev}:{status.st_ino}"
-
-
-def resolved_format(log_format: str, stream: TextIO | None = None) -> str:
-    """`console` or `json`: what `auto` means for the stream, so that children can be told."""
-    if log_format != "auto":
-        return log_format
-    return "console" if (stream if stream is not None else sys.stderr).isatty() else "json"
 
 
 def _render(level: str, event: str, fields: dict[str, Any]) -> None:

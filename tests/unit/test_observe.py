@@ -90,8 +90,11 @@ def test_a_cut_traceback_keeps_its_end(lines):
 
 def test_auto_is_json_where_there_is_no_terminal():
     """`auto` means JSON on a stream that is no terminal."""
-    assert observe.resolved_format("auto", io.StringIO()) == "json"
-    assert observe.resolved_format("console", io.StringIO()) == "console"
+    stream = io.StringIO()
+    observe.configure("auto", stream=stream)
+    observe.get_logger().info("a.b")
+    observe.configure()
+    assert json.loads(stream.getvalue())["event"] == "a.b"
 
 
 @pytest.mark.parametrize(("log_format", "level"), [("yaml", "info"), ("json", "loud")])

@@ -14,7 +14,6 @@ from enum import StrEnum
 from trtd.core.faults import Fault, FaultDomain, FaultKind
 from trtd.errors import Blame
 
-SUCCESS = 0
 OUT_OF_MEMORY = 2
 NOT_READY = 600
 UNKNOWN_CODE = 999

@@ -30,7 +30,6 @@ class PlanKind(StrEnum):
 MAGIC: dict[int, PlanKind] = {0x74727466: PlanKind.TENSORRT, 0x74727476: PlanKind.RTX}
 
 LEAN = "LEAN"
-ENGINE = "ENGN"
 WEIGHTS = "WGHT"
 
 

@@ -28,7 +28,6 @@ from trtd.core.lifecycle import (
     State,
     StopRequested,
     TimePassed,
-    next_deadline,
     step,
 )
 from trtd.core.restarts import RestartPolicy
@@ -115,7 +114,7 @@ def test_quarantine_tries_once_after_its_time():
     child, effects = step(child, TimePassed(), NOW + 500.0)
     assert (child.state, effects) == (State.STARTING, (Spawn(GENERATION + 1),))
     child, _ = crash(birth(child, NOW + 500), NOW + 510)
-    assert (child.state, next_deadline(child)) == (State.QUARANTINED, NOW + 1010)
+    assert (child.state, child.deadline) == (State.QUARANTINED, NOW + 1010)
 
 
 def test_a_probe_that_stays_healthy_ends_the_suspension():
@@ -131,7 +130,7 @@ def test_quarantine_without_a_timed_probe_waits_for_the_operator():
     policy = replace(POLICY, probe_after_s=0.0)
     deaths = tuple(NOW + i for i in range(4))
     child, _ = crash(make_child(State.READY, restarts_policy=policy, deaths=deaths), NOW + 5)
-    assert (child.state, next_deadline(child)) == (State.QUARANTINED, None)
+    assert (child.state, child.deadline) == (State.QUARANTINED, None)
     child, effects = step(child, StartRequested(), NOW + 6)
     assert (child.state, child.deaths, child.failures) == (State.STARTING, (), 0)
     assert effects == (Spawn(GENERATION + 1),)
@@ -141,7 +140,7 @@ def test_quarantine_without_a_timed_probe_waits_for_the_operator():
 def test_an_exit_that_no_restart_can_mend_suspends_at_once(code):
     """Exit codes 65 and 78 lead to QUARANTINED without a timed probe."""
     child, effects = crash(make_child(State.WARMING), NOW + 1, ExitStatus(code=code))
-    assert (child.state, next_deadline(child), effects) == (State.QUARANTINED, None, ())
+    assert (child.state, child.deadline, effects) == (State.QUARANTINED, None, ())
     assert child.fault.permanent
 
 
@@ -151,7 +150,7 @@ def test_a_reported_permanent_fault_suspends_once_the_process_is_gone():
     child, effects = step(make_child(State.WARMING), FaultReported(GENERATION, fault), NOW + 1)
     assert effects == (KillGroup(GENERATION),)
     child, _ = crash(child, NOW + 2, ExitStatus(signal=9))
-    assert (child.state, child.fault, next_deadline(child)) == (State.QUARANTINED, fault, None)
+    assert (child.state, child.fault, child.deadline) == (State.QUARANTINED, fault, None)
 
 
 def test_a_late_report_explains_a_kill_better_than_the_kill():
@@ -209,7 +208,7 @@ def test_beats_keep_a_child_in_service():
     """Each beat puts the deadline of silence off."""
     child, effects = live(make_child(State.READY), *((Beat(GENERATION, i, 1), NOW + 0.9 * i) for i in range(1, 9)))
     assert (child.state, effects) == (State.READY, [])
-    assert next_deadline(child) == pytest.approx(NOW + 7.2 + child.timeouts.beat_s)
+    assert child.deadline == pytest.approx(NOW + 7.2 + child.timeouts.beat_s)
 
 
 def test_work_without_progress_ends_service():
@@ -217,7 +216,7 @@ def test_work_without_progress_ends_service():
     child = make_child(State.READY)
     child, _ = live(child, *((Beat(GENERATION, 7, 1), NOW + 0.5 * i) for i in range(1, 61)))
     stalls_at = NOW + 0.5 + child.timeouts.progress_s
-    assert next_deadline(child) == stalls_at
+    assert child.deadline == stalls_at
     child, effects = step(child, TimePassed(), stalls_at)
     assert effects[0].fault.kind is FaultKind.PROGRESS_STALLED
     assert child.state is State.STOPPING
@@ -234,7 +233,7 @@ def test_an_idle_child_need_not_progress():
 def test_silence_while_warming_means_nothing():
     """Loading a model may hold the interpreter: only warmup_s bounds WARMING."""
     child, _ = step(make_child(State.STARTING), make_event(Greeted), NOW)
-    assert next_deadline(child) == NOW + child.timeouts.warmup_s
+    assert child.deadline == NOW + child.timeouts.warmup_s
 
 
 def test_a_restart_waits_for_what_the_child_holds():
@@ -254,7 +253,7 @@ def test_a_restart_does_not_wait_for_ever():
     """At drain_s the leases go to others, and the child is still asked politely."""
     child, _ = step(make_child(State.READY), RestartRequested(), NOW)
     child, _ = live(child, *((Beat(GENERATION, i, 1), NOW + 0.5 * i) for i in range(1, 60)))
-    assert next_deadline(child) == NOW + child.timeouts.drain_s
+    assert child.deadline == NOW + child.timeouts.drain_s
     child, effects = step(child, TimePassed(), NOW + child.timeouts.drain_s)
     assert [type(effect) for effect in effects] == [RevokeLeases, AskToStop]
 
@@ -281,7 +280,7 @@ def test_a_stop_escalates_to_a_kill_and_then_to_stuck():
     child, effects = step(child, TimePassed(), NOW + 5)
     assert effects == (KillGroup(GENERATION),)
     child, effects = step(child, TimePassed(), NOW + 15)
-    assert (child.state, next_deadline(child), effects) == (State.STUCK, None, ())
+    assert (child.state, child.deadline, effects) == (State.STUCK, None, ())
     child, effects = crash(child, NOW + 1000, ExitStatus(signal=9))
     assert (child.state, effects, child.fault.kind) == (State.STOPPED, (), FaultKind.STOP_TIMED_OUT)
 
@@ -348,4 +347,4 @@ def test_a_longer_patience_holds_before_the_next_beat():
     child = make_child(State.READY)
     child = lifecycle.adopt(child, replace(child.timeouts, beat_s=9.0), child.restarts_policy)
     child, effects = step(child, TimePassed(), NOW + 1)
-    assert (child.state, effects, next_deadline(child)) == (State.READY, (), NOW + 9)
+    assert (child.state, effects, child.deadline) == (State.READY, (), NOW + 9)

@@ -1,8 +1,8 @@
 """The life of one supervised child process, worker or router, as a table in which every cell is decided.
 
 `step(child, event, now)` is pure: it returns the child as it is afterwards and the effects that the shell shall
-perform. The shell feeds back one event per outcome, failure included. A timer is not an effect: `next_deadline(child)`
-says when the shell has to call `step` with `TimePassed`.
+perform. The shell feeds back one event per outcome, failure included. A timer is not an effect: `child.deadline` says
+when the shell has to call `step` with `TimePassed`.
 
 The words are in `vocabulary`, the child and its invariants in `child`, the table and `step` in `table`, what its cells
 do in `starting`, `serving` and `ending`, and the picture in `diagram`. Left to others: which children exist and what a
@@ -12,7 +12,7 @@ tenant wants of them (`trtd.core.fleet`), what a fault means (`trtd.core.faults`
 
 from __future__ import annotations
 
-from trtd.core.lifecycle.child import HISTORY_LENGTH, Child, Timeouts, adopt, check, next_deadline
+from trtd.core.lifecycle.child import HISTORY_LENGTH, Child, Timeouts, adopt, check
 from trtd.core.lifecycle.diagram import lifecycle_mermaid
 from trtd.core.lifecycle.table import EVENTS, IGNORED, ILLEGAL, TRANSITIONS, Cell, Moves, Pass, step
 from trtd.core.lifecycle.vocabulary import (
@@ -88,6 +88,5 @@ __all__ = [
     "adopt",
     "check",
     "lifecycle_mermaid",
-    "next_deadline",
     "step",
 ]

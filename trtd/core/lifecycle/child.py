@@ -88,11 +88,6 @@ class Child:
     history: tuple[Transition, ...] = ()
 
 
-def next_deadline(child: Child) -> float | None:
-    """The instant at which `step` has to be called with `TimePassed`; None when the child waits for no instant."""
-    return child.deadline
-
-
 def patience_ends(child: Child, *, beat_at: float, progress_at: float, in_flight: int) -> float:
     """The instant at which a serving child with these life signs is silent, stalled or draining for too long."""
     timeouts = child.timeouts

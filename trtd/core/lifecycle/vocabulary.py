@@ -142,7 +142,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The instant named by `next_deadline` has come (or passed)."""
+    """The instant named by `Child.deadline` has come (or passed)."""
 
 
 Event = (
