@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
 
 from tests.unit.client.test_exchange import ScriptedTransport, make_id
-from trtd.client import Handle, Health, shared
+from trtd.client import Handle, Health, lead, shared
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
+from trtd.client.lead import Seat
 from trtd.client.pending import PendingRequest, new_request
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import ConnectionEvent, Transport
+from trtd.errors import Unreachable
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, HealthRequest
 
 WAIT_S = 10.0
@@ -69,6 +73,29 @@ def submit(exchange: SharedExchange, number: int, *, is_detached: bool = False) 
     return cast("Handle[Health]", request.handle)
 
 
+@contextlib.contextmanager
+def following(exchange: SharedExchange, handle: Handle[Health]) -> Iterator[tuple[int, Future[bool]]]:
+    """A thread that waits for the handle while this one leads, until the handle is abandoned and its time is up."""
+    with exchange._lead.lock:
+        exchange._lead.take(None)
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_ident).result(WAIT_S)
+        waiting = pool.submit(exchange.wait_for, handle, 0.5)
+        wait_until(lambda: len(exchange._lead.followers) == 1)
+        yield thread, waiting
+        assert not waiting.result(WAIT_S)
+    exchange.abandon(handle)
+
+
+def sit_down_and_be_offered(exchange: SharedExchange, handle: Handle[Health]) -> Seat:
+    """This thread leads, gives the lead up, and gets it back as a follower."""
+    with exchange._lead.lock:
+        seat = exchange._lead.sit_down(handle)
+        assert exchange._lead.give_up()
+    assert seat.is_offered
+    return seat
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not condition():
@@ -80,7 +107,7 @@ def test_an_answer_that_another_thread_reads_wakes_the_leader(transport, exchang
     with ThreadPoolExecutor(1) as pool:
         first = submit(exchange, 1)
         leading = pool.submit(first.result)
-        while exchange._leader is None:
+        while exchange._lead.thread is None:
             pass
         transport.due = [1]
         submit(exchange, 2)
@@ -103,50 +130,151 @@ def test_a_waiting_thread_is_left_the_lead(transport, exchange, monkeypatch):
     monkeypatch.setattr(shared, "PATIENCE_S", 0.01)
     handle = submit(exchange, 1, is_detached=True)
     assert exchange._background is not None
-    while exchange._leader != exchange._background.ident:
+    while exchange._lead.thread != exchange._background.ident:
         pass
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: (threading.get_ident(), handle.result())[0])
-        while exchange._leader in {None, exchange._background.ident}:
+        while exchange._lead.thread in {None, exchange._background.ident}:
             pass
-        leader = exchange._leader
+        leader = exchange._lead.thread
         transport.due = [1]
         submit(exchange, 2)
         assert waiting.result(WAIT_S) == leader
     assert handle.done()
 
 
-def test_an_interrupted_follower_passes_the_offer_on(exchange):
-    """A follower that is interrupted when the lead has just been offered to it offers it to the next one."""
+def test_an_interrupted_follower_passes_the_lead_on(exchange, monkeypatch):
+    """A follower that is interrupted when it has just been given the lead gives it to the next one."""
 
-    class InterruptedSeat:
-        def acquire(self, timeout: float) -> bool:
+    class InterruptedSeat(Seat):
+        def wait(self, until: float) -> None:
             raise KeyboardInterrupt
 
     first, second = submit(exchange, 1), submit(exchange, 2)
-    with ThreadPoolExecutor(1) as pool:
-        exchange._leader = -1
-        following = pool.submit(second.exception, 0.5)
-        while not exchange._followers:
-            pass
-        seat = cast("threading.Lock", InterruptedSeat())
-        first.seats += (seat,)
-        with exchange._lock:
-            exchange._leader = None
+    with following(exchange, second) as (thread, _):
+        monkeypatch.setattr(lead, "Seat", InterruptedSeat)
+        seat = sit_down_and_be_offered(exchange, first)
         with pytest.raises(KeyboardInterrupt):
-            exchange._follow(seat, first, float("inf"))
-        while exchange._leader is None and not following.done():
-            pass
-        assert exchange._leader is not None
-        with pytest.raises(TimeoutError):
-            following.result(WAIT_S)
+            exchange._follow(seat, math.inf)
+        assert exchange._lead.thread == thread
+    exchange.abandon(first)
+
+
+def test_a_follower_that_has_its_answer_passes_the_lead_on(exchange):
+    """A follower that is given the lead when its answer has just come gives it to the next one and goes on."""
+    first, second = submit(exchange, 1), submit(exchange, 2)
+    with following(exchange, second) as (thread, _):
+        seat = sit_down_and_be_offered(exchange, first)
+        first.outcome = Health(True, "ready", "", "1")
+        assert exchange._follow(seat, math.inf)
+        exchange._serve(first, math.inf)
+        assert exchange._lead.thread == thread
+    exchange.abandon(first)
+
+
+def test_a_follower_that_waits_in_vain_is_given_nothing(exchange):
+    """Once its time is up a follower is not offered the lead any more, and its handle remembers no seat."""
+    first = submit(exchange, 1)
+    with exchange._lead.lock:
+        exchange._lead.take(None)
+    with pytest.raises(TimeoutError):
+        first.result(0.01)
+    assert not exchange._lead.followers
+    assert not first.seats
+    with exchange._lead.lock:
+        assert not exchange._lead.give_up()
+
+
+def test_nobody_waits_for_a_busy_connection(transport, exchange):
+    """A request that comes while another thread sends is left to that thread, which sends it afterwards."""
+    is_sending, may_go_on = threading.Event(), threading.Event()
+    send = transport.send
+
+    def send_slowly(header: bytes, tensors: Sequence[Any]) -> bool:
+        is_sending.set()
+        assert may_go_on.wait(WAIT_S)
+        return send(header, tensors)
+
+    transport.send = send_slowly
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(submit, exchange, 1)
+        assert is_sending.wait(WAIT_S)
+        second = submit(exchange, 2)
+        assert not transport.sent
+        may_go_on.set()
+        first = sending.result(WAIT_S)
+    assert transport.sent == [make_id(1), make_id(2)]
+    exchange.abandon(first, second)
+
+
+def test_what_is_left_to_a_thread_that_fails_is_sent_by_the_leader(transport, exchange):
+    """A thread that is interrupted while it sends wakes the leader, which sends what others left to that thread."""
+    first = submit(exchange, 1)
+    send = transport.send
+
+    def interrupt(header: bytes, tensors: Sequence[Any]) -> bool:
+        transport.send = send
+        exchange._inbox.append(make_request(exchange, 3))
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(first.result)
+        wait_until(lambda: exchange._lead.is_asleep)
+        transport.send = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            submit(exchange, 2)
+        wait_until(lambda: len(transport.sent) == 3)
+        transport.due = [1]
+        submit(exchange, 4)
+        assert leading.result(WAIT_S).is_ready
+    exchange.abandon(*(Handle(exchange, make_id(number)) for number in (2, 3, 4)))
+
+
+def test_the_leader_sends_for_those_that_come_back_together(transport, exchange):
+    """Threads that were released together leave their next requests to the leader, which sends them at one go."""
+    senders: list[int] = []
+    send = transport.send
+    first = submit(exchange, 1)
+
+    def send_and_tell(header: bytes, tensors: Sequence[Any]) -> bool:
+        senders.append(threading.get_ident())
+        return send(header, tensors)
+
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(first.result)
+        wait_until(lambda: exchange._lead.is_asleep)
+        leader = exchange._lead.thread
+        transport.send = send_and_tell
+        exchange._lead.due_back = 3
+        with exchange._lock:
+            requests = [submit(exchange, number) for number in (2, 3, 4)]
+        wait_until(lambda: len(transport.sent) == 4)
+        assert set(senders) == {leader}
+        transport.due = [1]
+        exchange._lead.due_back = 0
+        requests.append(submit(exchange, 5))
+        assert leading.result(WAIT_S).is_ready
+    assert senders[-1] == threading.get_ident()
+    exchange.abandon(*requests)
+
+
+def test_what_comes_while_the_client_closes_ends(transport, exchange):
+    """A request that reaches the inbox of a client that was closed meanwhile ends as unreachable, and calls back."""
+    called: list[Handle[Health]] = []
+    request = make_request(exchange, 1)
+    exchange.call_when_done(request.handle, called.append)
+    exchange.close()
+    exchange._inbox.append(request)
+    exchange.flush(time.monotonic(), is_detached=False)
+    assert isinstance(request.handle.outcome, Unreachable)
+    assert called == [request.handle]
 
 
 def test_what_is_held_leaves_with_the_next(transport, exchange, monkeypatch):
     """While the background thread is patient a request is held, and leaves before the one that is submitted next."""
     monkeypatch.setattr(shared, "PATIENCE_S", 60.0)
     submit(exchange, 1, is_detached=True)
-    wait_until(lambda: exchange._leader is None and not exchange._is_background_idle)
+    wait_until(lambda: exchange._lead.thread is None and not exchange._is_background_idle)
     exchange.hold(make_request(exchange, 2))
     assert transport.sent == [make_id(1)]
     submit(exchange, 3, is_detached=True)
@@ -157,14 +285,14 @@ def test_nothing_is_held_when_nobody_would_send_it(transport, exchange, monkeypa
     """While the background thread waits for answers, or for work, what is to be held leaves at once."""
     monkeypatch.setattr(shared, "PATIENCE_S", 0.001)
     first = submit(exchange, 1, is_detached=True)
-    wait_until(lambda: exchange._leader is not None)
+    wait_until(lambda: exchange._lead.thread is not None)
     exchange.hold(make_request(exchange, 2))
     assert transport.sent == [make_id(1), make_id(2)]
     exchange.abandon(first, Handle(exchange, make_id(2)))
     transport.due = [3]
     third = submit(exchange, 3, is_detached=True)
     assert third.result(WAIT_S).is_ready
-    exchange._wake_leader()
+    exchange._lead.wake()
     wait_until(lambda: exchange._is_background_idle)
     exchange.hold(make_request(exchange, 4))
     assert transport.sent[-1] == make_id(4)

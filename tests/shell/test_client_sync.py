@@ -472,9 +472,9 @@ def test_an_interrupted_thread_passes_the_lead_on(router, client):
                 assert router.receive().message.id
                 future = pool.submit(client.infer, "m", x(2.0))
                 received = router.receive()
-                assert wait_until(lambda: len(client._shared._followers) == 1)
+                assert wait_until(lambda: len(client._shared._lead.followers) == 1)
                 signal.pthread_kill(main_thread, signal.SIGUSR1)
-                assert wait_until(lambda: client._shared._leader not in {None, main_thread})
+                assert wait_until(lambda: client._shared._lead.thread not in {None, main_thread})
                 router.answer(received)
                 return future.result(WAIT_S)["x"][0, 0]
 
@@ -510,7 +510,7 @@ def test_close_ends_every_wait(router, client):
     handle: Handle[Answer] = Handle(client._shared, RequestId(bytes(16)))
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(handle.exception) for _ in range(3)]
-        assert wait_until(lambda: len(client._shared._followers) == 2)
+        assert wait_until(lambda: len(client._shared._lead.followers) == 2)
         client.close()
         for future in futures:
             assert isinstance(future.result(WAIT_S), Unreachable)

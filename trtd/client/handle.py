@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
@@ -13,6 +12,8 @@ from trtd.errors import TrtdError
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from trtd.client.lead import Seat
 
 _log = logging.getLogger("trtd.client")
 
@@ -43,7 +44,7 @@ class Handle(Generic[Result_co]):
         self.outcome: Outcome | None = None
         # Most handles never have any.
         self.callbacks: tuple[Callback, ...] = ()
-        self.seats: tuple[threading.Lock, ...] = ()
+        self.seats: tuple[Seat, ...] = ()
 
     def done(self) -> bool:
         """Whether the request has ended, well or not."""
