@@ -212,6 +212,29 @@ def test_a_hang_that_holds_the_interpreter_stops_beats(router, settings):
         assert worker.process.poll() is None
 
 
+FREEZE = """
+import gc, runpy, sys
+from trtd.worker.loop import Loop
+serve = Loop.serve
+def tell_and_serve(loop, slots=None):
+    is_seen = any(one is loop or one is sys.modules for one in gc.get_objects())
+    print("collections look at", "everything" if is_seen else "what comes", file=sys.stderr, flush=True)
+    serve(loop, slots)
+Loop.serve = tell_and_serve
+runpy.run_module("trtd.worker.main", run_name="__main__", alter_sys=True)
+"""
+"""A worker that tells, when it begins to serve, whether a full collection would look at what it has loaded."""
+
+
+def test_collections_do_not_look_at_what_was_loaded(settings):
+    """Once a worker serves, modules and models are out of the collector's sight: a request must not wait for a look."""
+    with SpawnedWorker(settings(), ("-c", FREEZE)) as worker:
+        worker.wait_for(WorkerReady)
+        worker.channel.send(Stop())
+        assert worker.ended() == ExitCode.OK
+        assert "collections look at what comes" in worker.said()
+
+
 @pytest.mark.parametrize("when", ["loading", "serving"])
 def test_stop_is_obeyed_at_any_time(router, settings, when):
     """Stop ends a worker with 0 while it loads as well as while it serves."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from trtd.child.channel import Channel, ChannelClosed
@@ -18,9 +18,14 @@ Message = TypeVar("Message")
 
 
 class SpawnedWorker:
-    """A worker as the supervisor sees it. Used as a context: the process is gone afterwards."""
+    """A worker as the supervisor sees it. Used as a context: the process is gone afterwards.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    Args:
+        settings: of the worker.
+        program: what the interpreter runs, with the arguments of `trtd.worker.main` behind it.
+    """
+
+    def __init__(self, settings: WorkerSettings, program: Sequence[str] = ("-m", "trtd.worker.main")) -> None:
         ours, theirs = Channel.pair()
         fd = os.memfd_create("settings")
         os.write(fd, control.encode_settings(settings))
@@ -29,7 +34,7 @@ class SpawnedWorker:
         arguments = ["--channel", str(fds[0]), "--settings", str(fds[1]), "--parent", str(os.getpid())]
         self.spawned_at = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trtd.worker.main", *arguments],
+            [sys.executable, *program, *arguments],
             pass_fds=fds,
             process_group=0,
             stderr=subprocess.PIPE,
