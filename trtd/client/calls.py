@@ -76,6 +76,7 @@ class Form:
     __slots__ = (
         "_after_id",
         "_before_id",
+        "_has_padding",
         "_learned_of",
         "_message",
         "_packed_after_id",
@@ -105,6 +106,7 @@ class Form:
         if isinstance(message, InferRequest) and message.has_area:
             sizes.append(REF_BYTES)
         start, (padding, *self._paddings), self.packed_bytes = packing.lay_out(tuple(sizes))
+        self._has_padding = any(self._paddings)
         self._packed_before_id = start + self._before_id
         self._packed_after_id = self._after_id + padding
 
@@ -115,8 +117,11 @@ class Form:
     def pack(self, request_id: RequestId, frames: Sequence[Any], parts: list[Any]) -> None:
         """Append the call with this id and these tensor frames to a bundle, packed as `trtd.wire.packing` does it."""
         parts += (self._packed_before_id, request_id, self._packed_after_id)
-        for frame, padding in zip(frames, self._paddings, strict=True):
-            parts += (frame, padding)
+        if self._has_padding:
+            for frame, padding in zip(frames, self._paddings, strict=True):
+                parts += (frame, padding)
+        else:
+            parts += frames
 
     def message(self, request_id: RequestId) -> ClientMessage:
         """The message of the call with this id."""

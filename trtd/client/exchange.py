@@ -158,12 +158,12 @@ class Exchange:
         parts: list[Any] = []
         count = 0
         room = MAX_BUNDLE_BYTES
+        fresh_since = now - FRESH_S
         for request in self._pending.first_to_send(MAX_BUNDLED):
-            is_ready_made = (
-                request.placement is None and request.send_count == 0 and now - request.submitted_at <= FRESH_S
-            )
+            form = request.form
+            is_ready_made = request.placement is None and not request.send_count and request.submitted_at >= fresh_since
             if is_ready_made:
-                size = request.form.packed_bytes
+                size = form.packed_bytes
             else:
                 header, frames = self._message_of(request, now)
                 packed, size = packing.pack_sized([header, *frames])
@@ -171,7 +171,7 @@ class Exchange:
             if size > MAX_BUNDLED_BYTES or room < 0:
                 break
             if is_ready_made:
-                request.form.pack(request.id, request.tensors, parts)
+                form.pack(request.id, request.tensors, parts)
             else:
                 parts += packed
             count += 1
