@@ -6,7 +6,9 @@ Events wait in one queue for each source until they are delivered, so a test dec
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tests.support.supervision import CLEAN
 from trtd.core import lifecycle
@@ -35,7 +37,11 @@ from trtd.core.ids import TenantName, WorkerId
 from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
 
+STRICT = RestartPolicy(budget=0, probe_after_s=0.0)
+"""One death suspends a child, until somebody resumes it."""
 KILLED = ExitStatus(signal=9)
+
+E = TypeVar("E", bound=FleetEffect)
 
 
 @dataclass
@@ -223,3 +229,22 @@ class FleetWorld:
     def _is_hopeless(self, tenant: str) -> bool:
         workers = [self.fleet.children[name] for name in self.fleet.tenants[TenantName(tenant)].active]
         return all(child.state in (State.QUARANTINED, State.STUCK) for child in workers)
+
+
+def touched(effects: Sequence[FleetEffect]) -> set[str]:
+    """Names of children that the effects concern."""
+    return {effect.name for effect in effects if isinstance(effect, ChildEffect)}
+
+
+def spawns(effects: Sequence[FleetEffect]) -> list[str]:
+    """Names of children that the effects spawn."""
+    return [
+        effect.name
+        for effect in effects
+        if isinstance(effect, ChildEffect) and isinstance(effect.effect, lifecycle.Spawn)
+    ]
+
+
+def of_type(effects: Sequence[FleetEffect], kind: type[E]) -> list[E]:
+    """The effects of one kind."""
+    return [effect for effect in effects if isinstance(effect, kind)]
