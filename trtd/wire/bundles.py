@@ -50,8 +50,8 @@ def pack_bundles(messages: Iterable[Sequence[Any]]) -> list[tuple[Sequence[Any],
     ]
 
 
-def unpack_bundle(frame: Any) -> list[list[memoryview]]:
-    """The frames of each message, as views.
+def unpack_bundle(frame: Any) -> list[list[Any]]:
+    """The frames of each message, as bytes of their own or as views, whichever costs less.
 
     Raises:
         Malformed: it holds none or too many, or too many bytes, or is not whole.
@@ -71,8 +71,8 @@ def unpack_bundle(frame: Any) -> list[list[memoryview]]:
     return messages
 
 
-def _unpack_each(view: memoryview) -> list[list[memoryview]]:
-    messages: list[list[memoryview]] = []
+def _unpack_each(view: memoryview) -> list[list[Any]]:
+    messages: list[list[Any]] = []
     at = 0
     while at < len(view) and len(messages) <= MAX_BUNDLED:
         frames, at = packing.unpack(view, at)

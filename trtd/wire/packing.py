@@ -24,6 +24,9 @@ MAX_FRAMES = 4096
 MAX_REMEMBERED_FRAMES = 2 * 64 + 2
 """Longer messages are laid out anew each time: a header, and a frame or two for each of 64 requests are usual."""
 
+COPIED_BYTES = 16 * 1024
+"""Of messages that are laid out alike, those up to this size are copied apart."""
+
 _SIZE_BYTES = 8
 
 
@@ -76,8 +79,10 @@ def unpack_first(data: memoryview, at: int, end: int) -> tuple[list[memoryview],
     return list(map(data[at:stop].__getitem__, places)), stop
 
 
-def unpack_alike(data: memoryview) -> list[list[memoryview]] | None:
+def unpack_alike(data: memoryview) -> list[list[Any]] | None:
     """The frames of messages that follow one another and are all laid out as the first one is; None where they are not.
+
+    They are bytes of their own where the messages are small, which costs less than a view of each, and keeps no buffer.
 
     Raises:
         Malformed: no message starts the data, or its table does not add up.
@@ -88,9 +93,20 @@ def unpack_alike(data: memoryview) -> list[list[memoryview]] | None:
     if len(data) % length or count > MAX_REMEMBERED_FRAMES:
         return None
     size = HEAD.size + _table_bytes(count)
-    starts = range(0, len(data), length)
     start = bytes(data[:size])
-    if b"".join([data[at : at + size] for at in starts]) != start * len(starts):
+    if length > COPIED_BYTES:
+        return _views_alike(data, length, start)
+    messages = []
+    for each, *frames in _splitter(start).iter_unpack(data):
+        if each != start:
+            return None
+        messages.append(frames)
+    return messages
+
+
+def _views_alike(data: memoryview, length: int, start: bytes) -> list[list[Any]] | None:
+    starts = range(0, len(data), length)
+    if b"".join([data[at : at + len(start)] for at in starts]) != start * len(starts):
         return None
     places = _locate(start)
     return [list(map(data[at : at + length].__getitem__, places)) for at in starts]
@@ -157,3 +173,19 @@ def _locate(start: bytes) -> list[slice]:
     if position != stop:
         raise Malformed("the frames of a packed message are shorter than the message")
     return places
+
+
+@lru_cache
+def _splitter(start: bytes) -> Struct:
+    """Takes a message apart into head and table as one, and its frames.
+
+    Raises:
+        Malformed: as `_locate`.
+    """
+    _, length = _read_head(start, 0)
+    form = f"<{len(start)}s"
+    at = len(start)
+    for place in _locate(start):
+        form += f"{place.start - at}x{place.stop - place.start}s"
+        at = place.stop
+    return Struct(f"{form}{length - at}x")

@@ -55,15 +55,25 @@ def test_messages_that_are_laid_out_alike(sizes, count, data):
                 unpack_bundle(each)
 
 
-def test_each_table_of_a_bundle_counts():
+@pytest.mark.parametrize("size", [16, packing.COPIED_BYTES])
+def test_each_table_of_a_bundle_counts(size):
     """A message that says of its frames something else than the first one does is not read like the first one."""
-    bundle = bytearray(pack_bundle([[b"a" * 16, b"b" * 16]] * 3))
+    bundle = bytearray(pack_bundle([[b"a" * 16, b"b" * size]] * 3))
     table = bundle.index(b"a" * 16) - 16
     step = len(bundle) // 3
     for number in (1, 2):
         changed = bundle.copy()
         changed[table + number * step] = 8
         assert [len(one[0]) for one in unpack_bundle(changed)] == [8 if each == number else 16 for each in range(3)]
+
+
+@pytest.mark.parametrize(("size", "is_copied"), [(8000, True), (packing.COPIED_BYTES, False)])
+def test_a_small_message_does_not_keep_its_bundle(size, is_copied):
+    """Frames of small messages can be kept without the rest; larger ones are not copied. Both are what was packed."""
+    messages = [[bytes([number]), bytes([number]) * size] for number in range(3)]
+    unpacked = unpack_bundle(pack_bundle(messages))
+    assert [[*map(bytes, one)] for one in unpacked] == messages
+    assert {type(frame) for one in unpacked for frame in one} == {bytes if is_copied else memoryview}
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
