@@ -85,6 +85,14 @@ def welcome(client: Client) -> None:
         client.infer("m", x(0))
 
 
+async def welcome_awaited(client: aio.Client) -> None:
+    """The same of the client for asyncio."""
+    deadline = time.monotonic() + WAIT_S
+    while not client._arenas.has_bundles:
+        assert time.monotonic() < deadline
+        await client.infer("m", x(0))
+
+
 @pytest.mark.parametrize("window", [1, 2, 7, 64, 1000])
 def test_answers_come_in_the_order_of_the_inputs(router, client, window):
     """Whatever the window, each input gets its own answer in its own place, and no more are under way than allowed."""
@@ -342,8 +350,6 @@ def test_the_asyncio_client_has_windows_too(router, address):
             with pytest.raises(ValueError, match="window"):
                 async for _ in client.infer_many("m", [], window=0):
                     pass
-            # What is cancelled is told to the client in the next turn of the loop.
-            await asyncio.sleep(0)
             assert len(client._exchange) == 0
 
     asyncio.run(talk())
@@ -355,11 +361,38 @@ def test_tasks_leave_together(router, address):
 
     async def talk() -> None:
         async with aio.Client(address, timeout=WAIT_S) as client:
-            while not client._arenas.has_bundles:
-                await client.infer("m", x(0))
+            await welcome_awaited(client)
             echo.came.clear()
             answers = await asyncio.gather(*[client.infer("m", x(number)) for number in range(40)])
             assert values_of(answers) == list(range(40))
 
     asyncio.run(talk())
     assert echo.came == {"single": 1, "bundled": 39}
+
+
+def test_tasks_that_are_answered_together_ask_together(router, address):
+    """Tasks that ask again when they are answered stay together: none runs ahead, though nothing is under way then."""
+    rounds: list[list[Received]] = [[]]
+
+    def answer(received: Received) -> None:
+        if value_of(received) == 0:
+            router.answer(received)
+            return
+        rounds[-1].append(received)
+        if len(rounds[-1]) == 8:
+            router.answer_together(rounds[-1])
+            rounds.append([])
+
+    async def talk() -> None:
+        async with aio.Client(address, timeout=WAIT_S) as client:
+            await welcome_awaited(client)
+
+            async def ask(number: int) -> None:
+                for _ in range(3):
+                    await client.infer("m", x(number))
+
+            await asyncio.gather(*map(ask, range(1, 9)))
+
+    router.serve(answer)
+    asyncio.run(talk())
+    assert [[received.is_bundled for received in each] for each in rounds[1:]] == [[True] * 8, [True] * 8, []]
