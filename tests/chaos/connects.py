@@ -17,7 +17,7 @@ from tests.chaos.visitors import TARGET, apart, ask_once, kill_clients, target, 
 
 PAUSE_S = 0.02
 """Of the other tenants' callers, who are to see that nothing happens to them, and to leave room for the clients."""
-MAX_MORE_MAPPINGS = 32
+MAX_MORE_MAPPINGS = 64
 """For the memory of the processes themselves, whose allocators map and unmap as they like."""
 
 
