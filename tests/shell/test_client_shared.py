@@ -207,6 +207,37 @@ def test_nobody_waits_for_a_busy_connection(transport, exchange):
     exchange.abandon(first, second)
 
 
+def test_what_comes_while_a_call_is_given_up_is_sent(transport, exchange, monkeypatch):
+    """A request that is left to a thread that only gives its own up is sent by it, and waits for no other thread."""
+    monkeypatch.setattr(shared, "PATIENCE_S", 60.0)
+    first, second = submit(exchange, 1, is_detached=True), make_request(exchange, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange._exchange, "abandon", lambda _: exchange.submit(second, is_detached=True))
+        exchange.abandon(first)
+    assert transport.sent == [make_id(1), make_id(2)]
+    exchange.abandon(first, second.handle)
+
+
+def test_what_comes_while_the_leader_falls_asleep_is_sent(transport, exchange):
+    """A request that comes after the leader has looked for some, and before it sleeps, does not wait until it wakes."""
+    first = submit(exchange, 1)
+    next_deadline = exchange._exchange.next_deadline
+
+    def submit_another() -> float | None:
+        exchange._exchange.next_deadline = next_deadline
+        submit(exchange, 2)
+        return next_deadline()
+
+    exchange._exchange.next_deadline = submit_another
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(first.exception, WAIT_S)
+        wait_until(lambda: len(transport.sent) == 2)
+        transport.due = [1]
+        submit(exchange, 3)
+        assert leading.result(WAIT_S) is None
+    exchange.abandon(*(Handle(exchange, make_id(number)) for number in (2, 3)))
+
+
 def test_what_is_left_to_a_thread_that_fails_is_sent_by_the_leader(transport, exchange):
     """A thread that is interrupted while it sends wakes the leader, which sends what others left to that thread."""
     first = submit(exchange, 1)

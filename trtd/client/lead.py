@@ -14,6 +14,16 @@ from typing import Any
 
 from trtd.client.handle import Handle
 
+GATHER_S = 0.0003
+"""How long a leader waits for the threads that went on together, so that what they ask next leaves as one message.
+
+Eight threads that do nothing else took 1000 us for a request without it and 620 us with it, on two busy cores.
+"""
+MANY = 4
+"""So many threads that came back are enough for it to have been worth while, of more than twice as many."""
+MOST_PAUSES = 63
+"""How often at most it is not done after it was in vain: threads that do other things in between come back late."""
+
 
 class Seat:
     """Where one thread waits for one handle while another thread leads. Made and used once.
@@ -43,7 +53,7 @@ class Seat:
 
 
 class Lead:
-    """Who leads. Its methods want `lock` to be held, but for `wake`.
+    """Who leads. The methods from `come_back` on are called without `lock`, all others with it.
 
     Attributes:
         lock: never held across anything that blocks.
@@ -53,8 +63,8 @@ class Lead:
         looks_again_at: the instant at which a leader that is asleep wakes up by itself.
         followers: seats whose threads wait, in the order in which they sat down.
         count: how often the lead was taken.
-        due_back: threads that were released together and have not come back; many of them soon will, with their next
-            requests. A guess.
+        due_back: how many of the threads that went on together have not come back with their next requests; most soon
+            will. Counted without the lock, so a guess.
         wake_fd: readable when a leader that is asleep is to look around.
     """
 
@@ -68,6 +78,8 @@ class Lead:
         self.due_back = 0
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.followers: dict[Seat, None] = {}
+        self._gathering: threading.Lock | None = None
+        self._pauses = self._next_pauses = 0
 
     @property
     def is_mine(self) -> bool:
@@ -122,12 +134,6 @@ class Lead:
             seat.release()
         self.wake()
 
-    def wake(self) -> None:
-        """Have a leader that is asleep look around. One that is not does so anyway."""
-        if self.is_asleep:
-            self.is_asleep = False
-            os.eventfd_write(self.wake_fd, 1)
-
     def close(self) -> None:
         """Release the descriptor."""
         os.close(self.wake_fd)
@@ -135,3 +141,38 @@ class Lead:
     def _give(self, thread: int, handle: Handle[Any] | None) -> None:
         self.thread, self.handle = thread, handle
         self.count += 1
+
+    def come_back(self) -> None:
+        """A thread that was due back is here, its request in the inbox."""
+        self.due_back -= 1
+        if self.due_back <= 0 and self._gathering is not None:
+            with self.lock:
+                if self._gathering is not None:
+                    self._gathering.release()
+                    self._gathering = None
+
+    def gather(self) -> None:
+        """Wait for a moment for the threads that are due back. For the leader."""
+        if self._pauses:
+            self._pauses -= 1
+            self.due_back = 0
+            return
+        with self.lock:
+            due = self.due_back
+            if due <= 0:
+                return
+            self._gathering = gathering = threading.Lock()
+            gathering.acquire()
+        gathering.acquire(timeout=GATHER_S)
+        with self.lock:
+            self._gathering = None
+            is_worth_it = due - self.due_back >= min(due / 2, MANY)
+            self._next_pauses = 0 if is_worth_it else min(2 * self._next_pauses + 1, MOST_PAUSES)
+            self._pauses = self._next_pauses
+            self.due_back = 0
+
+    def wake(self) -> None:
+        """Have a leader that is asleep look around. One that is not does so anyway."""
+        if self.is_asleep:
+            self.is_asleep = False
+            os.eventfd_write(self.wake_fd, 1)

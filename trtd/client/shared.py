@@ -83,15 +83,18 @@ class SharedExchange:
             self.check_usable()
         self._inbox.append(request)
         lead = self._lead
-        if is_detached or lead.thread is None:
+        is_due_back = lead.due_back > 0
+        if is_due_back:
+            lead.come_back()
+        if is_detached or (lead.thread is None and not is_due_back):
             self.flush(request.submitted_at, is_detached=is_detached)
         elif lead.is_asleep:
-            if lead.due_back > 1:
+            if is_due_back:
                 # Others are about to come. They will have done so by the time at which the leader gets to run.
                 lead.wake()
             else:
                 self.flush(request.submitted_at, is_detached=False)
-        # A leader that is awake looks into the inbox before it sleeps.
+        # A leader that is awake looks into the inbox before it sleeps, and so does one that begins.
 
     def flush(self, now: float, *, is_detached: bool) -> None:
         """Send what is held, or leave it to the thread that is just sending."""
@@ -214,12 +217,13 @@ class SharedExchange:
         with lead.lock:
             for handle, outcome in completions:
                 handle.outcome = outcome
-                count += lead.release(handle)
+                count += lead.release(handle) + (handle is lead.handle)
                 if handle.callbacks:
                     self._called_back_count -= 1
                     callbacks.extend((callback, handle) for callback in handle.callbacks)
                     handle.callbacks = ()
-            lead.due_back = count
+            if count > 1 or lead.due_back > 0:
+                lead.due_back = count
         return callbacks
 
     # Leading and following.
@@ -235,6 +239,8 @@ class SharedExchange:
         try:
             while True:
                 lead.is_asleep = False
+                if lead.due_back > 0:
+                    lead.gather()
                 callbacks: list[tuple[Callback, Handle[Any]]] = []
                 with self._lock:
                     now = time.monotonic()
@@ -251,7 +257,7 @@ class SharedExchange:
                         deadline = exchange.next_deadline()
                         lead.looks_again_at = until if deadline is None else min(until, deadline)
                         lead.is_asleep = True
-                ready = [] if self._inbox else self._wait(lead.looks_again_at - now)
+                ready = [] if self._inbox or lead.due_back > 0 else self._wait(lead.looks_again_at - now)
         except BaseException:
             with lead.lock:
                 if lead.is_mine:
