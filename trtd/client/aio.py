@@ -18,14 +18,14 @@ import numpy as np
 from trtd.client import forks
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form, Forms, RequestIds, check_call
-from trtd.client.exchange import Completion, Exchange
+from trtd.client.exchange import Exchange
+from trtd.client.futures import RequestFuture, settle
 from trtd.client.many import DEFAULT_WINDOW, batch_of, check_window
 from trtd.client.pending import PendingRequest, Placement, new_request
 from trtd.client.placing import empty, place
 from trtd.client.sync import DEFAULT_TIMEOUT_S, address_of
 from trtd.client.transport import CurveKeys, Transport
 from trtd.client.values import Answer, Health, Tensor
-from trtd.core.ids import RequestId
 from trtd.errors import TrtdError, Usage
 from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
@@ -177,8 +177,8 @@ class Client:
         if self._timer is not None:
             self._timer.cancel()
         # What has not left yet ends as everything else does.
-        _settle(self._exchange.submit(self._outbox, time.monotonic()))
-        _settle(self._exchange.close())
+        settle(self._exchange.submit(self._outbox, time.monotonic()))
+        settle(self._exchange.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -213,14 +213,14 @@ class Client:
 
     def _send(
         self, form: Form, frames: Sequence[Any], timeout_s: float, now: float, placement: Placement | None = None
-    ) -> _Future:
+    ) -> RequestFuture:
         loop = asyncio.get_running_loop()
         if self._is_closed or loop is not self._loop or forks.depth != self._fork_depth:
             self._check_usable()
             self._attach(loop)
-        future = _Future(loop=loop)
+        future = RequestFuture(loop=loop)
         future.id = self._ids.next()
-        future.client = self
+        future.abandon = self._abandon
         self._outbox.append(new_request(future, form, frames, timeout_s, now, placement))
         if len(self._outbox) == 1:
             if self._is_one_at_a_time and not len(self._exchange):
@@ -233,12 +233,12 @@ class Client:
     def _send_outbox(self) -> None:
         if not self._is_closed and self._outbox:
             outbox, self._outbox = self._outbox, []
-            _settle(self._exchange.submit(outbox, time.monotonic()))
+            settle(self._exchange.submit(outbox, time.monotonic()))
             if self._exchange.has_work():
                 self._turn_soon()
             self._set_timer()
 
-    def _abandon(self, future: _Future) -> None:
+    def _abandon(self, future: RequestFuture) -> None:
         self._outbox = [request for request in self._outbox if request.handle is not future]
         self._exchange.abandon(future.id)
 
@@ -256,7 +256,7 @@ class Client:
         completions = self._exchange.turn(time.monotonic(), is_connection_news=is_connection_news)
         if completions:
             self._is_one_at_a_time = len(completions) == 1
-            _settle(completions)
+            settle(completions)
         self._set_timer()
 
     def _turn_soon(self) -> None:
@@ -284,35 +284,6 @@ class Client:
         self._turn()
 
 
-class _Future(asyncio.Future[Any]):
-    """How one request ends, for its caller. To cancel it gives the request up.
-
-    Attributes:
-        id: of the request.
-        client: whose it is.
-    """
-
-    __slots__ = ("client", "id")
-    id: RequestId
-    client: Client
-
-    def cancel(self, msg: Any = None) -> bool:
-        is_cancelled = super().cancel(msg)
-        if is_cancelled:
-            self.client._abandon(self)
-        return is_cancelled
-
-
 async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator[Mapping[str, Tensor]]:
     for one in inputs:
         yield one
-
-
-def _settle(completions: list[Completion]) -> None:
-    for future, outcome in completions:
-        if future.done():
-            continue
-        if isinstance(outcome, TrtdError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
