@@ -7,12 +7,15 @@ import random
 import signal
 import time
 
+from tests.chaos.crowd import Crowd
 from tests.chaos.figures import Report, spread_ms
 from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load, second_answers
 from tests.chaos.stage import MODELS, instant_of, stage
 
 MOST_REQUESTS_BETWEEN = 60
+CROWDED = "ranking"
+"""The tenant that threads and tasks ask besides."""
 
 
 def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
@@ -29,7 +32,8 @@ def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bo
     reconnected_s: list[float] = []
     ready_s: list[float] = []
     with stage(is_large=arenas) as daemon, second_answers() as count_second_answers:
-        with Load(daemon, daemon.questions, pause_s=pause_s) as load:
+        crowd = Crowd(daemon.address(CROWDED), daemon.questions[CROWDED], pause_s)
+        with Load(daemon, daemon.questions, pause_s=pause_s) as load, crowd.asking():
             pids, generations = daemon.pids(), daemon.generations()
             for _ in range(kills):
                 load.wait_more(rng.choice(list(MODELS)), rng.randrange(MOST_REQUESTS_BETWEEN))
@@ -56,12 +60,13 @@ def run(kills: int = 100, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bo
         recovered = [float(line["recovery_s"]) for line in daemon.log.all("router.recovered")]
         counters = [entry["counters"] for entry in daemon.status()["tenants"]]
     judgement = load.judge()
-    report.broken += judgement.broken() + load.sharing_problems()
+    report.broken += judgement.broken() + load.sharing_problems() + crowd.broken()
     report.figures = {
         "kills": kills,
         "callers": len(load.histories),
         **judgement.figures(),
         **load.sharing(),
+        **crowd.figures(),
         "second_answers_dropped_by_clients": count_second_answers(),
         "resent": sum(each["resent"] for each in counters),
         "abandoned_by_dead_routers": sum(each["abandoned"] for each in counters),

@@ -1,8 +1,8 @@
 """Load of every kind for a long time, and what grows meanwhile: memory, descriptors, mappings, queues.
 
-Small requests one by one, small ones in bundles, and large ones in shared memory, from one process that keeps no record
-of each. Every answer is compared. Growth is the median of the last quarter of the samples less that of the first
-quarter, both after a time in which everything reaches its size.
+Small requests one by one, from threads and from tasks that share a client, small ones in bundles, and large ones in
+shared memory, from one process that keeps no record of each. Every answer is compared. Growth is the median of the last
+quarter of the samples less that of the first quarter, both after a time in which everything reaches its size.
 """
 
 from __future__ import annotations
@@ -13,15 +13,28 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import trtd
+from tests.chaos.crowd import (
+    CALLERS,
+    ERROR_PAUSE_S,
+    RIGHT,
+    TIMEOUT_S,
+    WRONG,
+    Outcomes,
+    ask_in_tasks,
+    ask_in_threads,
+    broken_of,
+    outcome_of,
+    until,
+)
 from tests.chaos.figures import Report
-from tests.chaos.load import ERROR_PAUSE_S, second_answers
+from tests.chaos.load import second_answers
 from tests.chaos.stage import Stage, stage
 from tests.chaos.visitors import SHAPE, TARGET, target
 from tests.support.daemon import PATIENCE_S
@@ -36,19 +49,18 @@ SAMPLE_S = 5.0
 FEWEST_SAMPLES = 20
 WINDOW = 64
 DEPTH = 4
-TIMEOUT_S = 60.0
-MOST_QUEUED = 2 * WINDOW
+MOST_QUEUED = 2 * (WINDOW + 2 * CALLERS)
 """More than all callers together have under way would be requests that nobody waits for."""
 BOUNDS = {"rss_kib": 16 * 1024, "descriptors": 4, "mappings": 16, "memfds": 4}
 """Most growth of a process that is none: allocators keep a little more or less, and arenas come and go."""
-
-Outcomes = Counter[str]
 
 
 def ask_for_long(addresses: dict[str, str], questions: Sequence[Question], stop: Event, told: Connection) -> None:
     """A process with callers of each kind, until the event is set; then it tells how its requests ended, by kind."""
     callers: dict[str, list[Callable[[Outcomes], None]]] = {
         "one_by_one": [lambda outcomes: _one_by_one(addresses[ASKED], questions, stop, outcomes)] * 2,
+        "threads": [lambda outcomes: ask_in_threads(addresses[ASKED], questions, stop.is_set, outcomes)],
+        "tasks": [lambda outcomes: ask_in_tasks(addresses[ASKED], questions, stop.is_set, outcomes)],
         "bundled": [lambda outcomes: _bundled(addresses[ASKED], questions, stop, outcomes)],
         "shared": [lambda outcomes: _shared(addresses[TARGET], stop, outcomes)] * 2,
     }
@@ -68,7 +80,7 @@ def ask_for_long(addresses: dict[str, str], questions: Sequence[Question], stop:
 
 def _one_by_one(address: str, questions: Sequence[Question], stop: Event, outcomes: Outcomes) -> None:
     with trtd.Client(address, timeout=TIMEOUT_S) as client:
-        for question in _until(stop, questions):
+        for question in until(stop.is_set, questions):
             try:
                 answer: Any = client.infer(question.model, question.inputs)
             except TrtdError as error:
@@ -77,7 +89,7 @@ def _one_by_one(address: str, questions: Sequence[Question], stop: Event, outcom
 
 
 def _bundled(address: str, questions: Sequence[Question], stop: Event, outcomes: Outcomes) -> None:
-    asked = (question.inputs for question in _until(stop, questions))
+    asked = (question.inputs for question in until(stop.is_set, questions))
     with trtd.Client(address, timeout=TIMEOUT_S) as client:
         answers = client.infer_many(questions[0].model, asked, window=WINDOW, return_errors=True)
         for answer, question in zip(answers, itertools.cycle(questions), strict=False):
@@ -99,19 +111,10 @@ def _shared(address: str, stop: Event, outcomes: Outcomes) -> None:
                 _count(answer, Question("echo", {}, "x", array), outcomes)
 
 
-def _until(stop: Event, questions: Sequence[Question]) -> Iterator[Question]:
-    for question in itertools.cycle(questions):
-        if stop.is_set():
-            return
-        yield question
-
-
 def _count(answer: Any, question: Question, outcomes: Outcomes) -> None:
-    if isinstance(answer, TrtdError):
-        outcomes[answer.code] += 1
+    outcomes[outcome := outcome_of(answer, question)] += 1
+    if outcome != RIGHT:
         time.sleep(ERROR_PAUSE_S)
-    else:
-        outcomes["right" if question.is_answered_by(answer.outputs.get(question.output)) else "wrong"] += 1
 
 
 def run(minutes: float = 10.0) -> Report:
@@ -137,18 +140,16 @@ def run(minutes: float = 10.0) -> Report:
         restarts = daemon.status()["router"]["restarts"] + daemon.worker(ASKED)["restarts"]
         if restarts + daemon.worker(TARGET)["restarts"]:
             report.broken.append("the router or a worker was replaced")
-    report.broken += [f"{count} requests ({kind}) ended as {name}" for kind, each in outcomes.items()
-                      for name, count in each.items() if name != "right"]  # fmt: skip
-    report.broken += [f"no request ({kind}) was answered" for kind, each in outcomes.items() if not each["right"]]
+    report.broken += broken_of(outcomes)
     if second:
         report.broken.append(f"{second} answers came twice")
     totals = sum(outcomes.values(), Counter())
     report.figures = {
         "minutes": minutes,
         "requests": totals.total(),
-        "right": totals["right"],
-        "wrong": totals["wrong"],
-        **{f"right_{kind}": each["right"] for kind, each in outcomes.items()},
+        "right": totals[RIGHT],
+        "wrong": totals[WRONG],
+        **{f"right_{kind}": each[RIGHT] for kind, each in outcomes.items()},
         "second_answers_on_the_wire": second,
         "samples": len(samples),
     }

@@ -7,12 +7,15 @@ import random
 import signal
 import time
 
+from tests.chaos.crowd import Crowd
 from tests.chaos.figures import Report, spread_ms
 from tests.chaos.holdings import left_behind
 from tests.chaos.load import PAUSE_S, Load, second_answers
 from tests.chaos.stage import MODELS, Stage, instant_of, stage
 
 MOST_REQUESTS_BETWEEN = 60
+CROWDED = "ranking"
+"""The tenant that threads and tasks ask besides."""
 
 
 def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: bool = False) -> Report:
@@ -29,7 +32,8 @@ def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: b
     ready_s: list[float] = []
     answered_s: list[float] = []
     with stage(is_large=arenas) as daemon, second_answers() as count_second_answers:
-        with Load(daemon, daemon.questions, pause_s=pause_s) as load:
+        crowd = Crowd(daemon.address(CROWDED), daemon.questions[CROWDED], pause_s)
+        with Load(daemon, daemon.questions, pause_s=pause_s) as load, crowd.asking():
             expected = daemon.generations()
             began_at = time.monotonic()
             for number in range(kills):
@@ -45,7 +49,7 @@ def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: b
         report.broken += daemon.account_problems() + left_behind(daemon)
         recovered = [float(line["recovery_s"]) for line in daemon.log.all("worker.recovered")]
     judgement = load.judge()
-    report.broken += judgement.broken() + load.sharing_problems()
+    report.broken += judgement.broken() + load.sharing_problems() + crowd.broken()
     if count_second_answers():
         report.broken.append(f"{count_second_answers()} answers came twice")
     report.figures = {
@@ -53,6 +57,7 @@ def run(kills: int = 1000, seed: int = 0, pause_s: float = PAUSE_S, *, arenas: b
         "callers": sum(map(len, load.callers.values())),
         **judgement.figures(),
         **load.sharing(),
+        **crowd.figures(),
         "second_answers_on_the_wire": count_second_answers(),
         "requests_per_s": round(judgement.sent / took_s, 1),
         "death_to_main": spread_ms(recovered),
