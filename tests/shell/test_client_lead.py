@@ -63,25 +63,21 @@ def test_the_last_one_back_ends_the_gathering(leading, monkeypatch):
 
 
 def test_nobody_is_waited_for_in_vain_again_and_again(leading, monkeypatch):
-    """Each time that too few come back in time the leader leaves more gatherings out, until enough come once more."""
-    monkeypatch.setattr(lead, "GATHER_S", 0.0)
-    for in_vain in (1, 3, 7, 15, 31, 63, 63):
+    """Each time that too few come back in time the leader leaves more gatherings out, and fewer when enough do."""
+    for left_out in (1, 3, 7, 15, 31, 63, 63):
+        monkeypatch.setattr(lead, "GATHER_S", 0.0)
         leading.due_back = 2
         leading.gather()
         monkeypatch.setattr(lead, "GATHER_S", 60.0)
-        for _ in range(in_vain):
-            leading.due_back = 2
-            leading.gather()
-            assert leading.due_back == 0
-        monkeypatch.setattr(lead, "GATHER_S", 0.0)
-    monkeypatch.setattr(lead, "GATHER_S", 60.0)
-    gather_with(leading, 2)
-    gather_with(leading, 2)
+        leave_out(leading, left_out)
+    for left_out in (31, 15, 7, 3, 1, 0):
+        gather_with(leading, 2)
+        leave_out(leading, left_out)
 
 
-@pytest.mark.parametrize(("due", "came", "is_worth_it"), [(2, 1, True), (3, 1, False), (32, 4, True), (32, 3, False)])
-def test_half_of_them_or_many_are_worth_it(leading, monkeypatch, due, came, is_worth_it):
-    """Half of the threads that are due back make it worth while to have waited, and a few of very many do, too."""
+@pytest.mark.parametrize(("due", "came", "is_worth_it"), [(3, 3, True), (3, 2, False), (32, 4, True), (32, 3, False)])
+def test_all_of_them_or_many_are_worth_it(leading, monkeypatch, due, came, is_worth_it):
+    """All threads that are due back make it worth while to have waited, and so do a few of very many."""
     monkeypatch.setattr(lead, "GATHER_S", 0.2)
     leading.due_back = due
     with ThreadPoolExecutor(1) as pool:
@@ -93,6 +89,14 @@ def test_half_of_them_or_many_are_worth_it(leading, monkeypatch, due, came, is_w
         gathering.result(WAIT_S)
     assert (leading._pauses == 0) == is_worth_it
     assert leading.due_back == 0
+
+
+def leave_out(leading: Lead, count: int) -> None:
+    """The next gatherings, so many of which must not wait for anybody."""
+    for _ in range(count):
+        leading.due_back = 2
+        leading.gather()
+        assert leading.due_back == 0
 
 
 def gather_with(leading: Lead, count: int) -> None:

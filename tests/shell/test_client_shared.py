@@ -261,6 +261,17 @@ def test_what_is_left_to_a_thread_that_fails_is_sent_by_the_leader(transport, ex
     exchange.abandon(*(Handle(exchange, make_id(number)) for number in (2, 3, 4)))
 
 
+def test_a_request_does_not_wait_for_a_leader_to_wake_up(transport, exchange):
+    """A thread that nobody is due to follow sends its request itself, even when the lead has just changed hands."""
+    with exchange._lead.lock:
+        exchange._lead.take(None)
+    first = submit(exchange, 1)
+    assert transport.sent == [make_id(1)]
+    exchange.abandon(first)
+    with exchange._lead.lock:
+        exchange._stop_leading()
+
+
 def test_the_leader_sends_for_those_that_come_back_together(transport, exchange):
     """Threads that were released together leave their next requests to the leader, which sends them at one go."""
     senders: list[int] = []

@@ -86,14 +86,11 @@ class SharedExchange:
         is_due_back = lead.due_back > 0
         if is_due_back:
             lead.come_back()
-        if is_detached or (lead.thread is None and not is_due_back):
+        if is_detached or not is_due_back:
             self.flush(request.submitted_at, is_detached=is_detached)
         elif lead.is_asleep:
-            if is_due_back:
-                # Others are about to come. They will have done so by the time at which the leader gets to run.
-                lead.wake()
-            else:
-                self.flush(request.submitted_at, is_detached=False)
+            # Others are about to come. They will have done so by the time at which the leader gets to run.
+            lead.wake()
         # A leader that is awake looks into the inbox before it sleeps, and so does one that begins.
 
     def flush(self, now: float, *, is_detached: bool) -> None:
