@@ -1,8 +1,11 @@
 """SHELL: one `Exchange` used by many threads, without a thread of its own in the usual case.
 
 Leader and followers: of the threads that wait for answers one, the leader, waits on the descriptors and completes the
-requests of all; when its own is done it passes the lead on. So a single caller never pays for a switch of threads. A
-background thread starts with the first request that nobody has to wait for (`Client.submit`): it leads when no other
+requests of all; when its own is done it passes the lead on. So a single caller never pays for a switch of threads.
+Threads that were answered together will ask together: they leave their next requests to the leader, which sends them as
+one message. A thread on its own sends its request itself. Who leads is kept in `trtd.client.lead`.
+
+A background thread starts with the first request that nobody has to wait for (`Client.submit`): it leads when no other
 thread does, at once where a callback is due and after a moment otherwise.
 """
 
