@@ -312,6 +312,21 @@ def test_what_comes_while_the_client_closes_ends(transport, exchange):
     assert called == [request.handle]
 
 
+def test_what_comes_while_the_client_lets_go_ends(transport, exchange, monkeypatch):
+    """A request that is left to the thread that closes the client, when it is all but done, is ended by that thread."""
+    request = make_request(exchange, 1)
+    close = exchange._lead.close
+
+    def submit_and_close() -> None:
+        exchange._inbox.append(request)
+        exchange.flush(time.monotonic(), is_detached=False)
+        close()
+
+    monkeypatch.setattr(exchange._lead, "close", submit_and_close)
+    exchange.close()
+    assert isinstance(request.handle.outcome, Unreachable)
+
+
 def test_what_is_held_leaves_with_the_next(transport, exchange, monkeypatch):
     """While the background thread is patient a request is held, and leaves before the one that is submitted next."""
     monkeypatch.setattr(shared, "PATIENCE_S", 60.0)

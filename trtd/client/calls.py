@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -43,13 +44,13 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._prefix = os.urandom(REQUEST_ID_BYTES - _COUNTER_BYTES)
-        self._count = 0
+        # One step of the interpreter, so that no two threads get the same number.
+        self._next = itertools.count(1).__next__
 
     def next(self) -> RequestId:
-        """A new id."""
-        self._count += 1
+        """A new id. Safe in any thread."""
         # To call a NewType costs as much as all the rest.
-        return self._prefix + self._count.to_bytes(_COUNTER_BYTES, "big")  # type: ignore[return-value]
+        return self._prefix + self._next().to_bytes(_COUNTER_BYTES, "big")  # type: ignore[return-value]
 
 
 def check_call(timeout_s: float, priority: int = 0) -> None:

@@ -183,6 +183,7 @@ class SharedExchange:
         with self._lock:
             callbacks = self._settle(self._exchange.close()) + self._send_inbox(time.monotonic())
             self._lead.close()
+        self._send_the_rest()
         run_callbacks(callbacks)
         if self._background is not None and self._background is not threading.current_thread():
             self._background.join()

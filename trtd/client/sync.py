@@ -235,7 +235,6 @@ class Client:
         is_detached: bool,
     ) -> Handle[Answer]:
         timeout_s = self._timeout_s if timeout is None else timeout
-        check_call(timeout_s, priority)
         request = self._prepare(model, version, timeout_s, priority, inputs, time.monotonic())
         self._shared.submit(request, is_detached=is_detached)
         handle: Handle[Answer] = request.handle
