@@ -78,7 +78,7 @@ def test_nobody_is_waited_for_in_vain_again_and_again(leading, monkeypatch):
 @pytest.mark.parametrize(("due", "came", "is_worth_it"), [(3, 3, True), (3, 2, False), (32, 4, True), (32, 3, False)])
 def test_all_of_them_or_many_are_worth_it(leading, monkeypatch, due, came, is_worth_it):
     """All threads that are due back make it worth while to have waited, and so do a few of very many."""
-    monkeypatch.setattr(lead, "GATHER_S", 0.2)
+    monkeypatch.setattr(lead, "GATHER_S", 60.0)
     leading.due_back = due
     with ThreadPoolExecutor(1) as pool:
         gathering = pool.submit(leading.gather)
@@ -86,6 +86,9 @@ def test_all_of_them_or_many_are_worth_it(leading, monkeypatch, due, came, is_wo
             pass
         for _ in range(came):
             leading.come_back()
+        if leading._gathering is not None:
+            # As if the time was up.
+            leading._gathering.release()
         gathering.result(WAIT_S)
     assert (leading._pauses == 0) == is_worth_it
     assert leading.due_back == 0
