@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import trtd
+from tests.chaos.history import RIGHT, WRONG
+from tests.chaos.load import ERROR_PAUSE_S, TIMEOUT_S
 from trtd.cli.traffic import Question
 from trtd.client import aio
 from trtd.errors import TrtdError
 
 CALLERS = 8
-TIMEOUT_S = 60.0
-ERROR_PAUSE_S = 0.01
-RIGHT, WRONG = "right", "wrong"
 
 Outcomes = Counter[str]
 """How many requests ended in which way: `RIGHT`, `WRONG`, or the code of an error."""
@@ -102,12 +101,13 @@ class Crowd:
         self.failures: list[str] = []
         self._is_over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask, args=(kind, ask, address, questions, pause_s))
+            threading.Thread(target=self._watch, args=(kind, ask, address, questions, pause_s))
             for kind, ask in (("threads", ask_in_threads), ("tasks", ask_in_tasks))
         ]
 
-    def _ask(self, kind: str, ask: Callable[..., None], address: str, *args: Any) -> None:
-        questions, pause_s = args
+    def _watch(
+        self, kind: str, ask: Callable[..., None], address: str, questions: Sequence[Question], pause_s: float
+    ) -> None:
         try:
             ask(address, questions, self._is_over.is_set, self.outcomes[kind], pause_s)
         except Exception as error:

@@ -20,21 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import trtd
-from tests.chaos.crowd import (
-    CALLERS,
-    ERROR_PAUSE_S,
-    RIGHT,
-    TIMEOUT_S,
-    WRONG,
-    Outcomes,
-    ask_in_tasks,
-    ask_in_threads,
-    broken_of,
-    outcome_of,
-    until,
-)
+from tests.chaos.crowd import CALLERS, Outcomes, ask_in_tasks, ask_in_threads, broken_of, outcome_of, until
 from tests.chaos.figures import Report
-from tests.chaos.load import second_answers
+from tests.chaos.history import RIGHT, WRONG
+from tests.chaos.load import ERROR_PAUSE_S, TIMEOUT_S, second_answers
 from tests.chaos.stage import Stage, stage
 from tests.chaos.visitors import SHAPE, TARGET, target
 from tests.support.daemon import PATIENCE_S
