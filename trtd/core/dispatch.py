@@ -64,7 +64,8 @@ class Dispatcher:
         digest: a fingerprint of a request's payload; called only where poison is suspected.
         first_lease: the first lease's number; others follow by one.
         resend_grace_s: how long after a tenant's configuration clients of a former router may take to come back. A
-            tenant with a closed gate is not announced as empty before. 0 in the first router of a daemon.
+            tenant with a closed gate is not announced as empty before, and takes what was sent before. 0 in the first
+            router of a daemon.
     """
 
     def __init__(self, digest: Callable[[Request], bytes], first_lease: int, resend_grace_s: float = 0.0) -> None:
@@ -114,7 +115,7 @@ class Dispatcher:
         """Take new requests of a tenant, or refuse them and announce when the accepted ones are answered.
 
         Told again that it is closed, it announces again. Under a closed gate a resent request that is not known here
-        still enters, until emptiness is announced: it was accepted once, by a former router.
+        still enters while clients of a former router come back, which may have accepted it; later it is a new one.
         """
         known = self._tenants.get(tenant)
         if known is None:

@@ -68,7 +68,9 @@ class Ledger:
 
     def _judge(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
         """Why a new request cannot enter, None when it can. One like it that was suspected makes it a suspect, too."""
-        if tenant.gate is CLOSED and (tenant.is_announced or not request.is_resent):
+        # Who says that it sent the request before may say so of anything: it is believed only while clients of a former
+        # router come back.
+        if tenant.gate is CLOSED and not (request.is_resent and tenant.awaits_resends):
             return Refusal(ErrorCode.DRAINING, f"the tenant {tenant.name} takes no new requests")
         if not tenant.is_available:
             return unavailable(tenant)

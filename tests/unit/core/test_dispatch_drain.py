@@ -184,19 +184,32 @@ def test_what_came_before_the_word_of_a_drain_is_still_answered():
     assert desk.take(AnnounceTenantEmpty) == EMPTY
 
 
-def test_a_resent_request_passes_a_closed_gate_until_emptiness_is_announced():
-    """A former router accepted it: it is served during the drain, and refused once workers may be stopping."""
+@pytest.mark.parametrize("grace_s", [0.0, 1.0])
+def test_who_says_that_it_sent_a_request_before_does_not_pass_a_closed_gate(grace_s):
+    """A flood that calls itself resent is refused as any other one, by the first router and by a later one in time."""
+    desk = Desk(is_told=False, resend_grace_s=grace_s)
+    worker = desk.admit()
+    held = desk.submit_new()
+    close_gate(desk)
+    desk.wait(grace_s)
+    flood = [desk.submit_new(is_resent=True) for _ in range(50)]
+    assert desk.refused() == dict.fromkeys(flood, ErrorCode.DRAINING)
+    desk.answer(worker)
+    assert desk.delivered() == [held]
+    assert desk.take(AnnounceTenantEmpty) == EMPTY
+
+
+def test_a_resent_request_that_is_known_passes_a_closed_gate():
+    """Who comes back over another connection for what this router holds gets its answer there."""
     desk = Desk()
     worker = desk.admit()
-    desk.submit_new()
+    held = desk.submit_new()
     close_gate(desk)
-    resent = desk.submit_new(is_resent=True)
+    desk.submit(make_request(id=held.id, route=b"new", is_resent=True))
     assert desk.refused() == {}
     desk.answer(worker)
-    assert resent in desk.delivered()
-    assert desk.take(AnnounceTenantEmpty) == EMPTY
-    late = desk.submit_new(is_resent=True)
-    assert desk.refused() == {late: ErrorCode.DRAINING}
+    assert desk.delivered() == [held]
+    assert held.route == b"new"
 
 
 def test_a_restarted_router_gives_clients_time_to_come_back_before_it_is_empty():
