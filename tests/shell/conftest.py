@@ -44,9 +44,9 @@ class RouterBench:
         """A client of a tenant."""
         return self._keep(RouterClient(self.context, f"ipc://{self.directory}/{tenant}.sock", **options))
 
-    def offerer(self, tenant: str = "a") -> Offerer:
+    def offerer(self, tenant: str = "a", directory: Path | None = None) -> Offerer:
         """A connection on which arenas of a tenant can be offered."""
-        path = self.directory / f"{tenant}.arenas"
+        path = (directory or self.directory) / f"{tenant}.arenas"
         self.router.wait_until(path.exists)
         return self._keep(Offerer(path))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,56 @@ context.destroy(linger=0)
         ask_places(client, ArenaRef(key, 0, 8))
         worker.serve(1)
         assert isinstance(client.receive()[0], InferAnswer)
+
+
+HIDDEN_ROUTER = """
+import sys
+from pathlib import Path
+import zmq
+from tests.shell.conftest import RouterBench
+bench = RouterBench(Path(sys.argv[1]), zmq.Context())
+bench.start()
+bench.tenant()
+worker = bench.worker()
+print("ready", flush=True)
+worker.serve(2)
+sys.stdin.read()
+bench.close()
+"""
+
+
+def can_hide() -> bool:
+    """Whether this host lets us run a process in a pid namespace of its own."""
+    unshare = shutil.which("unshare")
+    return (
+        unshare is not None
+        and not subprocess.run([unshare, "--pid", "--fork", "true"], capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not can_hide(), reason="no pid namespace can be made here")
+def test_a_client_that_the_kernel_has_no_number_for_shares_memory(bench):
+    """A router in a pid namespace of its own, as in a pod, serves clients outside from their arenas, by their keys."""
+    directory = bench.directory / "pod"
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", HIDDEN_ROUTER, str(directory)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as pod:
+        assert pod.stdout is not None
+        assert pod.stdout.readline() == "ready\n"
+        offerers = [bench.offerer(directory=directory) for _ in range(2)]
+        client = bench.connect(f"ipc://{directory}/a.sock")
+        for offerer in offerers:
+            offerer.welcome()
+            key, fd = offerer.open()
+            with closing(fd):
+                ask_places(client, ArenaRef(key, 0, 8))
+                assert isinstance(client.receive()[0], InferAnswer)
+        ask_places(client, ArenaRef(key + 1, 0, 8))
+        answer, _ = client.receive()
+        assert isinstance(answer, ErrorAnswer)
+        assert answer.code == ErrorCode.ARENA_UNKNOWN
+        pod.communicate("")
+    assert pod.returncode == 0
 
 
 @pytest.mark.parametrize(

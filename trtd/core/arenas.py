@@ -24,9 +24,9 @@ class Arena:
     """One arena. Whoever still needs its memory holds this object; compared by identity.
 
     Attributes:
-        key: by which requests name it; nobody can guess it.
+        key: by which requests name it; told on the connection that offered it alone, and nobody can guess it.
         size_bytes: of the whole.
-        owner: the process that offered it, as the kernel knows it; only its requests may name it.
+        owner: the process that offered it, as far as the kernel knows it; only its requests may name it.
         fd: the router's descriptor of it, opaque here.
     """
 

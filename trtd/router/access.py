@@ -37,9 +37,12 @@ class Peer:
     pid: int
 
     @property
-    def process(self) -> tuple[int, int] | None:
-        """What tells the process from all others, None where the kernel has no number for it here (a container's)."""
-        return (self.uid, self.pid) if self.pid else None
+    def process(self) -> tuple[int, int]:
+        """User and pid: one process, or all of the user's that the kernel has no number for here (pid 0).
+
+        These run in other pid namespaces, as the containers of a pod do.
+        """
+        return self.uid, self.pid
 
 
 def parse_peer(address: str) -> Peer | None:

@@ -109,8 +109,6 @@ class TenantArenas:
     def _why_not(self, connection: Connection) -> str | None:
         if not self._hub.access.admits(self._tenant, connection.peer):
             return "not allowed"
-        if connection.peer.process is None:
-            return "the kernel does not name the process"
         if len(self._connections) >= MAX_CONNECTIONS:
             return f"the tenant has {MAX_CONNECTIONS} connections"
         if connection.fd > self._hub.max_fd:

@@ -39,7 +39,8 @@ def resolve(
         ArenaUnknown: this process has offered no such arena.
         Malformed: a place is not aligned, not in its arena, or not as long as its tensor.
     """
-    # Of a peer that is no local process the address stands for itself: nobody offered an arena under it.
+    # Of a peer that is no local process the address stands for itself: nobody offered an arena under it. Processes in
+    # other pid namespaces are all alike here; the key, which is told on one connection alone, says whose the arena is.
     owner = _process_of(address) or address
     arenas: dict[Arena, None] = {}
     beside_bytes = 0

@@ -13,6 +13,7 @@ from trtd.core.arenas import Arena, ArenaBook
 from trtd.core.ids import RequestId
 from trtd.core.requests import Request
 from trtd.errors import ArenaUnknown, Malformed
+from trtd.router.access import Peer
 from trtd.router.intake import fingerprint, refuse_frames
 from trtd.router.places import PIECE_BYTES, resolve
 from trtd.wire.arenas import REF_BYTES, ArenaRef, encode_ref
@@ -57,13 +58,22 @@ def test_each_arena_is_held_once():
 def test_who_is_not_the_owner_has_no_arena(address):
     """Another process, another user, one without a number and one from another host own nothing, as area too."""
     book, _ = make_book(1000)
-    for key, owner in ((8, (1000, 0)), (9, None)):
-        book.add(Arena(key, 1000, owner, fd=-1))
-    for key in (1, 7, 8, 9):
+    for key in (1, 7):
         with pytest.raises(ArenaUnknown):
             resolve(book, address, make_message(Place.ARENA), [encode_ref(ArenaRef(key, 0, 8))])
         with pytest.raises(ArenaUnknown):
             resolve(book, address, make_message(has_area=True), [encode_ref(ArenaRef(key, 0, 8))])
+
+
+def test_processes_without_a_number_are_told_apart_by_user_and_key():
+    """What came from another pid namespace is found by its key, by such processes of the same user alone."""
+    book, _ = make_book(1000)
+    book.add(hidden := Arena(8, 1000, Peer(1000, 1000, 0).process, fd=-1))
+    message, frames = make_message(Place.ARENA), [encode_ref(ArenaRef(8, 0, 8))]
+    assert resolve(book, "localhost:1000:1000:0", message, frames)[0] == (hidden,)
+    for address in (ADDRESS, "localhost:1001:1000:0", "localhost:1000:1000:4712"):
+        with pytest.raises(ArenaUnknown):
+            resolve(book, address, message, frames)
 
 
 @pytest.mark.parametrize(
