@@ -33,6 +33,8 @@ from trtd.demo import plans
 IMAGES = {"ResNet-50": "resnet50_fp16", "SqueezeNet": "squeezenet_fp16"}
 MLP = "mlp"
 PLANS = {"resnet50_fp16": "resnet50_fp16.vc", "squeezenet_fp16": "squeezenet_fp16.vc", MLP: "mlp.plain"}
+MAX_BATCH = {"resnet50_fp16": 32, "squeezenet_fp16": 32, MLP: 64}
+"""What each of the plans takes at most."""
 BATCHES = (32, 8, 1)
 SINGLE_CLIENTS, PROCESSES = 64, 8
 ROW_BYTES = 2048
@@ -113,7 +115,8 @@ def loads(slots: int) -> list[Load]:
 def tenants(assets: Path, place: Path, slots: int) -> dict[str, Any]:
     """For the daemon's configuration."""
     models = {
-        name: {"path": str(plans.unpack_plan(assets, plan, place)), "max_batch": 64} for name, plan in PLANS.items()
+        name: {"path": str(plans.unpack_plan(assets, plan, place)), "max_batch": MAX_BATCH[name]}
+        for name, plan in PLANS.items()
     }
     table = {"runtime": "tensorrt", "slots": slots, "models": models}
     return {

@@ -19,7 +19,7 @@ from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usag
 from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
 from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
-from trtd.runtime.protocol import Arrays, RuntimeInfo
+from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensors import to_numpy
@@ -120,6 +120,9 @@ class OnnxModel:
     def copies_inputs(self) -> bool:
         """No: operators read the inputs where they lie, and may check an index and read it again."""
         return False
+
+    def most_items(self, shapes: Shapes) -> None:
+        """Any number: memory alone bounds it."""
 
     def open_slot(self) -> PlainSlot | BitsSlot:
         """A slot; the one for bfloat16 is apart, because that takes a longer way through the binding."""

@@ -19,6 +19,9 @@ from trtd.wire.tensorrt import DeviceReport
 Arrays = Mapping[str, np.ndarray]
 """Tensors by name, C-contiguous. bfloat16 is a uint16 array; the model's description says which it is."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of tensors by name, without free dimensions."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
@@ -81,6 +84,17 @@ class Model(Protocol):
         """Whether each byte of an input is read once, by a copy, before it means anything to the runtime.
 
         Then a client may rewrite its shared memory at any time without leading the runtime out of a buffer.
+        """
+        ...
+
+    def most_items(self, shapes: Shapes) -> int | None:
+        """Most items of one run, where the first dimension counts them; `max_batch` does not matter here.
+
+        Args:
+            shapes: of the inputs by name; what they have as first dimension does not matter either.
+
+        Returns:
+            None where any number will do, 0 where no number would.
         """
         ...
 

@@ -24,7 +24,7 @@ import numpy as np
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, Usage
 from trtd.runtime.gather import cut, join
-from trtd.runtime.protocol import Arrays, RuntimeInfo
+from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensors import to_numpy
@@ -195,6 +195,9 @@ class ScriptedModel:
     def copies_inputs(self) -> bool:
         """No: what a lone request brings is given back as it is."""
         return False
+
+    def most_items(self, shapes: Shapes) -> None:
+        """Any number."""
 
     def open_slot(self) -> ScriptedSlot:
         """A slot; it has no state of its own."""

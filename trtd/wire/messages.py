@@ -191,7 +191,8 @@ class ModelDescription:
         inputs: each with dtype and shape.
         outputs: likewise.
         is_batched: whether the first dimension of every tensor counts items, so that requests may run together.
-        max_batch: most items in one run; 0 where the model does not batch.
+        max_batch: most items that are joined to one run; 0 where the model does not batch. One request may have more,
+            where the model takes that.
     """
 
     name: str

@@ -103,9 +103,10 @@ class Intake:
                 # Suspects run with the suspects of their message only, which the router has chosen.
                 group = (self._messages, group)
             expires_at = sent_at + remaining_us / 1e6
-            model = plan.model
             jobs.append(
-                Job(group, plan.items, sent_at, expires_at, model.limits, lease, request_id, model, inputs, queue_us)
+                Job(
+                    group, plan.items, sent_at, expires_at, plan.limits, lease, request_id, plan.model, inputs, queue_us
+                )
             )
         return jobs
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Never
 
+from trtd.core.batching import BatchLimits
 from trtd.errors import ArenaUnknown, Malformed
 from trtd.runtime.inputs import Inputs, Layout
 from trtd.wire.arenas import ArenaRef, decode_ref
@@ -34,12 +35,20 @@ class Plan:
         layout: its inputs, in the order of the model.
         items: their first dimension; 1 where the model is not batched.
         group: requests of equal groups may share a batch; None runs alone.
+        limits: when their batch closes.
         sizes: bytes of each input.
         is_plain: whether the frames are the inputs as they stand, once their sizes are right.
     """
 
     def __init__(
-        self, model: ServedModel, layout: Layout, group: Hashable | None, order: Sequence[int], *, has_area: bool
+        self,
+        model: ServedModel,
+        layout: Layout,
+        group: Hashable | None,
+        limits: BatchLimits,
+        order: Sequence[int],
+        *,
+        has_area: bool,
     ) -> None:
         """Prepare for reading.
 
@@ -47,6 +56,7 @@ class Plan:
             model: see above.
             layout: see above.
             group: see above.
+            limits: see above.
             order: for each input of the layout the place of its frame in the message.
             has_area: whether the last frame says where the outputs may be written.
         """
@@ -54,6 +64,7 @@ class Plan:
         self.layout = layout
         self.items = layout.items
         self.group = group
+        self.limits = limits
         self.sizes = [payload_bytes(spec) for spec in layout.specs]
         self._order = None if list(order) == sorted(order) else tuple(order)
         self._has_area = has_area

@@ -38,7 +38,6 @@ class ServedModel:
         self.model = model
         self.settings = settings
         self.description = model.description
-        self.limits = BatchLimits(settings.max_batch if self.description.is_batched else 1, settings.max_delay_s)
         self.output_names = [contract.name for contract in self.description.outputs]
         self._contracts = {contract.name: contract for contract in self.description.inputs}
 
@@ -72,14 +71,16 @@ class ServedModel:
             named[spec.name] = spec
         ordered = [named[name] for name in self._contracts]
         order = [specs.index(spec) for spec in ordered]
-        items = 1
+        items = most = 1
         group: Hashable | None = None
         if self.description.is_batched:
             items = self._count_items(specs)
+            most = self._most_items(items, specs)
             # No items are nothing to share a run with: runtimes differ in what they make of them.
             if items and not self._runs_alone(ordered):
                 group = (self, *[spec.shape[1:] for spec in ordered])
-        return Plan(self, Layout(tuple(ordered), items), group, order, has_area=has_area)
+        limits = BatchLimits(most, self.settings.max_delay_s)
+        return Plan(self, Layout(tuple(ordered), items), group, limits, order, has_area=has_area)
 
     def _runs_alone(self, specs: Sequence[TensorSpec]) -> bool:
         return not self.model.copies_inputs and sum(map(payload_bytes, specs)) >= ALONE_FROM_BYTES
@@ -92,11 +93,21 @@ class ServedModel:
                     f"model {self}: the first dimension counts the items, but input {specs[0].name!r} has {items} "
                     f"and input {spec.name!r} has {spec.shape[0]}"
                 )
-        if items > self.description.max_batch:
-            raise InvalidInput(
-                f"model {self}: got {items} items in one request, wanted at most {self.description.max_batch}"
-            )
         return items
+
+    def _most_items(self, items: int, specs: Sequence[TensorSpec]) -> int:
+        """Most items of a batch of such requests. One with more is no batch, and runs alone if the model takes it."""
+        max_batch = self.settings.max_batch
+        most = self.model.most_items({spec.name: spec.shape for spec in specs})
+        # Where no number of such items would do, the runtime says best why.
+        if not most:
+            return max_batch
+        if items > most:
+            raise InvalidInput(
+                f"model {self}: got {items} items in one request; of this shape the model takes at most {most}, "
+                f"whatever max_batch is ({max_batch})"
+            )
+        return min(max_batch, most)
 
     def _refuse_names(self, specs: Sequence[TensorSpec]) -> Never:
         got = ", ".join(repr(spec.name) for spec in specs) or "none"

@@ -11,6 +11,7 @@ from trtd.runtime.tensorrt.profiles import (
     Range,
     choose,
     largest_shapes,
+    most_items,
     optimal_shapes,
     show_ranges,
     smallest_shapes,
@@ -48,6 +49,32 @@ def test_the_tighter_profile_is_preferred():
 def test_what_no_profile_takes_is_refused(shape):
     """Too many items, another width, another number of dimensions."""
     assert choose(TWO, {"x": shape}, is_batched=True) is None
+
+
+@pytest.mark.parametrize(("shape", "most"), [((1, 4), 128), ((500, 4), 128), ((1, 5), 0), ((1,), 0), ((1, 4, 1), 0)])
+def test_the_largest_batch_of_a_shape(shape, most):
+    """The profile that takes most says how many, whatever number is asked with; of other shapes none do."""
+    assert most_items(TWO, {"x": shape}) == most
+
+
+def test_the_largest_batch_follows_the_other_dimensions():
+    """Where one profile takes many short items and another a few long ones, long ones are few; each such batch runs."""
+    profiles = [
+        Profile(0, {"x": Range((1, 1), (8, 512), (8, 512))}),
+        Profile(1, {"x": Range((1, 1), (32, 128), (32, 128))}),
+    ]
+    for length, most in ((1, 32), (128, 32), (129, 8), (512, 8), (513, 0)):
+        assert most_items(profiles, {"x": (1, length)}) == most
+        for items in range(1, most + 1):
+            assert choose(profiles, {"x": (items, length)}, is_batched=True) is not None
+        assert choose(profiles, {"x": (most + 1, length)}, is_batched=True) is None
+
+
+def test_inputs_bound_the_batch_together():
+    """A batch is no larger than the input that takes the fewest items."""
+    two = Profile(0, {"x": Range((1, 4), (1, 4), (64, 4)), "mask": Range((1, 2), (1, 2), (16, 2))})
+    assert most_items([two], {"x": (1, 4), "mask": (1, 2)}) == 16
+    assert most_items([two], {"x": (1, 4), "mask": (1, 3)}) == 0
 
 
 def test_nothing_is_added_to_a_model_that_is_not_batched():

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from trtd.runtime import cuda
-from trtd.runtime.protocol import Arrays
+from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused
 from trtd.runtime.tensorrt.outputs import GrowingOutputs, make_output_allocator
-from trtd.runtime.tensorrt.profiles import Choice, Shape, Shapes
+from trtd.runtime.tensorrt.profiles import Choice, Shape
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.tensors import EngineTensor
 from trtd.runtime.tensorrt.upload import parts_of, upload

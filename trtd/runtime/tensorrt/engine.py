@@ -13,9 +13,10 @@ from typing import Any
 from trtd.core.memory_plan import MemoryPlan
 from trtd.engine.header import PlanHeader
 from trtd.errors import InvalidConfig
+from trtd.runtime.protocol import Shapes
 from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
 from trtd.runtime.tensorrt.judge import CallRefused
-from trtd.runtime.tensorrt.profiles import Profile, Shape, Shapes, largest_shapes, smallest_shapes
+from trtd.runtime.tensorrt.profiles import Profile, Shape, largest_shapes, smallest_shapes
 from trtd.runtime.tensorrt.tensors import read_profiles, read_tensors
 
 CONTEXT_BYTES = 2048
@@ -43,7 +44,7 @@ class Engine:
         profiles: what shapes it takes.
         is_batched: whether the first dimension of every tensor counts the items of a batch.
         growing: names of outputs whose size is known only after the run.
-        most_items: most items of a batch; None where it is not batched.
+        most_items: most items that are joined; None where it is not batched. A lone request may have more.
         is_streaming: whether weights are streamed to the device while it runs.
     """
 
@@ -91,7 +92,8 @@ class Engine:
         largest: dict[str, int] = {}
         context = self.make_context()
         for profile in self.profiles:
-            shapes = largest_shapes(profile, self.most_items)
+            # Not bounded by `max_batch`: a lone request may have as many items as the plan takes.
+            shapes = largest_shapes(profile, None)
             outputs = self.output_shapes(context, profile, shapes)
             for tensor in self.tensors:
                 shape = shapes[tensor.name] if tensor.is_input else outputs[tensor.name]

@@ -15,10 +15,10 @@ from trtd.engine.compatibility import Installed, incompatibility
 from trtd.engine.header import PlanHeader, read_header
 from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
 from trtd.runtime import cuda
-from trtd.runtime.protocol import Arrays
+from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused, judge_load
-from trtd.runtime.tensorrt.profiles import Shapes, largest_shapes, optimal_shapes, smallest_shapes
+from trtd.runtime.tensorrt.profiles import largest_shapes, most_items, optimal_shapes, smallest_shapes
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.slot import TensorRTSlot
@@ -48,6 +48,10 @@ class TensorRTModel:
     def copies_inputs(self) -> bool:
         """Yes: to the device, or to the host memory of a shape tensor."""
         return True
+
+    def most_items(self, shapes: Shapes) -> int:
+        """As many as the largest of the profiles takes whose other dimensions are these."""
+        return most_items(self._engine.profiles, shapes)
 
     def open_slot(self) -> TensorRTSlot:
         """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""

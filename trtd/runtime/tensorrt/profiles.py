@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trtd.runtime.protocol import Shapes
+
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Range:
         return len(shape) == len(self.minimum) and all(
             low <= size <= high for low, size, high in zip(self.minimum, shape, self.maximum, strict=True)
         )
+
+    def admits_items_of(self, shape: Shape) -> bool:
+        """The same for all dimensions but the first."""
+        return len(shape) == len(self.minimum) and self.admits((*self.minimum[:1], *shape[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class Profile:
     def most_items(self) -> int:
         """Items of the largest batch, likewise."""
         return min((one.maximum[0] for one in self.ranges.values() if one.maximum), default=1)
+
+    def admits_items_of(self, shapes: Shapes) -> bool:
+        """Whether a batch of some number of such items can run in it."""
+        return all(self.ranges[name].admits_items_of(shape) for name, shape in shapes.items())
 
     @property
     def volume(self) -> int:
@@ -83,6 +92,15 @@ def choose(profiles: Sequence[Profile], shapes: Shapes, *, is_batched: bool) -> 
     ]
     taken = [choice for choice in padded if choice.profile.admits(choice.shapes)]
     return min(taken, key=lambda choice: choice.profile.least_items, default=None)
+
+
+def most_items(profiles: Sequence[Profile], shapes: Shapes) -> int:
+    """Items of the largest batch that some profile takes; the first dimensions of the shapes do not matter.
+
+    Returns:
+        0 where no profile takes such items.
+    """
+    return max((profile.most_items for profile in profiles if profile.admits_items_of(shapes)), default=0)
 
 
 def largest_shapes(profile: Profile, most_items: int | None) -> Shapes:

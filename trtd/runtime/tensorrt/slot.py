@@ -17,11 +17,11 @@ import numpy as np
 from trtd.errors import InvalidInput, OutOfMemory, TrtdError
 from trtd.runtime import cuda
 from trtd.runtime.gather import cut, joined_shapes
-from trtd.runtime.protocol import Arrays
+from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.buffers import Buffers
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused, judge
-from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, Shapes, choose, show_ranges
+from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, choose, show_ranges
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_recorder
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
