@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from trtd.core.privacy import TELEMETRY_OFF
+
+# Tests import packages by themselves too. Those that look at what trtd's own processes send take it away again.
+os.environ.update(TELEMETRY_OFF)
+
 # The same examples in every run: a test that fails here fails everywhere. TRTD_EXPLORE=1 looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("exploring", deadline=None, print_blob=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import onnxruntime
 
 from tests.support.daemon import PATIENCE_S, Daemon, wait_until
 from trtd.cli.traffic import Question
 from trtd.demo import models
+from trtd.runtime.ort import ort
 
 QUESTIONS_PER_TENANT = 64
 LARGE_QUESTIONS_PER_TENANT = 8
@@ -53,13 +53,13 @@ def make_question(session: Any, model: str, name: str, shape: tuple[int, ...], r
 def make_questions(directory: Path, *, is_large: bool) -> dict[str, list[Question]]:
     """Write the models as `TENANT.onnx`, and make questions for each tenant."""
     count = LARGE_QUESTIONS_PER_TENANT if is_large else QUESTIONS_PER_TENANT
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     questions = {}
     for tenant, (name, shape, make) in (LARGE_MODELS if is_large else MODELS).items():
         data = make()
         (directory / f"{tenant}.onnx").write_bytes(data)
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
         questions[tenant] = [make_question(session, "model", name, shape, rng) for _ in range(count)]
     return questions

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -138,10 +138,23 @@ class Daemon:
         fresh.write_text(toml(config), encoding="utf-8")
         fresh.replace(self.config_file)
 
-    def start(self, *sockets: socket.socket, **environ: str) -> Self:
-        """Start the daemon without waiting for anything; listening sockets are handed over as systemd does it."""
+    def start(
+        self,
+        *sockets: socket.socket,
+        environ: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        **more: str,
+    ) -> Self:
+        """Start the daemon without waiting for anything; listening sockets are handed over as systemd does it.
+
+        Args:
+            sockets: see above.
+            environ: of the daemon; None for this process's own.
+            prefix: a program, and its arguments, that turns into the daemon.
+            more: variables beside these.
+        """
         serve = [sys.executable, "-m", "trtd.cli.main", "serve", "--config", str(self.config_file)]
-        argv, fds = activated(serve, sockets)
+        argv, fds = activated([*prefix, *serve], sockets)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 argv,
@@ -149,7 +162,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environ},
+                env={**(os.environ if environ is None else environ), **more},
             )
         self._pids.append(self.process.pid)
         return self

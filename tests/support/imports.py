@@ -58,6 +58,9 @@ FORBIDDEN_PACKAGES: dict[str, set[str]] = {
 }
 SUPERVISORD_PACKAGE = "supervisor"
 """An optional one: `trtd.hosts` alone is loaded by supervisord, so that it is there."""
+ONLY_IMPORTERS = {"onnxruntime": "trtd.runtime.ort", "pydantic": "trtd.config"}
+"""Packages that must know before they are imported that they report nothing: the module, or what is above all modules,
+that tells them."""
 GPU_PACKAGES = {
     "tensorrt",
     "tensorrt_bindings",
@@ -116,6 +119,7 @@ def violations(package: Path = PACKAGE) -> list[str]:
                 parts[0] in FORBIDDEN_PACKAGES.get(area, set())
                 or (parts[0] in GPU_PACKAGES and area != "runtime")
                 or (parts[0] == SUPERVISORD_PACKAGE and area != "hosts")
+                or not f"{item.importer}.".startswith(f"{ONLY_IMPORTERS.get(parts[0], item.importer)}.")
             ):
                 found.append(f"{item.importer}:{item.line} imports {item.imported}")
     return found

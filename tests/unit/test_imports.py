@@ -41,6 +41,9 @@ def test_imports_point_down():
         ("supervisor/__init__.py", "import zmq"),
         ("worker/__init__.py", "import cuda.bindings"),
         ("cli/__init__.py", "from supervisor import childutils"),
+        ("runtime/__init__.py", "import onnxruntime as ort"),
+        ("cli/__init__.py", "def f():\n    from onnxruntime import InferenceSession"),
+        ("cli/__init__.py", "from pydantic import BaseModel"),
         ("client/__init__.py", "def f():\n    import trtd.supervisor"),
     ],
 )

@@ -99,16 +99,16 @@ def victim() -> str:
 
 def make_models(home: Path) -> dict[str, list[Question]]:
     """Write the models, and let ONNX Runtime answer questions for each tenant."""
-    import onnxruntime
+    from trtd.runtime.ort import ort
 
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     rng = np.random.default_rng(0)
     questions: dict[str, list[Question]] = {}
     for name, make in MODELS.items():
         data = make()
         (home / f"{name}.onnx").write_bytes(data)
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         tell(f"{name}.onnx, {len(data)} bytes")
         input_name, shape = INPUT_SHAPES[name]
         output = session.get_outputs()[0].name

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from trtd.runtime.ort import ort, ort_state
 from trtd.runtime.protocol import Arrays
 
 Places = Mapping[str, tuple[np.ndarray, int]]

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: what a model takes is read from the model, one session serves all slots.
 
-`InferenceSession.run` is thread-safe and releases the interpreter, so slots need nothing of their own. Telemetry is off
-and no other execution provider is ever asked for.
+`InferenceSession.run` is thread-safe and releases the interpreter, so slots need nothing of their own. No other
+execution provider is ever asked for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
 from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
 from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
+from trtd.runtime.ort import ort, ort_state
 from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
@@ -61,7 +60,6 @@ class OnnxRuntime:
     """Loads `.onnx` files and runs them on the CPU."""
 
     def __init__(self, threads: int) -> None:
-        ort.disable_telemetry_events()
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1

@@ -17,6 +17,7 @@ from typing import Any
 from trtd import observe
 from trtd.config.load import Loaded
 from trtd.config.reload import reloaded
+from trtd.core.privacy import TELEMETRY_OFF
 from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
 from trtd.supervisor import cgroup, runtime_dir
 from trtd.supervisor.activation import take_listeners
@@ -110,6 +111,7 @@ class _Daemon:
         try:
             await _listen(control, health)
             log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
+            log.info("telemetry.switched_off", cause="nothing leaves this host but answers", by=sorted(TELEMETRY_OFF))
             _report_unused(self._listeners, supervisor.plan)
             supervisor.apply(self._plan)
             self._keep(self._service_manager.attend())

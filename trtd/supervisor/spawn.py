@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trtd.child.channel import Channel
+from trtd.core.privacy import TELEMETRY_OFF
 
 ChildKind = Literal["router", "worker"]
 
@@ -63,8 +64,9 @@ class ChildOrder:
 
 
 def child_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The environment of a child: what it needs of the daemon's, its thread counts, and Python's own crash reports."""
+    """The environment of a child: what it needs of the daemon's, its thread counts, no telemetry, crash reports."""
     environment = {name: environ[name] for name in PASSED_ON if name in environ}
+    environment.update(TELEMETRY_OFF)
     environment.update(dict.fromkeys(THREAD_COUNTS, str(threads)))
     environment["PYTHONFAULTHANDLER"] = "1"
     return environment

@@ -5,12 +5,12 @@ from __future__ import annotations
 import weakref
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from trtd.demo import models
 from trtd.runtime import onnxruntime as runtime
 from trtd.runtime.onnx_inner import inner_binding, inner_run
+from trtd.runtime.ort import ort
 from trtd.wire.arenas import MIN_PLACED_BYTES
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 

@@ -11,8 +11,9 @@ from trtd.supervisor import spawn
 
 
 def test_the_environment_is_small_and_decided():
-    """A child gets what it needs of the environment and its thread counts, but no secret and no notify socket."""
+    """A child gets what it needs of the environment, thread counts, no telemetry, no secret and no notify socket."""
     ours = {"PATH": "/bin", "LD_LIBRARY_PATH": "/lib", "TRTD_DAEMON__RUNTIME_DIR": "/x", "SECRET": "s", "HOME": "/root"}
+    ours |= {"ORT_DISABLE_TELEMETRY": "0"}
     ours |= {"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "1", "LISTEN_FDS": "1", "CREDENTIALS_DIRECTORY": "/c"}
     assert spawn.child_environment(ours, threads=3) == {
         "PATH": "/bin",
@@ -22,6 +23,8 @@ def test_the_environment_is_small_and_decided():
         "OPENBLAS_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",
         "PYTHONFAULTHANDLER": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",
     }
 
 
