@@ -22,7 +22,6 @@ MPS_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
 """Where CUDA looks for the MPS server that an operator runs; without it, below /tmp."""
 
 PASSED_ON = (
-    MPS_VARIABLE,
     "PATH",
     "HOME",
     "LANG",
@@ -31,6 +30,7 @@ PASSED_ON = (
     "TZ",
     "TMPDIR",
     "LD_LIBRARY_PATH",
+    "NVIDIA_TF32_OVERRIDE",
     "NO_COLOR",
     "JOURNAL_STREAM",
     "PYTHONPATH",
@@ -40,6 +40,12 @@ PASSED_ON = (
     "PYTHONWARNINGS",
 )
 """What a child gets of the daemon's environment. Configuration does not come this way: a child reads its settings."""
+
+PASSED_ON_PREFIX = "CUDA_"
+"""What CUDA is told this way has no other: which devices there are and in which order, limits of MPS, the cache of
+compiled kernels. A worker has to see the devices that `trtd doctor` sees in the same environment."""
+DECIDED_HERE = "CUDA_MODULE_LOADING"
+"""`tensorrt.lazy_loading` sets it in each worker."""
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -63,9 +69,16 @@ class ChildOrder:
     inherited_fds: tuple[int, ...] = ()
 
 
+def is_passed_on(name: str) -> bool:
+    """Whether a child gets a variable of the daemon's environment."""
+    if name == DECIDED_HERE:
+        return False
+    return name in PASSED_ON or name.startswith(PASSED_ON_PREFIX)
+
+
 def child_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
     """The environment of a child: what it needs of the daemon's, its thread counts, no telemetry, crash reports."""
-    environment = {name: environ[name] for name in PASSED_ON if name in environ}
+    environment = {name: value for name, value in environ.items() if is_passed_on(name)}
     environment.update(TELEMETRY_OFF)
     environment.update(dict.fromkeys(THREAD_COUNTS, str(threads)))
     environment["PYTHONFAULTHANDLER"] = "1"

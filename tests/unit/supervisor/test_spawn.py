@@ -28,6 +28,30 @@ def test_the_environment_is_small_and_decided():
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "CUDA_MPS_PIPE_DIRECTORY",
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+        "CUDA_MPS_CLIENT_PRIORITY",
+        "CUDA_CACHE_PATH",
+        "NVIDIA_TF32_OVERRIDE",
+    ],
+)
+def test_what_cuda_is_told_reaches_the_worker(name):
+    """Devices, their order and limits of MPS come by the environment only, and a worker sees what doctor sees."""
+    assert spawn.child_environment({name: "1"}, threads=1)[name] == "1"
+
+
+def test_what_the_configuration_decides_does_not_come_by_the_environment():
+    """How kernels are loaded is a key of the configuration; what a container runtime reads means nothing to a child."""
+    ours = {"CUDA_MODULE_LOADING": "EAGER", "NVIDIA_VISIBLE_DEVICES": "all", "MYCUDA_X": "1"}
+    assert not set(ours) & set(spawn.child_environment(ours, threads=1))
+
+
 def test_a_missing_variable_stays_missing():
     """A variable that the daemon does not have is not passed on as an empty one."""
     assert "LD_LIBRARY_PATH" not in spawn.child_environment({"PATH": "/bin"}, threads=1)
