@@ -118,6 +118,8 @@ def open_device(ordinal: int, *, is_spinning: bool, is_lazy: bool) -> DeviceInfo
         call(cudart.cudaInitDevice, ordinal, flags, cudart.cudaInitDeviceFlagsAreValid)
         call(cudart.cudaSetDevice, ordinal)
         call(cudart.cudaFree, 0)
+        if ordinal not in _probes:
+            _probes[ordinal] = _Probe()
         return _describe(ordinal)
     except CudaError as error:
         if error.kind is CudaClass.ABSENT:
@@ -163,24 +165,37 @@ def memory_info() -> tuple[int, int]:
     return int(free), int(total)
 
 
-def probe() -> int:
+class _Probe:
+    """What `probe` works with, had before it is needed: a process that is short of memory is probed as well."""
+
+    def __init__(self) -> None:
+        self.stream = Stream()
+        self.address = call(cudart.cudaMalloc, PROBE_BYTES)
+
+
+_probes: dict[int, _Probe] = {}
+"""By device; kept for as long as the process lives."""
+
+
+def probe(stream: Stream | None = None) -> int:
     """Whether this process can still work: 0, else the code of the first call that failed.
 
-    Synchronises the whole device, so that what was done before is known to have ended. It waits as long as a kernel
-    runs; who cannot have that watches from outside.
+    Waits for the given stream and one of its own, never for the device: who does that, or frees memory, while another
+    thread captures a graph is refused with 900 and ends that capture as well. It waits as long as a kernel on the
+    stream runs; who cannot have that watches from outside.
+
+    Args:
+        stream: on which the failed work was; what was done on it before is known to have ended afterwards.
     """
     try:
-        call(cudart.cudaDeviceSynchronize)
-        call(cudart.cudaFree, 0)
-        address = call(cudart.cudaMalloc, PROBE_BYTES)
-        try:
-            call(cudart.cudaMemset, address, 0, PROBE_BYTES)
-            call(cudart.cudaDeviceSynchronize)
-        finally:
-            cudart.cudaFree(address)
+        if stream is not None:
+            stream.synchronize()
+        own = _probes[call(cudart.cudaGetDevice)]
+        call(cudart.cudaMemsetAsync, own.address, 0, PROBE_BYTES, own.stream.handle)
+        own.stream.synchronize()
     except CudaError as error:
-        # Memory that does not suffice for the probe says nothing about the context, which answered.
-        return 0 if error.kind is CudaClass.MEMORY else error.code
+        # A refusal after which a process can go on says nothing about the context, which answered.
+        return 0 if error.kind in (CudaClass.MEMORY, CudaClass.SOUND) else error.code
     return 0
 
 
@@ -344,8 +359,10 @@ class Graph:
         try:
             work()
         except BaseException:
-            # The capture has to be ended, whatever it gives.
-            cudart.cudaStreamEndCapture(stream.handle)
+            # The capture has to be ended, whatever it gives; what was captured so far is no run.
+            _, begun = cudart.cudaStreamEndCapture(stream.handle)
+            if begun is not None:
+                cudart.cudaGraphDestroy(begun)
             forget_last_error()
             raise
         try:

@@ -126,7 +126,7 @@ def _work() -> Finding:
 
     code = cuda.probe()
     if code:
-        return Finding("work", PROBLEM, f"a small allocation fails with CUDA error {code}", "Look at `dmesg` for Xid.")
+        return Finding("work", PROBLEM, f"a small memset fails with CUDA error {code}", "Look at `dmesg` for Xid.")
     try:
         Injector().run_nothing()
     except cuda.CudaError as error:

@@ -29,7 +29,7 @@ def judging(import_with_cuda, monkeypatch):
     """The judge, on a device whose probe gives what the test says."""
     judge = import_with_cuda("trtd.runtime.tensorrt.judge")
     probed = {"code": 0}
-    monkeypatch.setattr(judge.cuda, "probe", lambda: probed["code"])
+    monkeypatch.setattr(judge.cuda, "probe", lambda _stream=None: probed["code"])
     monkeypatch.setattr(judge.cuda, "forget_last_error", lambda: None)
     return judge, probed
 

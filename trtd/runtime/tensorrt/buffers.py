@@ -18,7 +18,7 @@ from trtd.runtime import cuda
 from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
 from trtd.runtime.tensorrt.engine import Engine, Needs
-from trtd.runtime.tensorrt.judge import CallRefused
+from trtd.runtime.tensorrt.judge import insist
 from trtd.runtime.tensorrt.outputs import GrowingOutputs, make_output_allocator
 from trtd.runtime.tensorrt.profiles import Choice, Shape
 from trtd.runtime.tensorrt.session import Session
@@ -67,13 +67,11 @@ class Buffers:
         """
         for tensor in self._engine.tensors:
             if tensor.name in self._engine.growing:
-                if not context.set_output_allocator(tensor.name, self._allocator):
-                    raise CallRefused("set_output_allocator")
+                insist(context.set_output_allocator, tensor.name, self._allocator)
                 continue
             host = self._hosts.get(tensor.name)
             address = self._addresses[tensor.name] if host is None else int(host.ctypes.data)
-            if not context.set_tensor_address(tensor.name, address):
-                raise CallRefused("set_tensor_address")
+            insist(context.set_tensor_address, tensor.name, address)
 
     def stage(self, requests: Sequence[Arrays], choice: Choice, stream: cuda.Stream) -> None:
         """Start the copies of a batch to the device; the event of the run covers them."""

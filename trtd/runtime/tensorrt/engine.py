@@ -15,7 +15,7 @@ from trtd.engine.header import PlanHeader
 from trtd.errors import InvalidConfig
 from trtd.runtime.protocol import Shapes
 from trtd.runtime.tensorrt.allocator import ALIGNMENT_BYTES
-from trtd.runtime.tensorrt.judge import CallRefused
+from trtd.runtime.tensorrt.judge import CallRefused, ask, assign, insist
 from trtd.runtime.tensorrt.profiles import Profile, Shape, largest_shapes, smallest_shapes
 from trtd.runtime.tensorrt.tensors import read_profiles, read_tensors
 
@@ -73,7 +73,7 @@ class Engine:
             CallRefused: memory did not suffice, or worse.
         """
         strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self.raw.create_execution_context(strategy)
+        context = ask(self.raw.create_execution_context, strategy)
         if context is None:
             raise CallRefused("create_execution_context")
         return context
@@ -120,14 +120,12 @@ class Engine:
         Raises:
             CallRefused: TensorRT refused a shape.
         """
-        if context.active_optimization_profile != profile.index and not context.set_optimization_profile_async(
-            profile.index, 0
-        ):
-            raise CallRefused("set_optimization_profile_async")
+        if context.active_optimization_profile != profile.index:
+            insist(context.set_optimization_profile_async, profile.index, 0)
         for tensor in self.inputs:
-            if not tensor.is_host and not context.set_input_shape(tensor.name, shapes[tensor.name]):
-                raise CallRefused("set_input_shape")
-        return {tensor.name: tuple(context.get_tensor_shape(tensor.name)) for tensor in self.outputs}
+            if not tensor.is_host:
+                insist(context.set_input_shape, tensor.name, shapes[tensor.name])
+        return {tensor.name: tuple(ask(context.get_tensor_shape, tensor.name)) for tensor in self.outputs}
 
     def check_weights(self, logger: Any) -> None:
         """Refuse a plan that was built without its weights: it would load, and answer zeros.
@@ -164,7 +162,7 @@ class Engine:
         if not streamable:
             raise InvalidConfig("tensorrt.streamed_weights_bytes is set, and it was not built with WEIGHT_STREAMING")
         budget = min(budget_bytes, streamable)
-        self.raw.weight_streaming_budget_v2 = budget
+        assign(self.raw, "weight_streaming_budget_v2", budget)
         self.is_streaming = budget < streamable
 
     def _examine(self, max_batch: int) -> tuple[bool, frozenset[str]]:

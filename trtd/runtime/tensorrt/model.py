@@ -17,7 +17,7 @@ from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
 from trtd.runtime import cuda
 from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.engine import Engine, Needs
-from trtd.runtime.tensorrt.judge import CallRefused, judge_load
+from trtd.runtime.tensorrt.judge import CallRefused, ask, judge_load
 from trtd.runtime.tensorrt.profiles import largest_shapes, most_items, optimal_shapes, smallest_shapes
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
@@ -93,19 +93,20 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
         header = checked_header(plan, installed, where)
         overhead_bytes = session.settings.overhead_bytes
         admit(session, MemoryPlan(header.weights_bytes, slots=session.slots, overhead_bytes=overhead_bytes), where)
-        session.book.take()
-        try:
-            raw = runtime.deserialize_cuda_engine(plan)
-            if raw is None:
-                raise CallRefused("deserialize_cuda_engine")
-            engine = Engine(session.module, raw, header, settings.max_batch)
-            engine.check_weights(session.logger)
-            engine.stream_weights(session.settings.streamed_weights_bytes)
-            needs = engine.needs()
-        except InvalidConfig as error:
-            raise InvalidConfig(f"{where}: {error.message}") from error
-        except (cuda.CudaError, CallRefused) as error:
-            raise judge_load(error, session.book.take(), where) from error
+        with session.alone:
+            session.book.clear()
+            try:
+                raw = ask(runtime.deserialize_cuda_engine, plan)
+                if raw is None:
+                    raise CallRefused("deserialize_cuda_engine")
+                engine = Engine(session.module, raw, header, settings.max_batch)
+                engine.check_weights(session.logger)
+                engine.stream_weights(session.settings.streamed_weights_bytes)
+                needs = engine.needs()
+            except InvalidConfig as error:
+                raise InvalidConfig(f"{where}: {error.message}") from error
+            except (cuda.CudaError, CallRefused) as error:
+                raise judge_load(error, session.book.take(), where) from error
     plan_of_slots = engine.plan(needs, session.slots, session.scratch.shared_bytes, overhead_bytes)
     admit(session, plan_of_slots, where)
     promise = session.scratch.promise(plan_of_slots.context_bytes + plan_of_slots.io_bytes, plan_of_slots.enqueue_bytes)

@@ -58,6 +58,11 @@ class ErrorBook:
             self.overflowed = False
         return [text for _, text in entries]
 
+    def clear(self) -> None:
+        """Forget all of them; quick where there are none."""
+        if self._entries or self.overflowed:
+            self.take()
+
     def entry(self, index: int) -> tuple[int, str] | None:
         """One entry, None beyond the last."""
         with self._lock:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +39,8 @@ class Session:
         sink: takes events for the log.
         reconciler: knows whether new work may be taken.
         on_defect: takes what would have been raised into native code.
+        alone: held while a graph is captured, and while something is made that might touch the whole device or report
+            to the book that all share. Nobody waits for the device meanwhile.
     """
 
     module: ModuleType
@@ -55,3 +58,4 @@ class Session:
     sink: Sink
     reconciler: Reconciler
     on_defect: Callable[[BaseException], None]
+    alone: threading.Lock = field(default_factory=threading.Lock)

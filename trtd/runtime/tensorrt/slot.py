@@ -1,13 +1,14 @@
-"""One slot: a stream, scratch memory, buffers, and one context for each profile, used by one thread.
+"""One slot: a stream, scratch memory, buffers, one context for each profile and one for each graph, used by one thread.
 
 A batch goes through four steps, all on the slot's stream: stage and copy to the device, run (as a captured graph where
 there is one), copy to the host, wait. Several slots overlap these steps with each other. Copies and staging are in
-`trtd.runtime.tensorrt.buffers`.
+`trtd.runtime.tensorrt.buffers`, when a run is captured is decided in `trtd.runtime.tensorrt.graphs`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,37 +21,49 @@ from trtd.runtime.gather import cut, joined_shapes
 from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.buffers import Buffers
 from trtd.runtime.tensorrt.engine import Engine, Needs
-from trtd.runtime.tensorrt.judge import CallRefused, judge
+from trtd.runtime.tensorrt.graphs import RUNS_BEFORE_CAPTURE, Graphs
+from trtd.runtime.tensorrt.judge import CallRefused, ask, assign, insist, judge
 from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, choose, show_ranges
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_recorder
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
-
-RUNS_BEFORE_CAPTURE = 2
-"""TensorRT settles its lazy state in the first run of a shape; and a shape that comes once is not worth a graph."""
 
 Key = tuple[Shape, ...]
 
 
 @dataclass(slots=True)
 class Lane:
-    """One context, on one profile.
+    """One context on one profile, for the shapes that have no graph.
 
     Attributes:
         profile: which.
         context: TensorRT's.
         key: shapes of the inputs that are set.
         outputs: shapes of the outputs for them.
-        graphs: captured runs, with the shapes of their outputs.
-        runs: how often a shape ran without a graph.
     """
 
     profile: Profile
     context: Any
     key: Key | None = None
     outputs: dict[str, Shape] = field(default_factory=dict)
-    graphs: dict[Key, tuple[cuda.Graph, dict[str, Shape]]] = field(default_factory=dict)
-    runs: dict[Key, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Captured:
+    """A captured run, with a context of its own: its shapes never change again.
+
+    A context keeps state for its shapes in device memory, which the graph reads whenever it runs. Were other shapes set
+    in between, the graph would read theirs.
+
+    Attributes:
+        graph: to be launched.
+        context: alive for as long as the graph is.
+        outputs: shapes of the outputs.
+    """
+
+    graph: cuda.Graph
+    context: Any
+    outputs: dict[str, Shape]
 
 
 class TensorRTSlot:
@@ -72,12 +85,13 @@ class TensorRTSlot:
         self._cleanup = contextlib.ExitStack()
         self._has_host = any(tensor.is_host for tensor in engine.tensors)
         self._may_capture = session.settings.max_graphs > 0 and self._is_capturable()
+        self._graphs: Graphs[Captured] = Graphs(session.settings.max_graphs if self._may_capture else 0)
+        self._thread = 0
         try:
-            cuda.use_device(session.device.ordinal)
+            self._use_device()
             self._open(needs, promise)
         except (cuda.CudaError, CallRefused) as error:
-            # Until a context has our recorder, what it says goes to that of the engine.
-            texts = self._book.take() + session.book.take()
+            texts = self._book.take()
             with contextlib.suppress(cuda.CudaError):
                 self.close()
             raise judge(error, texts, f"{what}: opening a slot") from error
@@ -97,12 +111,15 @@ class TensorRTSlot:
             raise InvalidInput(f"{self._what}: got {got}, wanted {show_ranges(self._engine.profiles)}")
         with self._session.throttle.turn() as is_slowed, self._scratch.lock:
             try:
+                self._use_device()
+                # What was said during runs that went well says nothing of this one.
+                self._book.clear()
                 outputs = self._run(requests, shapes, choice)
                 if is_slowed:
                     self._buffers.give_back_grown()
             except (cuda.CudaError, CallRefused) as error:
                 self._forget_shapes()
-                raise judge(error, self._book.take(), f"{self._what}: running a batch") from error
+                raise judge(error, self._book.take(), f"{self._what}: running a batch", self._stream) from error
         return cut(outputs, requests)
 
     def warm_up(self, inputs: Sequence[Arrays]) -> None:
@@ -114,18 +131,26 @@ class TensorRTSlot:
     @property
     def graphs(self) -> int:
         """How many runs are captured."""
-        return sum(len(lane.graphs) for lane in self._lanes.values())
+        return len(self._graphs)
 
     def close(self) -> None:
-        """Give everything back; repeatable."""
-        for lane in self._lanes.values():
-            for graph, _ in lane.graphs.values():
-                graph.close()
+        """Give everything back; repeatable, from any thread."""
+        with contextlib.suppress(cuda.CudaError):
+            cuda.use_device(self._session.device.ordinal)
+        for captured in self._graphs.take_all():
+            captured.graph.close()
         # Contexts go before the memory that they use.
         self._lanes.clear()
         self._cleanup.close()
 
     # Opening
+
+    def _use_device(self) -> None:
+        """Each thread has to say once which device it works on; a slot may stray to another thread."""
+        thread = threading.get_ident()
+        if thread != self._thread:
+            cuda.use_device(self._session.device.ordinal)
+            self._thread = thread
 
     def _is_capturable(self) -> bool:
         return not (self._engine.is_streaming or self._engine.growing or self._has_host)
@@ -140,79 +165,94 @@ class TensorRTSlot:
         self._scratch = session.scratch.take(promise, self._what)
         self._cleanup.callback(session.scratch.give_back, promise, self._scratch)
         self._buffers = Buffers(session, engine, needs, self._what, self._cleanup)
-        recorder = make_recorder(session.module, self._book, session.sink)
-        auxiliary = [cuda.Stream(settings.stream_priority) for _ in range(engine.raw.num_aux_streams)]
-        for stream in auxiliary:
-            self._cleanup.callback(stream.close)
+        self._recorder = make_recorder(session.module, self._book, session.sink)
+        self._auxiliary = [cuda.Stream(settings.stream_priority) for _ in range(engine.raw.num_aux_streams)]
+        for one in self._auxiliary:
+            self._cleanup.callback(one.close)
         for profile in engine.profiles:
-            context = engine.make_context()
-            context.error_recorder = recorder
-            context.temporary_allocator = session.allocator
-            if settings.persistent_l2_bytes:
-                context.persistent_cache_limit = settings.persistent_l2_bytes // len(engine.profiles)
-            context.set_device_memory(self._scratch.address, self._scratch.size_bytes)
-            if len(self._book):
-                raise CallRefused("set_device_memory")
-            if auxiliary:
-                context.set_aux_streams([stream.number for stream in auxiliary])
-            if not context.set_optimization_profile_async(profile.index, self._stream.number):
-                raise CallRefused("set_optimization_profile_async")
-            self._buffers.bind(context)
-            self._lanes[profile.index] = Lane(profile, context)
+            self._lanes[profile.index] = Lane(profile, self._make_context(profile))
         self._stream.synchronize()
+
+    def _make_context(self, profile: Profile) -> Any:
+        """A context on a profile that knows all memory, and reports to this slot."""
+        session = self._session
+        with session.alone:
+            # Until a context has our recorder, what it says goes to that of the engine, which all slots share.
+            session.book.clear()
+            try:
+                context = self._engine.make_context()
+                assign(context, "error_recorder", self._recorder)
+                assign(context, "temporary_allocator", session.allocator)
+                if session.settings.persistent_l2_bytes:
+                    l2_bytes = session.settings.persistent_l2_bytes // len(self._engine.profiles)
+                    assign(context, "persistent_cache_limit", l2_bytes)
+                ask(context.set_device_memory, self._scratch.address, self._scratch.size_bytes)
+                if len(self._book):
+                    raise CallRefused("set_device_memory")
+                if self._auxiliary:
+                    ask(context.set_aux_streams, [one.number for one in self._auxiliary])
+                insist(context.set_optimization_profile_async, profile.index, self._stream.number)
+                self._buffers.bind(context)
+            except CallRefused:
+                for text in session.book.take():
+                    self._book.note(0, text)
+                raise
+        return context
 
     # Running
 
     def _run(self, requests: Sequence[Arrays], shapes: Shapes, choice: Choice) -> dict[str, np.ndarray]:
+        stream = self._stream
         lane = self._lanes[choice.profile.index]
-        self._buffers.stage(requests, choice, self._stream)
+        self._buffers.stage(requests, choice, stream)
         key = tuple(choice.shapes.values())
-        captured = lane.graphs.get(key)
+        captured = self._graphs.find((lane.profile.index, key))
         if captured is not None:
-            graph, output_shapes = captured
-            graph.launch(self._stream)
-            self._event.wait_for(self._stream)
-            return self._buffers.collect(output_shapes, shapes, choice, self._stream, self._event)
-        self._set_shapes(lane, key, choice)
-        self._enqueue(lane)
-        self._event.wait_for(self._stream)
-        outputs = self._buffers.collect(lane.outputs, shapes, choice, self._stream, self._event)
-        self._consider_capture(lane, key)
+            captured.graph.launch(stream)
+            self._event.wait_for(stream)
+            return self._buffers.collect(captured.outputs, shapes, choice, stream, self._event)
+        if lane.key != key or self._has_host:
+            lane.key = None
+            lane.outputs = self._set_shapes(lane.context, choice)
+            lane.key = key
+        self._enqueue(lane.context, lane.outputs)
+        self._event.wait_for(stream)
+        outputs = self._buffers.collect(lane.outputs, shapes, choice, stream, self._event)
+        if self._graphs.note_run((lane.profile.index, key)):
+            self._capture((lane.profile.index, key), choice)
         return outputs
 
-    def _set_shapes(self, lane: Lane, key: Key, choice: Choice) -> None:
-        if lane.key == key and not self._has_host:
-            return
-        lane.key = None
-        lane.outputs = self._engine.output_shapes(lane.context, lane.profile, choice.shapes)
-        missing = lane.context.infer_shapes()
+    def _set_shapes(self, context: Any, choice: Choice) -> dict[str, Shape]:
+        """Set the shapes of the inputs; those of the outputs."""
+        outputs = self._engine.output_shapes(context, choice.profile, choice.shapes)
+        missing = ask(context.infer_shapes)
         if missing:
-            raise CallRefused(f"infer_shapes ({', '.join(missing)} missing)")
-        lane.key = key
+            raise CallRefused("infer_shapes", f"{', '.join(missing)} missing")
+        return outputs
 
-    def _enqueue(self, lane: Lane) -> None:
-        if not lane.context.execute_async_v3(self._stream.number):
-            raise CallRefused("execute_async_v3")
-        self._buffers.copy_back(lane.outputs, self._stream)
+    def _enqueue(self, context: Any, outputs: dict[str, Shape]) -> None:
+        insist(context.execute_async_v3, self._stream.number)
+        self._buffers.copy_back(outputs, self._stream)
 
-    def _consider_capture(self, lane: Lane, key: Key) -> None:
-        """Capture a shape that has run often enough. The answer of the run before is safe whatever comes of it."""
-        if not self._may_capture or self.graphs >= self._session.settings.max_graphs:
-            return
-        lane.runs[key] = lane.runs.get(key, 0) + 1
-        if lane.runs[key] < RUNS_BEFORE_CAPTURE:
-            return
+    def _capture(self, key: tuple[int, Key], choice: Choice) -> None:
+        """Capture the shape that just ran. The answer of that run is safe whatever comes of it."""
+        if self._graphs.is_full:
+            self._graphs.take_oldest().graph.close()
         try:
-            graph = cuda.Graph(self._stream, lambda: self._enqueue(lane))
+            context = self._make_context(choice.profile)
+            outputs = self._set_shapes(context, choice)
+            # TensorRT settles the lazy state of a context in its first run, which cannot be captured.
+            self._enqueue(context, outputs)
+            self._event.wait_for(self._stream)
+            with self._session.alone:
+                graph = cuda.Graph(self._stream, lambda: self._enqueue(context, outputs))
         except (cuda.CudaError, CallRefused) as error:
-            # What cannot be captured runs as before; a lost process is found by the next run.
-            self._may_capture = False
-            texts = self._book.take()
-            fields = {"model": self._what, "cause": str(error), "texts": texts}
+            # The shape runs without a graph, as before; a lost process is found by the next run.
+            runs = self._graphs.note_failure(key)
+            fields = {"model": self._what, "cause": str(error), "texts": self._book.take(), "retry_after_runs": runs}
             self._session.sink("graph.capture_refused", fields)
             return
-        del lane.runs[key]
-        lane.graphs[key] = (graph, dict(lane.outputs))
+        self._graphs.keep(key, Captured(graph, context, outputs))
 
     def _forget_shapes(self) -> None:
         for lane in self._lanes.values():
