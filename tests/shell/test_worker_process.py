@@ -235,6 +235,60 @@ def test_collections_do_not_look_at_what_was_loaded(settings):
         assert "collections look at what comes" in worker.said()
 
 
+SHORT_OF = """
+import runpy
+from trtd import errors
+from trtd.runtime.scripted import ScriptedModel
+open_slot, opened = ScriptedModel.open_slot, []
+def open_or_fail(model):
+    opened.append(model)
+    if len(opened) == {number}:
+        raise {error}
+    return open_slot(model)
+ScriptedModel.open_slot = open_or_fail
+runpy.run_module("trtd.worker.main", run_name="__main__", alter_sys=True)
+"""
+"""A worker of which one slot cannot be opened."""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("error", "kind", "permanent", "code"),
+    [
+        ("errors.OutOfMemory('no room')", FaultKind.OUT_OF_MEMORY, False, ExitCode.TEMPORARY),
+        ("MemoryError()", FaultKind.OUT_OF_MEMORY, False, ExitCode.TEMPORARY),
+        ("errors.ModelFailed('it is ill')", FaultKind.BAD_MODEL, True, ExitCode.BAD_DATA),
+        ("errors.InvalidConfig('it is wrong')", FaultKind.BAD_CONFIG, True, ExitCode.BAD_CONFIG),
+        ("errors.Overloaded('it is busy')", FaultKind.TEMPORARY, False, ExitCode.TEMPORARY),
+    ],
+    ids=["no room", "no host memory", "bad model", "bad configuration", "worth a retry"],
+)
+def test_every_slot_is_judged_alike(settings, number, error, kind, permanent, code):
+    """What keeps a slot from being opened is the same fault in the first slot as in the others."""
+    program = ("-c", SHORT_OF.format(number=number, error=error))
+    with SpawnedWorker(settings({"slots": 3}), program) as worker:
+        fault = worker.wait_for(FaultReport).fault
+        assert (fault.kind, fault.permanent) == (kind, permanent)
+        assert worker.ended() == code
+
+
+ILL_MAIN_THREAD = """
+import runpy
+from trtd.worker import process
+def read_resident():
+    raise MemoryError
+process.read_resident = read_resident
+runpy.run_module("trtd.worker.main", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_thread_that_beats_is_judged_too(settings):
+    """Want of memory in the thread that keeps the channel is told like any other."""
+    with SpawnedWorker(settings(), ("-c", ILL_MAIN_THREAD)) as worker:
+        assert worker.wait_for(FaultReport).fault.kind is FaultKind.OUT_OF_MEMORY
+        assert worker.ended() == ExitCode.TEMPORARY
+
+
 @pytest.mark.parametrize("when", ["loading", "serving"])
 def test_stop_is_obeyed_at_any_time(router, settings, when):
     """Stop ends a worker with 0 while it loads as well as while it serves."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trtd.core.faults import Fault, FaultKind, ProcessFault
-from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
+from trtd.core.faults import FaultKind
+from trtd.errors import InvalidConfig, ModelFailed, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime import open_runtime
 from trtd.runtime.protocol import Runtime, Slot
 from trtd.wire.batches import decode_worker_items, encode_attach
 from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
 from trtd.wire.settings import ModelSettings, WorkerSettings
+from trtd.worker.faults import judged
 from trtd.worker.probe import probe
 from trtd.worker.validate import Catalogue, ServedModel
 
@@ -37,22 +38,16 @@ def load(settings: WorkerSettings) -> Loaded:
     Raises:
         trtd.core.faults.ProcessFault: this worker cannot become ready.
     """
-    try:
+    with judged():
         runtime = open_runtime(
             settings.runtime, threads=settings.threads, slots=settings.slots, tensorrt=settings.tensorrt
         )
-    except InvalidConfig as error:
-        raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
     # All of them before the first slot: a runtime may let the slots of a thread share what the largest model needs.
     served = {}
     for one in settings.models:
-        try:
+        with judged(FaultKind.BAD_MODEL):
             model = ServedModel(runtime.load(one), one)
             check_travels(model.description, settings)
-        except InvalidConfig as error:
-            raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
-        except OutOfMemory as error:
-            raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
         served[model] = one
     slots = {model: prepare(model, one) for model, one in served.items()}
     return Loaded(runtime, Catalogue(list(served)), slots)
@@ -69,19 +64,13 @@ def prepare(served: ServedModel, settings: ModelSettings) -> Slot:
     Raises:
         trtd.core.faults.ProcessFault: it may not serve.
     """
-    try:
+    with judged():
+        # ModelFailed is of a slot that is warmed when it is opened, with inputs that the model itself says it takes.
         slot = served.model.open_slot()
         warm_up(served, slot)
         if settings.probe is not None:
             probe(served, slot, settings.probe)
-        return slot
-    except InvalidConfig as error:
-        raise _fault(FaultKind.BAD_CONFIG, error, permanent=True) from error
-    except ModelFailed as error:
-        # Of a slot that is warmed when it is opened, with inputs that the model itself says it takes.
-        raise _fault(FaultKind.BAD_MODEL, error, permanent=True) from error
-    except OutOfMemory as error:
-        raise _fault(FaultKind.OUT_OF_MEMORY, error, permanent=False) from error
+    return slot
 
 
 def warm_up(served: ServedModel, slot: Slot) -> None:
@@ -91,7 +80,7 @@ def warm_up(served: ServedModel, slot: Slot) -> None:
     what it was warmed up with and be sound all the same.
 
     Raises:
-        trtd.core.faults.ProcessFault: BAD_MODEL, or what the run raises itself.
+        trtd.errors.ModelFailed: it refused them; also what the run raises itself.
     """
     is_guess = any(None in contract.shape[1:] for contract in served.description.inputs)
     for inputs in served.model.warm_up_inputs():
@@ -99,8 +88,7 @@ def warm_up(served: ServedModel, slot: Slot) -> None:
             slot.run([inputs])
         except ModelFailed as error:
             if not is_guess:
-                text = InvalidConfig(f"model {served}: warm-up failed: {error.message}")
-                raise _fault(FaultKind.BAD_MODEL, text, permanent=True) from error
+                raise ModelFailed(f"model {served}: warm-up failed: {error.message}") from error
             log.warning("worker.warm_up_refused", model=str(served), reason=error.message)
 
 
@@ -126,6 +114,3 @@ def check_travels(description: ModelDescription, settings: WorkerSettings) -> No
     except TrtdError as error:
         raise InvalidConfig(f"{where}: {error.message}") from error
 
-
-def _fault(kind: FaultKind, error: TrtdError, *, permanent: bool) -> ProcessFault:
-    return ProcessFault(Fault(kind, error.message, permanent=permanent))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
-from trtd.errors import InvalidConfig, TrtdError
+from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
 from trtd.runtime.protocol import Slot
 from trtd.wire.messages import Dtype, TensorContract, TensorSpec
 from trtd.wire.settings import ProbeSettings
@@ -33,10 +33,14 @@ def probe(served: ServedModel, slot: Slot, settings: ProbeSettings) -> None:
         trtd.core.faults.ProcessFault: PROBE_FAILED, where the answer is wrong or none; permanent, since the same file
             gives the same answer again. Also what the run raises itself.
         trtd.errors.InvalidConfig: the file with the known answer cannot be used.
+        trtd.errors.OutOfMemory: memory did not suffice for the question.
     """
     known = read_known_answer(served, settings.path)
     try:
         (answer,) = slot.run([known.inputs])
+    except OutOfMemory:
+        # It says nothing about the model: there may be room the next time.
+        raise
     except TrtdError as error:
         raise _failed(served, f"no answer: {error.message}") from error
     contracts = {contract.name: contract for contract in served.description.outputs}

@@ -13,13 +13,12 @@ import select
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from trtd import observe
 from trtd.child.channel import Channel, ChannelClosed
-from trtd.core.faults import Fault, FaultKind, ProcessFault
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.runtime.protocol import Runtime
 from trtd.wire.batches import encode_attach
@@ -28,6 +27,7 @@ from trtd.wire.headers import one_line
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
 from trtd.worker.arenas import Arenas
+from trtd.worker.faults import fault_of
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
@@ -53,7 +53,7 @@ class WorkerProcess:
     def run(self) -> NoReturn:
         """Load, serve, stop, end. Called in the main thread."""
         self._start_thread("slot-0", self._load_and_serve)
-        self._keep_channel()
+        self._answer_for(self._keep_channel)
         if self._link is not None:
             self._link.close()
         leave(ExitCode.OK)
@@ -155,23 +155,16 @@ class WorkerProcess:
         os.eventfd_write(self._news_fd, 1)
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        def run() -> None:
-            try:
-                work()
-            except ProcessFault as error:
-                self._fail(error.fault)
-            except MemoryError:
-                self._fail(Fault(FaultKind.OUT_OF_MEMORY, "the process could not get memory that it needed"))
-            except TrtdError as error:
-                self._fail(Fault(FaultKind.BAD_CONFIG, error.message, permanent=True))
-            except BaseException as error:
-                text = f"{type(error).__name__}: {error}"
-                log.error("worker.defect_met", error=text, trace=traceback.format_exc().strip())
-                self._fail(Fault(FaultKind.EXITED, f"a defect of trtd's own: {text}", blame=Blame.DAEMON))
-
-        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread = threading.Thread(target=self._answer_for, args=(work,), name=name, daemon=True)
         thread.start()
         return thread
+
+    def _answer_for(self, work: Callable[[], None]) -> None:
+        """Do what a thread is for; what ends it before its time ends the process, with the same fault in each thread."""
+        try:
+            work()
+        except BaseException as error:
+            self._fail(fault_of(error))
 
     def _tell(self, message: WorkerBeat | WorkerReady | FaultReport) -> None:
         try:

@@ -13,9 +13,11 @@ import pytest
 from tests.support.worker import make_model_settings, make_worker_settings, write_script
 from trtd.core.faults import FaultKind, ProcessFault
 from trtd.demo import models
-from trtd.errors import ModelFailed
+from trtd.errors import ModelFailed, OutOfMemory
+from trtd.runtime.scripted import ScriptedModel, ScriptedRuntime, ScriptedSlot
 from trtd.wire.messages import Dtype, ModelDescription
 from trtd.wire.settings import ProbeSettings
+from trtd.worker import load as loading
 from trtd.worker.load import load, prepare
 from trtd.worker.validate import ServedModel
 
@@ -94,6 +96,22 @@ def test_probes_of_any_dtype(load_onnx, known, dtype):
     identity = models.identity(dtype, (4,))
     load_onnx(identity, known(in_x=one, out_y=one))
     assert fault_of(lambda: load_onnx(identity, known(in_x=one, out_y=zero)))[0] is FaultKind.PROBE_FAILED
+
+
+@pytest.mark.parametrize("where", ["open_runtime", "load", "open_slot", "run"])
+def test_want_of_memory_passes(tmp_path, known, monkeypatch, where):
+    """Wherever memory does not suffice before a worker serves, the next process may have it: no permanent fault."""
+    def want(*_: Any, **__: Any) -> None:
+        raise OutOfMemory("no 512 bytes")
+
+    owner = {"open_runtime": loading, "load": ScriptedRuntime, "open_slot": ScriptedModel, "run": ScriptedSlot}[where]
+    monkeypatch.setattr(owner, where, want)
+    # A script that harms always is not warmed up: the first run is the probe's.
+    script = write_script(tmp_path / "m.json")
+    model = make_model_settings(script, probe=known(in_x=ONES, out_y=ONES))
+    kind, permanent, message = fault_of(lambda: load(make_worker_settings(model)))
+    assert (kind, permanent) == (FaultKind.OUT_OF_MEMORY, False)
+    assert "no 512 bytes" in message
 
 
 def test_a_probe_that_is_no_question_to_the_model_is_bad_config(load_onnx, known, tmp_path):
