@@ -28,6 +28,8 @@ class CudaClass(StrEnum):
     """Memory did not suffice; the process can go on."""
     STICKY = "sticky"
     """Every later call of this process fails: it has to leave."""
+    AWAITED = "awaited"
+    """Not there yet, and expected to come by itself: worth another process a little later. Lost like STICKY otherwise."""
     ABSENT = "absent"
     """No usable driver or device: this host cannot run it until somebody changes that."""
 
@@ -53,7 +55,7 @@ class CudaCode:
     @property
     def is_sticky(self) -> bool:
         """Whether the process is lost."""
-        return self.kind is CudaClass.STICKY
+        return self.kind in {CudaClass.STICKY, CudaClass.AWAITED}
 
 
 def _codes(kind: CudaClass, names: dict[int, str], blame: Blame, domain: FaultDomain) -> dict[int, CudaCode]:
@@ -85,7 +87,13 @@ CODES: dict[int, CudaCode] = {
     # Somebody who shares an MPS server did it, or its server.
     **_codes(
         CudaClass.STICKY,
-        {805: "MpsConnectionFailed", 806: "MpsRpcFailure", 807: "MpsServerNotReady", 810: "MpsClientTerminated"},
+        {805: "MpsConnectionFailed", 806: "MpsRpcFailure", 810: "MpsClientTerminated"},
+        Blame.DEVICE,
+        FaultDomain.SHARING,
+    ),
+    **_codes(
+        CudaClass.AWAITED,
+        {807: "MpsServerNotReady", 808: "MpsMaxClientsReached", 809: "MpsMaxConnectionsReached"},
         Blame.DEVICE,
         FaultDomain.SHARING,
     ),
@@ -96,16 +104,21 @@ CODES: dict[int, CudaCode] = {
         Blame.DEVICE,
         FaultDomain.DEVICE,
     ),
+    # At boot, and after a reset, these pass by themselves.
+    **_codes(
+        CudaClass.AWAITED,
+        {3: "InitializationError", 802: "SystemNotReady"},
+        Blame.DEVICE,
+        FaultDomain.DEVICE,
+    ),
     **_codes(
         CudaClass.ABSENT,
         {
-            3: "InitializationError",
             34: "StubLibrary",
             35: "InsufficientDriver",
             36: "CallRequiresNewerDriver",
             100: "NoDevice",
             101: "InvalidDevice",
-            802: "SystemNotReady",
             803: "SystemDriverMismatch",
             804: "CompatNotSupportedOnDevice",
         },
@@ -128,8 +141,6 @@ CODES: dict[int, CudaCode] = {
             713: "HostMemoryNotRegistered",
             720: "CooperativeLaunchTooLarge",
             801: "NotSupported",
-            808: "MpsMaxClientsReached",
-            809: "MpsMaxConnectionsReached",
             900: "StreamCaptureUnsupported",
             901: "StreamCaptureInvalidated",
             902: "StreamCaptureMerge",
@@ -155,6 +166,16 @@ def lookup(code: int) -> CudaCode:
     """What a code means; one that nobody knows ends the process, because going on could give wrong answers."""
     known = CODES.get(code)
     return known or CudaCode(code, f"code {code}", CudaClass.STICKY, Blame.TENANT, FaultDomain.PROCESS)
+
+
+AWAITED: dict[int, str] = {
+    3: "the driver to come up",
+    802: "the fabric manager (nvidia-fabricmanager) to bring the device up",
+    807: "the MPS server to be ready",
+    808: "a place among the MPS server's clients",
+    809: "a place among the MPS server's connections",
+}
+"""What it is that a process waits for which got one of these codes when it opened its device."""
 
 
 STRINGS: dict[str, int] = {
@@ -291,6 +312,20 @@ def worst(texts: list[str]) -> Verdict:
         if verdict.kind is TextKind.MEMORY:
             return verdict
     return next((one for one in verdicts if one.kind is not TextKind.OTHER), Verdict(TextKind.OTHER))
+
+
+def opening_fault(code: int, what: str) -> Fault:
+    """The fault of a process that cannot have its device now, and may have it later; likewise."""
+    known = lookup(code)
+    if known.kind is not CudaClass.AWAITED:
+        return sticky_fault(code, what)
+    return Fault(
+        FaultKind.DEVICE_AWAITED,
+        f"{what}: CUDA error {code} ({known.name}): it waits for {AWAITED[code]}",
+        blame=known.blame,
+        domain=known.domain,
+        code=code,
+    )
 
 
 def sticky_fault(code: int, what: str) -> Fault:

@@ -38,6 +38,7 @@ class FaultKind(StrEnum):
     BAD_CONFIG = "bad_config"
     PROBE_FAILED = "probe_failed"
     STICKY_ERROR = "sticky_error"
+    DEVICE_AWAITED = "device_awaited"
     MISBEHAVED = "misbehaved"
     TEMPORARY = "temporary"
     REQUESTED = "requested"

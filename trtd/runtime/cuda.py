@@ -20,9 +20,9 @@ import numpy as np
 from cuda.bindings import driver
 from cuda.bindings import runtime as cudart
 
-from trtd.core.cuda_faults import NOT_READY, CudaClass, lookup, sticky_fault
+from trtd.core.cuda_faults import NOT_READY, CudaClass, lookup, opening_fault
 from trtd.core.faults import ProcessFault
-from trtd.errors import InvalidConfig
+from trtd.errors import InvalidConfig, OutOfMemory
 from trtd.runtime.naps import SPIN_S, Naps
 
 POOL_GRANULE_BYTES = 32 * 1024 * 1024
@@ -105,7 +105,9 @@ def open_device(ordinal: int, *, is_spinning: bool, is_lazy: bool) -> DeviceInfo
 
     Raises:
         trtd.errors.InvalidConfig: there is no driver or no such device.
-        trtd.core.faults.ProcessFault: the device cannot be had at the moment.
+        trtd.errors.OutOfMemory: others have left it no memory.
+        trtd.core.faults.ProcessFault: the device cannot be had at the moment; it says what is awaited, where that is
+            known.
     """
     # Read by the driver at cuInit, and never again.
     os.environ["CUDA_MODULE_LOADING"] = "LAZY" if is_lazy else "EAGER"
@@ -124,7 +126,9 @@ def open_device(ordinal: int, *, is_spinning: bool, is_lazy: bool) -> DeviceInfo
     except CudaError as error:
         if error.kind is CudaClass.ABSENT:
             raise InvalidConfig(f"no usable NVIDIA driver or device: {error}") from error
-        raise ProcessFault(sticky_fault(error.code, f"opening device {ordinal}")) from error
+        if error.kind is CudaClass.MEMORY:
+            raise OutOfMemory(f"device {ordinal} has no room for a context: {error}") from error
+        raise ProcessFault(opening_fault(error.code, f"opening device {ordinal}")) from error
     except RuntimeError as error:
         # The bindings' way to say that there is no libcuda at all.
         raise InvalidConfig("there is no NVIDIA driver on this host (libcuda is not installed)") from error

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trtd.core.faults import ProcessFault
+from trtd.core.faults import FaultKind, ProcessFault
 from trtd.engine.compatibility import Flavour, Installed, incompatibility
 from trtd.engine.header import read_header
 from trtd.errors import InvalidConfig, TrtdError
@@ -28,6 +28,8 @@ PROBLEM = "problem"
 COMPUTE_MODES = {0: "Default", 1: "Exclusive thread", 2: "Prohibited", 3: "Exclusive process"}
 MPS_CONTROL = "nvidia-cuda-mps"
 """The kernel keeps 15 letters of a process's name."""
+ADVICE_TO_INSTALL = "Install an NVIDIA driver, or choose a device that is there."
+ADVICE_TO_WAIT = "Workers try again by themselves; if it does not come, look at the service that it waits for."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def examine(order: Order) -> Iterator[Finding]:
         yield _memory(settings)
     except (TrtdError, ProcessFault) as error:
         told = error.message if isinstance(error, TrtdError) else error.fault.message
-        yield Finding("device", PROBLEM, told, "Install an NVIDIA driver, or choose a device that is there.")
+        is_awaited = isinstance(error, ProcessFault) and error.fault.kind is FaultKind.DEVICE_AWAITED
+        yield Finding("device", PROBLEM, told, ADVICE_TO_WAIT if is_awaited else ADVICE_TO_INSTALL)
     yield from _mps()
     yield from _packages(order, has_device)
 

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import pytest
 
-from trtd.core.cuda_faults import CODES, STRINGS, CudaClass, TextKind, lookup, read_text, sticky_fault, worst
+from trtd.core.cuda_faults import (
+    AWAITED,
+    CODES,
+    STRINGS,
+    CudaClass,
+    TextKind,
+    lookup,
+    opening_fault,
+    read_text,
+    sticky_fault,
+    worst,
+)
 from trtd.core.faults import FaultDomain, FaultKind
 from trtd.errors import Blame
 
-STICKY = {46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 805, 806, 807, 810, 911, 999}
+AWAITED_CODES = {3, 802, 807, 808, 809}
+STICKY = {46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 805, 806, 810, 911, 999} | AWAITED_CODES
 
 
 def test_the_sticky_codes_are_these():
     """Exactly the codes after which a process can do no more work end it."""
     assert {code for code, known in CODES.items() if known.is_sticky} == STICKY
     assert all(known.code == code and known.name for code, known in CODES.items())
+
+
+def test_what_is_awaited_has_words():
+    """Exactly the codes that may pass by themselves say what a process waits for that got one of them."""
+    assert {code for code, known in CODES.items() if known.kind is CudaClass.AWAITED} == AWAITED_CODES == set(AWAITED)
+    assert all(opening_fault(code, "opening").kind is FaultKind.DEVICE_AWAITED for code in AWAITED)
+    assert opening_fault(46, "opening").kind is FaultKind.STICKY_ERROR
 
 
 def test_an_unknown_code_ends_the_process():
