@@ -29,7 +29,7 @@ class CudaClass(StrEnum):
     STICKY = "sticky"
     """Every later call of this process fails: it has to leave."""
     AWAITED = "awaited"
-    """Not there yet, and expected to come by itself: worth another process a little later. Lost like STICKY otherwise."""
+    """Expected to come by itself: worth another process a little later. After a good start it is like STICKY."""
     ABSENT = "absent"
     """No usable driver or device: this host cannot run it until somebody changes that."""
 

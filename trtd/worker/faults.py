@@ -1,4 +1,4 @@
-"""What an error means that ends a worker: the same fault wherever it is met, in whichever thread and for whichever slot.
+"""What an error means that ends a worker: the same fault in whichever thread and for whichever slot it is met.
 
 `trtd.worker.load` and every thread of `trtd.worker.process` judge by it.
 """

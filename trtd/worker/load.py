@@ -113,4 +113,3 @@ def check_travels(description: ModelDescription, settings: WorkerSettings) -> No
         decode_worker_items(encode_attach(attach))
     except TrtdError as error:
         raise InvalidConfig(f"{where}: {error.message}") from error
-

@@ -160,7 +160,7 @@ class WorkerProcess:
         return thread
 
     def _answer_for(self, work: Callable[[], None]) -> None:
-        """Do what a thread is for; what ends it before its time ends the process, with the same fault in each thread."""
+        """Do what a thread is for. What ends it before its time ends the process, judged alike in each thread."""
         try:
             work()
         except BaseException as error:

@@ -101,6 +101,7 @@ def test_probes_of_any_dtype(load_onnx, known, dtype):
 @pytest.mark.parametrize("where", ["open_runtime", "load", "open_slot", "run"])
 def test_want_of_memory_passes(tmp_path, known, monkeypatch, where):
     """Wherever memory does not suffice before a worker serves, the next process may have it: no permanent fault."""
+
     def want(*_: Any, **__: Any) -> None:
         raise OutOfMemory("no 512 bytes")
 
