@@ -30,9 +30,10 @@ def waiting(import_with_cuda, cudart, monkeypatch):
     return cuda, noted
 
 
-def test_what_is_over_at_once_is_not_slept_for(waiting):
+def test_what_is_over_at_once_is_not_slept_for(waiting, monkeypatch):
     """The event is asked until it has come, and the thread never sleeps."""
     cuda, noted = waiting
+    monkeypatch.setattr(cuda.time, "perf_counter", lambda: 0.0)
     noted.answers = [NOT_READY, NOT_READY, 0]
     cuda.Event(is_spinning=False).wait_for(STREAM)
     assert noted.calls == ["asked"] * 3
