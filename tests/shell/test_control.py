@@ -7,6 +7,7 @@ import io
 import json
 import os
 import select
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from trtd import observe
+from trtd.cli import operator
 from trtd.errors import DeadlineExceeded, Overloaded
 from trtd.supervisor import control
 from trtd.supervisor.control import CommandFailed, ControlServer
@@ -213,21 +215,88 @@ def test_who_does_not_read_holds_nobody_up(tmp_path):
     assert serve(tmp_path, scenario, handlers={"status": status}, write_timeout_s=0.05) == [[{"ok": {}}]] * 5
 
 
-def test_too_many_operators_are_told_so(tmp_path, monkeypatch):
-    """Beyond the bound a connection gets `overloaded` at once, and the first ones are served."""
-    monkeypatch.setattr(control, "MAX_CONNECTIONS", 2)
+def test_too_many_connections_of_one_user_are_told_so(tmp_path, monkeypatch):
+    """Beyond the bound a connection gets `overloaded` at once, with true words, and the first ones are served."""
+    monkeypatch.setitem(control.PLACES, Role.OPERATOR, (3, 2))
 
     async def scenario(ask, path):
         waiting = [await asyncio.open_unix_connection(path) for _ in range(2)]
-        (refused,) = await ask(command("status"))
+        with pytest.raises(operator.CommandFailed) as refused:
+            await asyncio.to_thread(operator.call, str(tmp_path), "status", {})
         for reader, writer in waiting:
             writer.write(json.dumps(command("status")).encode() + b"\n")
             assert "ok" in json.loads(await reader.readline())
             writer.close()
-        return refused
+        return refused.value.cause
 
     refused = serve(tmp_path, scenario)
-    assert refused["error"]["code"] == str(Overloaded.code)
+    assert refused.code == Overloaded.code
+    assert refused.message == "too many connections: 2 of the same owner are open, the most is 2"
+
+
+class Changing(Roles):
+    """The first peers are strangers, all others operators."""
+
+    strangers = 40
+
+    def role_of(self, peer):
+        Changing.strangers -= 1
+        return None if Changing.strangers >= 0 else Role.OPERATOR
+
+
+def test_strangers_keep_no_operator_out(tmp_path):
+    """With every place of strangers taken, and more of them coming, an operator is served at once."""
+
+    async def scenario(ask, path):
+        strangers = [await asyncio.open_unix_connection(path) for _ in range(40)]
+        served = [await ask(command("status")) for _ in range(24)]
+        answers = [json.loads(await reader.read()) for reader, _ in strangers]
+        for _, writer in strangers:
+            writer.close()
+        return served, answers
+
+    served, answers = serve(tmp_path, scenario, roles=Changing(own_uid=1), ask_timeout_s=0.5)
+    assert all("ok" in lines[0] for lines in served)
+    assert [answer["error"]["code"] for answer in answers] == ["usage"] * 4 + ["overloaded"] * 36
+
+
+def test_a_lost_socket_is_bound_again(tmp_path):
+    """Path or directory gone: noticed, and bound again; what is not ours stays, and is named until it is gone."""
+    path = tmp_path / "run" / "operator.sock"
+    log = io.StringIO()
+
+    async def status(args, progress):
+        return {}
+
+    async def play():
+        server = ControlServer(str(path), {"status": status}, lambda: EVERYBODY)
+        await server.start()
+        server.look_after()
+        path.unlink()
+        server.look_after()
+        assert path.is_socket()
+        shutil.rmtree(path.parent)
+        server.look_after()
+        assert path.is_socket()
+        path.unlink()
+        path.write_text("mine")
+        for _ in range(2):
+            with pytest.raises(FileExistsError, match="no socket"):
+                server.look_after()
+        assert path.read_text() == "mine"
+        path.unlink()
+        server.look_after()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(json.dumps(command("status")).encode() + b"\n")
+        assert json.loads(await reader.readline()) == {"ok": {}}
+        writer.close()
+        await server.close()
+        assert not path.exists()
+
+    observe.configure("json", stream=log)
+    asyncio.run(play())
+    observe.configure()
+    assert log.getvalue().count("operator.socket_lost") == 3
 
 
 def test_closing_ends_what_still_waits(tmp_path):
@@ -241,19 +310,20 @@ def test_closing_ends_what_still_waits(tmp_path):
     async def scenario(ask, path):
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: reported.append(context))
-        operator.connect(path)
-        await loop.sock_sendall(operator, json.dumps(command("drain", all=True)).encode() + b"\n")
-        assert b"progress" in await loop.sock_recv(operator, 1000)
+        sock.connect(path)
+        await loop.sock_sendall(sock, json.dumps(command("drain", all=True)).encode() + b"\n")
+        assert b"progress" in await loop.sock_recv(sock, 1000)
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as operator:
-        operator.setblocking(False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
         serve(tmp_path, scenario, handlers={"drain": drain})
-        assert operator.recv(1000) == b""
+        assert sock.recv(1000) == b""
     assert reported == []
 
 
 def test_a_socket_of_a_dead_daemon_is_replaced(tmp_path):
     """A socket file that nobody listens on any more does not keep the next daemon from starting."""
-    (tmp_path / "operator.sock").touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(tmp_path / "operator.sock"))
     assert "ok" in serve(tmp_path, lambda ask, _: ask(command("status")))[0]
     assert not (tmp_path / "operator.sock").exists()

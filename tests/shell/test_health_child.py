@@ -119,3 +119,32 @@ def test_a_child_that_asks_for_more_gets_nothing(tmp_path, line):
         assert "\n" not in cause
 
     asyncio.run(play())
+
+
+def test_a_lost_socket_is_bound_again(tmp_path):
+    """Where the path was taken away it is bound again, and probes are answered there; a file of others stays."""
+    path, fleet = tmp_path / "http", Fleet()
+
+    async def play() -> None:
+        child = HealthChild(f"unix:{path}", cast("Supervisor", fleet), os.environ)
+        child.start()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                assert b"200 OK" in await get(path, "/live")
+                child.look_after()
+                path.unlink()
+                path.write_text("mine")
+                for _ in range(2):
+                    with pytest.raises(FileExistsError):
+                        child.look_after()
+                assert path.read_text() == "mine"
+                path.unlink()
+                child.look_after()
+                while b"200 OK" not in await get(path, "/live"):
+                    await asyncio.sleep(0.01)
+        finally:
+            await child.close()
+        assert not path.exists()
+
+    asyncio.run(play())
+    assert not children_of(os.getpid())

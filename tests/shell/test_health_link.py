@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ import pytest
 from trtd.health import link as links
 from trtd.health.answers import SupervisorSilent
 from trtd.health.link import Link
-from trtd.health.server import Server
+from trtd.health.server import MAX_CONNECTIONS, Server
 from trtd.wire.health import ASK_BEAT, ASK_STATUS
 
 PATIENCE_S = 10.0
@@ -143,3 +144,30 @@ def test_every_peer_gets_an_answer_and_an_end(sent, status):
             return answer
 
     assert asyncio.run(play()).startswith(status)
+
+
+def test_slow_peers_keep_no_prompt_one_out():
+    """With far more silent connections than places, each probe is answered at once; the oldest silent ones went."""
+
+    async def beat(_: str) -> Any:
+        return {}
+
+    async def play() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            server = await Server(sock, beat, head_timeout_s=PATIENCE_S).start()
+            silent = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3 * MAX_CONNECTIONS)]
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(5):
+                    reader, writer = await asyncio.open_connection(*sock.getsockname())
+                    writer.write(b"GET /live HTTP/1.1\r\n\r\n")
+                    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+                    writer.close()
+                with contextlib.suppress(ConnectionResetError):
+                    assert await silent[0][0].read() == b""
+            assert not silent[-1][0].at_eof()
+            for _, writer in silent:
+                writer.close()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(play())

@@ -5,9 +5,11 @@ The protocol is in `trtd.wire.operator`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,8 @@ ANSWER_TIMEOUT_S = 10.0
 
 MAX_ANSWER_BYTES = 1 << 26
 """A status record grows with the number of tenants, so it may be longer than a command."""
+
+_TIMEVAL = struct.Struct("ll")
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -66,10 +70,11 @@ def call(
     path = addresses.operator_path(runtime_dir)
     line = command_line(command, args)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(ANSWER_TIMEOUT_S)
         _connect(sock, path)
         try:
-            sock.sendall(line)
+            # Who is refused may find the connection closed before his command is out; the reason can still be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall(line)
             with sock.makefile("rb") as lines:
                 while True:
                     answer = parse_answer(lines.readline(MAX_ANSWER_BYTES), path)
@@ -84,16 +89,20 @@ def call(
 
 
 def _connect(sock: socket.socket, path: str) -> None:
+    # The kernel's own timeout: with Python's, a unix socket does not wait where many are waiting before it.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_TIMEOUT_S), 0))
     try:
         sock.connect(path)
+        sock.settimeout(ANSWER_TIMEOUT_S)
     except FileNotFoundError:
         raise Unreachable(f"no daemon is running at {path}: there is no such socket") from None
     except ConnectionRefusedError:
         raise Unreachable(f"no daemon is running at {path}: nobody listens on it") from None
     except PermissionError:
         raise NotAllowed(f"the permissions of {path} keep this user out") from None
-    except TimeoutError:
-        raise DeadlineExceeded(f"the daemon at {path} takes no connection") from None
+    except (BlockingIOError, TimeoutError):
+        text = f"the daemon at {path} is running and took no connection for {ANSWER_TIMEOUT_S:g} s: too many wait"
+        raise DeadlineExceeded(text) from None
     except OSError as error:
         raise Usage(f"{path} cannot be connected to: {error.strerror or error}") from None
 

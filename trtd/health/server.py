@@ -1,17 +1,25 @@
-"""HTTP/1.1 on one listening socket, bounded in everything: connections, bytes of a head, time. One request each."""
+"""HTTP/1.1 on one listening socket, bounded in everything: connections, bytes of a head, time. One request each.
+
+When all places are taken, the oldest connection of whoever has most of them makes room. So one that is prompt is served
+however many others are slow, and peers at one address make room for themselves first.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from collections import defaultdict
+from collections.abc import Hashable
+from typing import Any
 
+from trtd.child.stream import peer_of
 from trtd.health.answers import Answer, Ask, answer
 from trtd.health.requests import MAX_HEAD_BYTES, Refused, parse_head
 
 MAX_CONNECTIONS = 64
-"""At a time; further ones are closed at once."""
-HEAD_TIMEOUT_S = 5.0
+"""At a time."""
+HEAD_TIMEOUT_S = 2.0
 """From the connection to the end of the head."""
 TIMEOUT_S = 10.0
 """For all of it, a peer that reads slowly included."""
@@ -30,7 +38,7 @@ class Server:
         self._sock = sock
         self._ask = ask
         self._head_timeout_s = head_timeout_s
-        self._connections = 0
+        self._connections: dict[Hashable, dict[asyncio.StreamWriter, None]] = defaultdict(dict)
 
     async def start(self) -> asyncio.Server:
         """Begin to accept."""
@@ -39,16 +47,32 @@ class Server:
         return await asyncio.start_server(self._connected, sock=self._sock, limit=MAX_HEAD_BYTES)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        owner = _owner_of(writer)
+        self._make_room()
+        self._connections[owner][writer] = None
         try:
-            if self._connections <= MAX_CONNECTIONS:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._serve(reader, writer)
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
-            self._connections -= 1
+            self._leave(owner, writer)
             writer.close()
+
+    def _make_room(self) -> None:
+        """Let one connection go where there are as many as there may be."""
+        if sum(map(len, self._connections.values())) < MAX_CONNECTIONS:
+            return
+        owner, theirs = max(self._connections.items(), key=lambda item: len(item[1]))
+        oldest = next(iter(theirs))
+        self._leave(owner, oldest)
+        oldest.transport.abort()
+
+    def _leave(self, owner: Hashable, writer: asyncio.StreamWriter) -> None:
+        theirs = self._connections[owner]
+        theirs.pop(writer, None)
+        if not theirs:
+            del self._connections[owner]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         has_body = True
@@ -80,3 +104,12 @@ class Server:
             raise Refused("408 Request Timeout", f"no request came within {self._head_timeout_s:g} s") from None
         except asyncio.LimitOverrunError:
             raise Refused("431 Request Header Fields Too Large", f"a head has at most {MAX_HEAD_BYTES} bytes") from None
+
+
+def _owner_of(writer: asyncio.StreamWriter) -> Hashable:
+    """Whose connection it is: an address of the network, or a user of this host."""
+    sock = writer.get_extra_info("socket")
+    if sock.family == socket.AF_UNIX:
+        return peer_of(sock)[1]
+    address: tuple[Any, ...] | None = writer.get_extra_info("peername")
+    return address[0] if address else None

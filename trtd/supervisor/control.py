@@ -1,5 +1,8 @@
 """The operators' socket: who may connect, one command per connection, typed one-line errors, nobody waits for anybody.
 
+The peer is looked at when it connects: strangers, viewers and operators have places of their own, so that nobody who
+may do less keeps out who may do more.
+
 The protocol and the table of commands are in `trtd.wire.operator`; the handlers are in `trtd.supervisor.commands`.
 """
 
@@ -14,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from trtd import observe
+from trtd.child.doors import Door
+from trtd.core.places import Places
 from trtd.errors import Internal, Malformed, NotAllowed, Overloaded, TrtdError, UnsupportedVersion, Usage
 from trtd.supervisor.peers import Peer, Roles, peer_of
-from trtd.wire.operator import MAX_LINE_BYTES, OPERATOR_COMMANDS, OPERATOR_VERSION, OperatorCommand
+from trtd.wire.operator import MAX_LINE_BYTES, OPERATOR_COMMANDS, OPERATOR_VERSION, OperatorCommand, Role
 
 Progress = Callable[[dict[str, Any]], Awaitable[None]]
 Handler = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
@@ -24,12 +29,20 @@ Handler = Callable[[dict[str, Any], Progress], Awaitable[dict[str, Any]]]
 
 ASK_TIMEOUT_S = 10.0
 """Patience with an operator who connected and says nothing."""
+STRANGER_TIMEOUT_S = 2.0
+"""The same with one who may do nothing."""
 WRITE_TIMEOUT_S = 10.0
 """Patience with an operator who does not read."""
 LINGER_S = 1.0
 """Patience with an operator who has his answer and goes on talking."""
-MAX_CONNECTIONS = 64
-"""Most commands at a time; as many connections again may wait for their refusal, further ones are cut off."""
+PLACES: dict[Role | None, tuple[int, int]] = {None: (16, 4), Role.VIEWER: (32, 8), Role.OPERATOR: (64, 48)}
+"""Connections at a time by role, of all and of one user. Further ones are told so at once, and closed."""
+MAX_ACCEPTED = 16
+"""Connections taken in one turn of the loop."""
+ACCEPT_PAUSE_S = 0.5
+"""How long nobody is let in after there was no descriptor for a connection."""
+SOCKET_MODE = 0o666
+"""Everybody may connect; the peer's role decides."""
 
 ROWS = {row.name: row for row in OPERATOR_COMMANDS}
 
@@ -121,6 +134,10 @@ def error_line(error: TrtdError) -> dict[str, Any]:
     return {"error": body}
 
 
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
 class ControlServer:
     """Serves operators at one unix socket until it is closed."""
 
@@ -133,64 +150,119 @@ class ControlServer:
         ask_timeout_s: float = ASK_TIMEOUT_S,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
-        self._path = path
+        self._door = Door(Path(path), SOCKET_MODE)
         self._handlers = handlers
         self._roles = roles
         self._ask_timeout_s = ask_timeout_s
         self._write_timeout_s = write_timeout_s
-        self._server: asyncio.Server | None = None
+        self._places = {role: Places(*bounds) for role, bounds in PLACES.items()}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._limit = observe.RateLimit(1.0)
+        self._is_paused = False
 
     async def start(self) -> None:
-        """Bind the socket, replacing one that a dead daemon left; everybody may connect, the peer's role decides.
+        """Bind the socket, replacing one that a dead daemon left.
 
         Raises:
             OSError: it cannot be bound.
         """
-        Path(self._path).unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(self._path)
-            Path(self._path).chmod(0o666)
-            self._server = await asyncio.start_unix_server(self._connected, sock=sock, limit=MAX_LINE_BYTES)
-        except OSError:
-            sock.close()
-            raise
+        self._open()
+
+    def _open(self) -> None:
+        self._door.open()
+        asyncio.get_running_loop().add_reader(self._door.fileno(), self._accept)
+
+    def look_after(self) -> None:
+        """Bind the socket again where its path was taken away.
+
+        Raises:
+            OSError: it cannot be bound again now.
+        """
+        if self._door.is_in_place():
+            return
+        if self._door.is_open:
+            log.error("operator.socket_lost", path=str(self._door.path))
+            asyncio.get_running_loop().remove_reader(self._door.fileno())
+        self._open()
+        log.info("operator.socket_reopened", path=str(self._door.path))
 
     async def close(self) -> None:
         """Stop listening, end what still runs, remove the socket."""
-        if self._server is None:
-            return
-        self._server.close()
+        if self._door.is_open:
+            asyncio.get_running_loop().remove_reader(self._door.fileno())
+            self._door.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            Path(self._path).unlink()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            return
-        if len(self._tasks) >= 2 * MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._tasks.add(task)
+    def _accept(self) -> None:
+        for _ in range(MAX_ACCEPTED):
+            try:
+                sock = self._door.accept()
+            except OSError as error:
+                self._pause(error)
+                return
+            if sock is None:
+                return
+            self._admit(sock)
+
+    def _pause(self, error: OSError) -> None:
+        """Let nobody in for a moment: who waits would wake us again at once."""
+        loop, fd = asyncio.get_running_loop(), self._door.fileno()
+        loop.remove_reader(fd)
+        held_back = self._limit.take("accept", loop.time())
+        if held_back is not None:
+            log.warning("operator.accept_failed", cause=str(error), held_back=held_back)
+        loop.call_later(ACCEPT_PAUSE_S, self._go_on, fd)
+
+    def _go_on(self, fd: int) -> None:
+        if self._door.fileno() == fd:
+            asyncio.get_running_loop().add_reader(fd, self._accept)
+
+    def _admit(self, sock: socket.socket) -> None:
+        """Serve a connection if there is a place for its peer; otherwise it is told so."""
+        loop = asyncio.get_running_loop()
         try:
-            await self._serve(reader, writer)
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            # Only `close` cancels, at the very end; let through, asyncio's streams would report it as a defect.
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+            peer = peer_of(sock)
+        except OSError:
+            sock.close()
+            return
+        role = self._roles().role_of(peer)
+        problem = self._places[role].take(peer.uid)
+        if problem is not None:
+            with sock, contextlib.suppress(OSError):
+                sock.setblocking(False)
+                sock.send(_line(error_line(Overloaded(problem, retry_after_s=1.0))))
+            held_back = self._limit.take(f"uid {peer.uid}", loop.time())
+            if held_back is not None:
+                log.warning("operator.connection_refused", uid=peer.uid, cause=problem, held_back=held_back)
+            return
+        task = loop.create_task(self._attend(sock, peer, role))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _attend(self, sock: socket.socket, peer: Peer, role: Role | None) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_LINE_BYTES)
+            try:
+                await self._serve(reader, writer, peer, role)
+            except (OSError, TimeoutError, asyncio.CancelledError):
+                # Only `close` cancels, at the very end; let through, asyncio's streams would report it as a defect.
+                writer.transport.abort()
+            finally:
+                writer.close()
+        except OSError:
+            sock.close()
+        finally:
+            self._places[role].leave(peer.uid)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer, role: Role | None
+    ) -> None:
         """Read one command, run it, answer. Raises OSError or TimeoutError when the operator is gone or stuck."""
-        peer = peer_of(writer.get_extra_info("socket"))
 
         async def send(line: dict[str, Any]) -> None:
-            writer.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+            writer.write(_line(line))
             async with asyncio.timeout(self._write_timeout_s):
                 await writer.drain()
 
@@ -198,9 +270,8 @@ class ControlServer:
             await send({"progress": progress})
 
         try:
-            row, args = await self._read_command(reader)
-            if len(self._tasks) > MAX_CONNECTIONS:
-                raise Overloaded(f"{MAX_CONNECTIONS} operators are connected already", retry_after_s=1.0)
+            patience_s = self._ask_timeout_s if role is not None else min(self._ask_timeout_s, STRANGER_TIMEOUT_S)
+            row, args = await self._read_command(reader, patience_s)
             answer = {"ok": await self._run(peer, row, args, tell_progress)}
         except TrtdError as error:
             answer = error_line(error)
@@ -212,12 +283,14 @@ class ControlServer:
                 while await reader.read(MAX_LINE_BYTES):
                     pass
 
-    async def _read_command(self, reader: asyncio.StreamReader) -> tuple[OperatorCommand, dict[str, Any]]:
+    async def _read_command(
+        self, reader: asyncio.StreamReader, patience_s: float
+    ) -> tuple[OperatorCommand, dict[str, Any]]:
         try:
-            async with asyncio.timeout(self._ask_timeout_s):
+            async with asyncio.timeout(patience_s):
                 line = await reader.readline()
         except TimeoutError:
-            raise Usage(f"no command came within {self._ask_timeout_s:g} s") from None
+            raise Usage(f"no command came within {patience_s:g} s") from None
         except ValueError:
             raise Malformed(f"the command is longer than {MAX_LINE_BYTES} bytes") from None
         return parse_command(line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from trtd import observe
+from trtd.child.doors import Identity, identity_of, is_answered, require_socket
 from trtd.core.restarts import RestartPolicy, backoff_s
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.spawn import child_environment
@@ -46,7 +48,7 @@ def bind(listen: str) -> socket.socket:
     """
     if listen.startswith(UNIX_PREFIX):
         path = listen.removeprefix(UNIX_PREFIX)
-        Path(path).unlink(missing_ok=True)
+        _make_room(Path(path))
         sock = socket.socket(socket.AF_UNIX)
         address: Any = path
     else:
@@ -66,6 +68,18 @@ def bind(listen: str) -> socket.socket:
     return sock
 
 
+def _make_room(path: Path) -> None:
+    """Take away the socket of a dead process.
+
+    Raises:
+        OSError: something else lies there.
+    """
+    require_socket(path)
+    if is_answered(path):
+        raise OSError(errno.EADDRINUSE, f"another process listens at {path}")
+    path.unlink(missing_ok=True)
+
+
 class HealthChild:
     """Keeps the HTTP child up until it is closed; without an address it does nothing."""
 
@@ -73,7 +87,10 @@ class HealthChild:
         self._listen = listen
         self._supervisor = supervisor
         self._environ = environ
+        self._path = Path(listen.removeprefix(UNIX_PREFIX)) if listen.startswith(UNIX_PREFIX) else None
+        self._identity: Identity | None = None
         self._listener: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,9 +101,34 @@ class HealthChild:
         """
         if not self._listen:
             return
-        self._listener = bind(self._listen)
+        self._bind()
         self._keeper = asyncio.get_running_loop().create_task(self._keep_up())
         log.info("health.listening", address=self._listen)
+
+    def _bind(self) -> None:
+        self._listener = bind(self._listen)
+        self._identity = identity_of(self._path) if self._path is not None else None
+
+    def look_after(self) -> None:
+        """Bind the unix socket again where its path was taken away, and replace the child, which has the lost one.
+
+        Raises:
+            OSError: it cannot be bound again now.
+        """
+        if self._path is None or self._keeper is None:
+            return
+        if self._identity is not None and identity_of(self._path) == self._identity:
+            return
+        former = self._listener
+        if self._identity is not None:
+            self._identity = None
+            log.error("health.socket_lost", path=str(self._path))
+        self._bind()
+        if former is not None:
+            former.close()
+        if self._child is not None:
+            self._child.kill()
+        log.info("health.socket_reopened", path=str(self._path))
 
     async def close(self) -> None:
         """End the child and stop listening."""
@@ -95,9 +137,9 @@ class HealthChild:
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._listener is not None:
             self._listener.close()
-            if self._listen.startswith(UNIX_PREFIX):
+            if self._path is not None and identity_of(self._path) == self._identity:
                 with contextlib.suppress(OSError):
-                    Path(self._listen.removeprefix(UNIX_PREFIX)).unlink()
+                    self._path.unlink()
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,6 +178,7 @@ class HealthChild:
         except OSError:
             ours.close()
             raise
+        self._child = child
         self._supervisor.processes.spare(child.pid)
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_QUESTION_BYTES)
@@ -144,6 +187,7 @@ class HealthChild:
             finally:
                 writer.close()
         finally:
+            self._child = None
             await _end(child)
             self._supervisor.processes.spare_no_more(child.pid)
 

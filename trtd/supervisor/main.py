@@ -21,6 +21,7 @@ from trtd.core.privacy import TELEMETRY_OFF
 from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
 from trtd.supervisor import cgroup, runtime_dir
 from trtd.supervisor.activation import take_listeners
+from trtd.supervisor.caretaker import look_after
 from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
 from trtd.supervisor.health import HealthChild
@@ -58,10 +59,10 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
     listeners = take_listeners(os.environ, os.getpid())
     directory = config.daemon.runtime_dir
     runtime_dir.prepare(directory)
-    with runtime_dir.locked(directory):
+    with contextlib.closing(runtime_dir.Lock(directory)) as lock:
         become_subreaper()
         with contextlib.closing(notifier):
-            return asyncio.run(_Daemon(loaded, load, notifier, listeners).run())
+            return asyncio.run(_Daemon(loaded, load, notifier, listeners, lock).run())
 
 
 def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:
@@ -77,12 +78,18 @@ class _Daemon:
     """Everything that lives as long as the event loop."""
 
     def __init__(
-        self, loaded: Loaded, load: Callable[[], Loaded], notifier: Notifier, listeners: tuple[Listener, ...]
+        self,
+        loaded: Loaded,
+        load: Callable[[], Loaded],
+        notifier: Notifier,
+        listeners: tuple[Listener, ...],
+        lock: runtime_dir.Lock,
     ) -> None:
         self._plan = make_plan(loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
         self._load = load
         self._notifier = notifier
         self._listeners = listeners
+        self._lock = lock
         self._reloading = asyncio.Lock()
         self._is_reload_due = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,6 +123,7 @@ class _Daemon:
             supervisor.apply(self._plan)
             self._keep(self._service_manager.attend())
             self._keep(watch(supervisor, shutdown))
+            self._keep(look_after(self._lock.look_after, control.look_after, health.look_after))
             await supervisor.stopped.wait()
         finally:
             await control.close()

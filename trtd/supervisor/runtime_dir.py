@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from trtd import observe
+from trtd.child.doors import identity_of
 from trtd.errors import NotAllowed, Unavailable
 from trtd.wire import addresses
+
+log = observe.get_logger()
 
 MODE = 0o755
 """Everybody may pass to the sockets; who may use one is decided at the socket."""
@@ -39,27 +41,54 @@ def prepare(path: str) -> None:
         directory.chmod(MODE)
 
 
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the lock of the one daemon of a runtime directory; the kernel lets go of it when we die.
+class Lock:
+    """The lock of the one daemon of a runtime directory; the kernel lets go of it when we die.
+
+    Args:
+        path: of the directory.
 
     Raises:
         Unavailable: another daemon holds it.
         NotAllowed: the lock file cannot be opened.
     """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = _lock(path)
+
+    def look_after(self) -> None:
+        """Make the directory and take the lock again, where somebody deleted them.
+
+        Raises:
+            Unavailable: another daemon was started meanwhile, and has the directory.
+            NotAllowed: as `prepare`, and as above.
+        """
+        status = os.fstat(self._fd)
+        if identity_of(Path(addresses.lock_path(self._path))) == (status.st_dev, status.st_ino):
+            return
+        prepare(self._path)
+        fd = _lock(self._path)
+        self.close()
+        self._fd = fd
+        log.error("runtime_dir.lock_lost", path=self._path)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+
+def _lock(path: str) -> int:
     lock = addresses.lock_path(path)
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise NotAllowed(f"{lock} cannot be opened: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise Unavailable(f"another daemon (pid {holder}) serves {path} already") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        yield
-    finally:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(fd)
+        raise Unavailable(f"another daemon (pid {holder}) serves {path} already") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+    return fd

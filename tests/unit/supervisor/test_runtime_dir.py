@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import closing
 
 import pytest
 
@@ -53,11 +55,26 @@ def test_what_is_no_directory_is_refused(tmp_path, kind):
 
 def test_one_daemon_holds_the_lock(tmp_path):
     """The second one is told the pid of the first, and may have the lock when that one is gone."""
-    with (
-        runtime_dir.locked(str(tmp_path)),
-        pytest.raises(Unavailable, match=f"pid {os.getpid()}"),
-        runtime_dir.locked(str(tmp_path)),
-    ):
-        pass
-    with runtime_dir.locked(str(tmp_path)):
-        pass
+    with closing(runtime_dir.Lock(str(tmp_path))), pytest.raises(Unavailable, match=f"pid {os.getpid()}"):
+        runtime_dir.Lock(str(tmp_path))
+    runtime_dir.Lock(str(tmp_path)).close()
+
+
+def test_a_lost_lock_is_taken_again(tmp_path):
+    """File or directory gone: made again and locked; where another daemon came first, its lock stands."""
+    directory = tmp_path / "run"
+    runtime_dir.prepare(str(directory))
+    with closing(runtime_dir.Lock(str(directory))) as lock:
+        for destroy in (lambda: (directory / "daemon.lock").unlink(), lambda: shutil.rmtree(directory)):
+            lock.look_after()
+            destroy()
+            lock.look_after()
+            with pytest.raises(Unavailable):
+                runtime_dir.Lock(str(directory))
+        shutil.rmtree(directory)
+        runtime_dir.prepare(str(directory))
+        with closing(runtime_dir.Lock(str(directory))), pytest.raises(Unavailable):
+            lock.look_after()
+        lock.look_after()
+        with pytest.raises(Unavailable):
+            runtime_dir.Lock(str(directory))
