@@ -123,7 +123,7 @@ class Engine:
         if context.active_optimization_profile != profile.index:
             insist(context.set_optimization_profile_async, profile.index, 0)
         for tensor in self.inputs:
-            if not tensor.is_host:
+            if not tensor.is_host or -1 in tensor.shape:
                 insist(context.set_input_shape, tensor.name, shapes[tensor.name])
         return {tensor.name: tuple(ask(context.get_tensor_shape, tensor.name)) for tensor in self.outputs}
 

@@ -18,7 +18,15 @@ from trtd.runtime import cuda
 from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused, ask, judge_load
-from trtd.runtime.tensorrt.profiles import largest_shapes, most_items, optimal_shapes, smallest_shapes
+from trtd.runtime.tensorrt.profiles import (
+    largest_shapes,
+    largest_values,
+    most_items,
+    optimal_shapes,
+    optimal_values,
+    smallest_shapes,
+    smallest_values,
+)
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.slot import TensorRTSlot
@@ -66,18 +74,34 @@ class TensorRTModel:
         return slot
 
     def warm_up_inputs(self) -> Sequence[Arrays]:
-        """Ones, in the smallest, the best and the largest shapes of each profile.
+        """See `made_up_inputs`."""
+        return made_up_inputs(self._engine)
 
-        Ones rather than zeros, because integers may divide.
-        """
-        wanted: list[Shapes] = []
-        for profile in self._engine.profiles:
-            most = self._engine.most_items
-            for shapes in (smallest_shapes(profile), optimal_shapes(profile, most), largest_shapes(profile, most)):
-                if dict(shapes) not in wanted:
-                    wanted.append(dict(shapes))
-        dtypes = {tensor.name: tensor.numpy for tensor in self._engine.inputs}
-        return [{name: np.ones(shape, dtypes[name]) for name, shape in shapes.items()} for shapes in wanted]
+
+def made_up_inputs(engine: Engine) -> list[Arrays]:
+    """Ones, in the smallest, the best and the largest shapes of each profile; shape tensors with values of the same.
+
+    Ones rather than zeros, because integers may divide.
+    """
+    wanted: list[tuple[Shapes, Shapes]] = []
+    for profile in engine.profiles:
+        for shapes, values in (
+            (smallest_shapes(profile), smallest_values(profile)),
+            (optimal_shapes(profile, engine.most_items), optimal_values(profile)),
+            (largest_shapes(profile, engine.most_items), largest_values(profile)),
+        ):
+            if (dict(shapes), dict(values)) not in wanted:
+                wanted.append((dict(shapes), dict(values)))
+    dtypes = {tensor.name: tensor.numpy for tensor in engine.inputs}
+    return [
+        {
+            name: np.array(values[name], dtypes[name]).reshape(shape)
+            if name in values
+            else np.ones(shape, dtypes[name])
+            for name, shape in shapes.items()
+        }
+        for shapes, values in wanted
+    ]
 
 
 def load_model(session: Session, runtime: Any, installed: Installed, settings: ModelSettings) -> TensorRTModel:

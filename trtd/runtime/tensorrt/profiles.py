@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trtd.runtime.protocol import Shapes
 
@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The shapes that one input may have in a profile."""
+    """The shapes that one input may have in a profile; also the values of a shape tensor, in the order they lie."""
 
     minimum: Shape
     optimum: Shape
@@ -32,14 +32,25 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One optimization profile: the ranges of all inputs, by name."""
+    """One optimization profile.
+
+    Attributes:
+        index: TensorRT's.
+        ranges: shapes of all inputs, by name.
+        values: of the shape tensors among them, as far as TensorRT tells.
+    """
 
     index: int
     ranges: Mapping[str, Range]
+    values: Mapping[str, Range] = field(default_factory=dict)
 
     def admits(self, shapes: Shapes) -> bool:
         """Whether a batch of these shapes can run in it."""
         return all(self.ranges[name].admits(shape) for name, shape in shapes.items())
+
+    def admits_values(self, values: Shapes) -> bool:
+        """Whether shape tensors with these values can run in it."""
+        return all(one.admits(values[name]) for name, one in self.values.items() if name in values)
 
     @property
     def least_items(self) -> int:
@@ -129,6 +140,29 @@ def optimal_shapes(profile: Profile, most_items: int | None) -> Shapes:
 def smallest_shapes(profile: Profile) -> Shapes:
     """The smallest shapes of a profile."""
     return {name: one.minimum for name, one in profile.ranges.items()}
+
+
+def smallest_values(profile: Profile) -> Shapes:
+    """The smallest values of the shape tensors."""
+    return {name: one.minimum for name, one in profile.values.items()}
+
+
+def optimal_values(profile: Profile) -> Shapes:
+    """The values that a profile was tuned for."""
+    return {name: one.optimum for name, one in profile.values.items()}
+
+
+def largest_values(profile: Profile) -> Shapes:
+    """The largest values of the shape tensors."""
+    return {name: one.maximum for name, one in profile.values.items()}
+
+
+def show_values(profiles: Sequence[Profile]) -> str:
+    """The values that shape tensors may have, in one line, for a refusal: `size [1, 1] to [64, 64]`."""
+    return " or ".join(
+        ", ".join(f"{name} {list(one.minimum)} to {list(one.maximum)}" for name, one in profile.values.items())
+        for profile in profiles
+    )
 
 
 def show_ranges(profiles: Sequence[Profile]) -> str:

@@ -23,7 +23,7 @@ from trtd.runtime.tensorrt.buffers import Buffers
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.graphs import RUNS_BEFORE_CAPTURE, Graphs
 from trtd.runtime.tensorrt.judge import CallRefused, ask, assign, insist, judge
-from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, choose, show_ranges
+from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, choose, show_ranges, show_values
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_recorder
 from trtd.runtime.tensorrt.scratch import Promise
 from trtd.runtime.tensorrt.session import Session
@@ -105,7 +105,8 @@ class TensorRTSlot:
             told = f"{self._session.reconciler.unaccounted_bytes} bytes of device memory are unaccounted for"
             raise OutOfMemory(f"{self._what}: {told}, above tensorrt.unaccounted_bytes")
         shapes = joined_shapes(requests, self._names)
-        choice = choose(self._engine.profiles, shapes, is_batched=self._engine.is_batched)
+        profiles = self._fitting_profiles(requests) if self._has_host else self._engine.profiles
+        choice = choose(profiles, shapes, is_batched=self._engine.is_batched)
         if choice is None:
             got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             raise InvalidInput(f"{self._what}: got {got}, wanted {show_ranges(self._engine.profiles)}")
@@ -144,6 +145,20 @@ class TensorRTSlot:
         self._cleanup.close()
 
     # Opening
+
+    def _fitting_profiles(self, requests: Sequence[Arrays]) -> Sequence[Profile]:
+        """Those that take the values of the shape tensors. Such a model is not batched: there is one request.
+
+        Raises:
+            trtd.errors.InvalidInput: there is none.
+        """
+        hosts = [tensor.name for tensor in self._engine.inputs if tensor.is_host]
+        values = {name: tuple(requests[0][name].reshape(-1).tolist()) for name in hosts}
+        fitting = [profile for profile in self._engine.profiles if profile.admits_values(values)]
+        if not fitting:
+            got = ", ".join(f"{name} with the values {list(value)}" for name, value in values.items())
+            raise InvalidInput(f"{self._what}: got {got}, wanted {show_values(self._engine.profiles)}")
+        return fitting
 
     def _use_device(self) -> None:
         """Each thread has to say once which device it works on; a slot may stray to another thread."""

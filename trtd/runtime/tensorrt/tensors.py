@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trtd.errors import InvalidConfig
+from trtd.runtime.tensorrt.judge import ask
 from trtd.runtime.tensorrt.profiles import Profile, Range, Shape
 from trtd.wire.messages import Dtype
 from trtd.wire.tensors import to_numpy
@@ -25,6 +27,10 @@ DTYPES: dict[str, Dtype] = {
     "BOOL": Dtype.BOOL,
 }
 """TensorRT's types that travel, by their name in any version."""
+
+LINEAR = "LINEAR"
+NOT_ROW_MAJOR = re.compile("channel|stride", re.IGNORECASE)
+"""In the description of every other layout; TensorRT 10.6 and later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,19 @@ def read_tensors(module: ModuleType, engine: Any) -> tuple[EngineTensor, ...]:
         trtd.errors.InvalidConfig: one is of a type or a memory layout that does not travel.
     """
     found = []
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
+    profiles = range(engine.num_optimization_profiles)
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
         type_name = engine.get_tensor_dtype(name).name
         dtype = DTYPES.get(type_name)
         if dtype is None:
             raise InvalidConfig(f"its tensor {name!r} is of type {type_name}, which does not travel")
-        if engine.get_tensor_vectorized_dim(name, 0) != -1:
-            raise InvalidConfig(f"its tensor {name!r} has a vectorized layout; build it with linear inputs and outputs")
+        layout = next(filter(None, (foreign_layout(module, engine, name, index) for index in profiles)), "")
+        if layout:
+            raise InvalidConfig(
+                f"its tensor {name!r} is laid out in memory as {layout}, and tensors travel row by row; build it with "
+                "linear inputs and outputs (allowed_formats, or --inputIOFormats and --outputIOFormats of trtexec)"
+            )
         found.append(
             EngineTensor(
                 name=name,
@@ -80,17 +91,48 @@ def read_tensors(module: ModuleType, engine: Any) -> tuple[EngineTensor, ...]:
     return tuple(found)
 
 
+def foreign_layout(module: ModuleType, engine: Any, name: str, profile: int) -> str:
+    """How a tensor lies in memory in a profile, where that is not row by row without gaps; empty where it is.
+
+    The vectorized dimension does not tell: it is -1 for all layouts of one component, of which HWC is one.
+    """
+    if hasattr(module, "TensorFormat"):
+        layout = str(engine.get_tensor_format(name, profile).name)
+        return "" if layout == LINEAR else layout
+    # Lean runtimes do not have the enum, only its description; that of a linear tensor speaks of rows and its type.
+    told = str(engine.get_tensor_format_desc(name, profile))
+    is_vectorized = engine.get_tensor_vectorized_dim(name, profile) != -1
+    return told or "vectors" if is_vectorized or NOT_ROW_MAJOR.search(told) else ""
+
+
 def read_profiles(engine: Any, tensors: tuple[EngineTensor, ...]) -> tuple[Profile, ...]:
-    """All optimization profiles. Shape tensors count with their own shape; what values they may have is not checked."""
-    profiles = []
-    for index in range(engine.num_optimization_profiles):
-        ranges = {}
-        for tensor in tensors:
-            if tensor.is_input:
-                if tensor.is_host:
-                    ranges[tensor.name] = Range(tensor.shape, tensor.shape, tensor.shape)
-                else:
-                    low, best, high = engine.get_tensor_profile_shape(tensor.name, index)
-                    ranges[tensor.name] = Range(tuple(low), tuple(best), tuple(high))
-        profiles.append(Profile(index, ranges))
-    return tuple(profiles)
+    """All optimization profiles: shapes of the inputs, and values of the shape tensors.
+
+    Raises:
+        CallRefused: TensorRT does not tell of one.
+    """
+    inputs = [tensor for tensor in tensors if tensor.is_input]
+    return tuple(
+        Profile(
+            index,
+            {tensor.name: _read_range(engine, tensor, index) for tensor in inputs},
+            {tensor.name: values for tensor in inputs if (values := _read_values(engine, tensor, index)) is not None},
+        )
+        for index in range(engine.num_optimization_profiles)
+    )
+
+
+def _read_range(engine: Any, tensor: EngineTensor, profile: int) -> Range:
+    if tensor.is_host and -1 not in tensor.shape:
+        # TensorRT tells of the values of such a tensor, and not always of its shape.
+        return Range(tensor.shape, tensor.shape, tensor.shape)
+    low, best, high = ask(engine.get_tensor_profile_shape, tensor.name, profile)
+    return Range(tuple(low), tuple(best), tuple(high))
+
+
+def _read_values(engine: Any, tensor: EngineTensor, profile: int) -> Range | None:
+    if not tensor.is_host or not engine.is_shape_inference_io(tensor.name):
+        return None
+    # The binding has the names of its two arguments the wrong way round.
+    found = ask(engine.get_tensor_profile_values, profile, tensor.name)
+    return Range(*(tuple(int(value) for value in values) for values in found)) if len(found) == 3 else None
