@@ -158,6 +158,9 @@ def file_problems(config: Config) -> list[Problem]:
         trouble = _file_trouble(key_file) or _secret_trouble(key_file)
         problems += [Problem(path, trouble)] if trouble else []
     for name, tenant in config.tenants.items():
+        for library in tenant.tensorrt.plugin_libraries:
+            trouble = _file_trouble(library)
+            problems += [Problem(("tenants", name, "tensorrt", "plugin_libraries"), trouble)] if trouble else []
         for table, model in tenant.models.items():
             path = ("tenants", name, "models", table)
             trouble = _file_trouble(model.path) if tenant.runtime != "scripted" else None

@@ -53,9 +53,15 @@ def _merge_table(
             into[key] = below if isinstance(below, dict) else {}
             _merge_table(into[key], origins, layer, value, path, node)
         elif isinstance(node, Leaf) and node.is_file_name and isinstance(value, str) and value:
-            into[key] = os.path.join(layer.base_dir, value)  # noqa: PTH118 - pathlib refuses NUL later, and less clearly
+            into[key] = _resolved(layer, value)
+        elif isinstance(node, Leaf) and node.is_file_name and isinstance(value, list | tuple):
+            into[key] = [_resolved(layer, one) if isinstance(one, str) and one else one for one in value]
         else:
             into[key] = value
+
+
+def _resolved(layer: Layer, path: str) -> str:
+    return os.path.join(layer.base_dir, path)  # noqa: PTH118 - pathlib refuses NUL later, and less clearly
 
 
 def _child(node: Node | None, key: str) -> Node | None:

@@ -51,6 +51,11 @@ Version = Annotated[
 ]
 Path = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$"), Expect("a path"), FileName()]
 PathOrEmpty = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$"), Expect("a path or an empty string"), FileName()]
+Paths = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[^\x00]+$"), Expect("a path")], ...],
+    FileName(),
+    Field(strict=False),
+]
 Accounts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(strict=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86_400)]
@@ -279,6 +284,9 @@ class TensorRT(_Section):
         "", description="directory of TensorRT's libraries; empty: where the system's loader looks"
     )
     lean_library: PathOrEmpty = Field("", description="lean library for the dispatch runtime; empty: none")
+    plugin_libraries: Paths = Field(
+        (), description="libraries with plugins that plans need; they run as code of the worker"
+    )
     allow_host_code: bool = Field(
         default=False, description="whether code inside a plan (a lean runtime, plugins) may run on this host"
     )
@@ -307,7 +315,9 @@ class TensorRT(_Section):
     streamed_weights_bytes: Annotated[int, Field(ge=-1, le=2**50)] = Field(
         -1, description="weights that stay on the device, for plans built for weight streaming; -1: all"
     )
-    persistent_l2_bytes: BytesOrZero = Field(0, description="L2 cache that one slot may set apart")
+    persistent_l2_bytes: BytesOrZero = Field(
+        0, description="L2 cache that one slot may set apart; all slots together at most what the device can"
+    )
     stream_priority: Annotated[int, Field(ge=-16, le=16)] = Field(
         0, description="priority of the slots' streams; lower numbers come first"
     )

@@ -29,6 +29,8 @@ class MemoryPlan:
             at the same time, so only what goes beyond it is new.
         io_bytes: inputs and outputs of one slot on the device.
         slots: batches that run at the same time.
+        streamed_bytes: weights of a plan built for weight streaming that are to stay on the device. They never pass the
+            ledger; they count against the device only.
         overhead_bytes: what the driver takes beside the ledger (context, kernels); counts against the device only.
     """
 
@@ -38,6 +40,7 @@ class MemoryPlan:
     shared_bytes: int = 0
     io_bytes: int = 0
     slots: int = 1
+    streamed_bytes: int = 0
     overhead_bytes: int = 0
 
     def terms(self) -> tuple[Term, ...]:
@@ -77,9 +80,10 @@ def refuse(
         beside = " and ".join(filter(None, (held, promised)))
         beside = f" beside {beside}" if beside else ""
         return f"it needs {needed} bytes of device memory ({told}){beside}; the hard watermark is {hard_bytes} bytes"
-    whole = needed + plan.overhead_bytes
+    whole = needed + plan.streamed_bytes + plan.overhead_bytes
     if free_bytes is not None and whole + promised_bytes > free_bytes:
-        overhead = f" + driver {plan.overhead_bytes}" if plan.overhead_bytes else ""
+        overhead = f" + streamed weights {plan.streamed_bytes}" if plan.streamed_bytes else ""
+        overhead += f" + driver {plan.overhead_bytes}" if plan.overhead_bytes else ""
         beside = f" beside {promised}" if promised else ""
         return (
             f"it needs {whole} bytes of device memory ({told}{overhead}){beside}; "

@@ -24,6 +24,7 @@ class TensorRTSettings:
         package_path: directory that holds the Python package; empty for the import path as it is.
         library_path: directory of TensorRT's libraries; empty for the loader's own search.
         lean_library: path of a lean library for the dispatch runtime; empty for none.
+        plugin_libraries: paths of libraries with plugins of the operator's own.
         allow_host_code: whether code inside a plan may run on the host.
         device: ordinal among the devices that the worker sees.
         soft_bytes: soft watermark of device memory; 0 for none.
@@ -36,13 +37,14 @@ class TensorRTSettings:
         max_graphs: most CUDA graphs of one slot and model; 0 for none.
         is_lazy: whether kernels are loaded when they are first used.
         streamed_weights_bytes: budget of weights that stay on the device, for plans built for streaming; -1 for all.
-        persistent_l2_bytes: L2 that the contexts of one slot may set apart.
+        persistent_l2_bytes: L2 that the contexts of one slot may set apart, of all its models together.
         stream_priority: of the slots' streams; lower comes first.
     """
 
     package_path: str = ""
     library_path: str = ""
     lean_library: str = ""
+    plugin_libraries: tuple[str, ...] = ()
     allow_host_code: bool = False
     device: int = 0
     soft_bytes: int = 0

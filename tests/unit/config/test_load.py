@@ -97,7 +97,10 @@ def test_the_system_files_can_be_left_out(config_dir):
 def test_relative_paths_start_where_they_were_written(config_dir):
     """A path in a file starts at that file's directory, one in a variable or flag at the working directory."""
     config_dir.write("etc/trtd.toml", MODEL + 'probe = { path = "p.npz" }\n[router]\ncurve_secret_key_file = "k"\n')
-    config_dir.write("etc/conf.d/b.toml", '[tenants.b.models.m]\npath = "../b.onnx"\n')
+    config_dir.write(
+        "etc/conf.d/b.toml",
+        '[tenants.b.models.m]\npath = "../b.onnx"\n[tenants.b.tensorrt]\nplugin_libraries = ["b.so", "/c.so"]\n',
+    )
     loaded = config_dir.load(
         environ={"TRTD_TENANTS__C__MODELS__M__PATH": "c.onnx", "TRTD_DAEMON__RUNTIME_DIR": "run"},
         overrides=model_overrides(["d=sub/d.onnx", "e=/e.onnx"]),
@@ -108,6 +111,7 @@ def test_relative_paths_start_where_they_were_written(config_dir):
     assert tenants["a"].models["m"].probe.path == str(config_dir.etc / "p.npz")
     assert loaded.config.router.curve_secret_key_file == str(config_dir.etc / "k")
     assert tenants["b"].models["m"].path == str(config_dir.etc / "conf.d" / "../b.onnx")
+    assert tenants["b"].tensorrt.plugin_libraries == (str(config_dir.etc / "conf.d" / "b.so"), "/c.so")
     assert tenants["c"].models["m"].path == str(work / "c.onnx")
     assert tenants["default"].models["d"].path == str(work / "sub/d.onnx")
     assert tenants["default"].models["e"].path == "/e.onnx"

@@ -54,3 +54,12 @@ def test_what_earlier_models_have_not_allocated_yet_counts():
     refusal = refuse(PLAN, held_bytes=5, promised_bytes=7, hard_bytes=0, free_bytes=NEED + 506)
     assert refusal is not None
     assert "+ driver 500) beside 7 bytes promised to models loaded before; the device" in refusal
+
+
+def test_streamed_weights_count_against_the_device_only():
+    """Weights that stay on the device without passing the ledger need room there, and none below the watermark."""
+    plan = MemoryPlan(context_bytes=10, streamed_bytes=1000, overhead_bytes=100)
+    assert refuse(plan, held_bytes=0, hard_bytes=10, free_bytes=1110) is None
+    problem = refuse(plan, held_bytes=0, hard_bytes=0, free_bytes=1109)
+    assert problem is not None
+    assert "1110 bytes of device memory (contexts 10 + streamed weights 1000 + driver 100)" in problem

@@ -141,7 +141,7 @@ def test_texts_of_another_slot_colour_nothing(opening, monkeypatch):
     session.book.note(2, "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
     opening.engine.failures["set_optimization_profile_async"] = RuntimeError("no such profile")
     with pytest.raises(opening.module.CallRefused):
-        slot._make_context(opening.engine.profiles[0])
+        slot._make_context(opening.engine.profiles[0], 0)
     assert slot._book.take() == []
 
     def make_context():
@@ -167,3 +167,14 @@ def test_a_slot_that_strays_to_another_thread_works_on_its_device(opening):
     thread.join()
     assert given == [True]
     assert ask(slot, 1)
+
+
+@pytest.mark.parametrize("max_graphs", [0, 2, 32])
+def test_l2_limits_of_all_contexts_stay_within_the_slots_part(opening, max_graphs):
+    """TensorRT counts every context that exists; those with graphs get the parts, where there are graphs."""
+    slot = opening.open_slot(max_graphs=max_graphs, persistent_l2_bytes=3000)
+    for items in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5):
+        ask(slot, items)
+    limits = [context.persistent_cache_limit for context in opening.engine.contexts]
+    assert 0 < sum(limits) <= 3000
+    assert bool(limits[0]) == (max_graphs == 0)

@@ -32,6 +32,7 @@ from trtd.runtime.tensorrt.session import Session
 from trtd.runtime.tensorrt.slot import TensorRTSlot
 from trtd.wire.messages import ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
+from trtd.wire.tensorrt import TensorRTSettings
 
 
 class TensorRTModel:
@@ -116,7 +117,7 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
     with open_plan(settings.path, where) as plan:
         header = checked_header(plan, installed, where)
         overhead_bytes = session.settings.overhead_bytes
-        admit(session, MemoryPlan(header.weights_bytes, slots=session.slots, overhead_bytes=overhead_bytes), where)
+        admit(session, plan_of_weights(header, session.settings, overhead_bytes), where)
         with session.alone:
             session.book.clear()
             try:
@@ -173,6 +174,15 @@ def checked_header(plan: memoryview, installed: Installed, where: str) -> PlanHe
     if problem is not None:
         raise InvalidConfig(f"{where}: {problem}")
     return header
+
+
+def plan_of_weights(header: PlanHeader, settings: TensorRTSettings, overhead_bytes: int) -> MemoryPlan:
+    """What is known before a plan is loaded: its weights, or of these what is to stay on the device."""
+    budget_bytes = settings.streamed_weights_bytes
+    if budget_bytes < 0:
+        return MemoryPlan(header.weights_bytes, overhead_bytes=overhead_bytes)
+    # With a budget only plans that were built for streaming are loaded, and their weights pass no allocator of ours.
+    return MemoryPlan(streamed_bytes=min(header.weights_bytes, budget_bytes), overhead_bytes=overhead_bytes)
 
 
 def admit(session: Session, plan: MemoryPlan, where: str) -> None:

@@ -24,6 +24,7 @@ from trtd.runtime.tensorrt.loading import find_package, platform_tag
 from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
 from trtd.runtime.tensorrt.pinned import PinnedMemory
+from trtd.runtime.tensorrt.plugins import register_plugins
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
 from trtd.runtime.tensorrt.scratch import ScratchPool
@@ -42,6 +43,10 @@ LEVELS = {
     "arena.pin_refused": log.warning,
     "device_memory.level_changed": log.warning,
 }
+
+_parents: list[Any] = []
+"""Runtimes that loaded another one. That works through them and does not keep them, its engines neither, and nobody
+knows which engine goes last: they stay for as long as the process lives."""
 
 
 def tell(event: str, fields: dict[str, Any]) -> None:
@@ -164,10 +169,13 @@ class TensorRTRuntime:
     def _set_l2_apart(self, slot_bytes: int, slots: int) -> None:
         """As much as all slots together may have; TensorRT is told of each slot's part with its contexts."""
         most_bytes = self.device.persisting_l2_bytes
-        if slot_bytes > most_bytes:
-            raise InvalidConfig(f"tensorrt.persistent_l2_bytes is {slot_bytes}; this device sets apart {most_bytes}")
+        if slot_bytes * slots > most_bytes:
+            raise InvalidConfig(
+                f"tensorrt.persistent_l2_bytes is {slot_bytes} for each of {slots} slots; this device sets apart "
+                f"{most_bytes} in all"
+            )
         if slot_bytes:
-            cuda.set_persisting_l2(min(slot_bytes * slots, most_bytes))
+            cuda.set_persisting_l2(slot_bytes * slots)
 
     def _open(self, settings: TensorRTSettings) -> Any:
         module = self.package.module
@@ -175,19 +183,22 @@ class TensorRTRuntime:
         troubles = self._book.take()
         if runtime is None or troubles:
             raise InvalidConfig(f"{self.package.module.__name__} cannot be started: {'; '.join(troubles)}")
-        runtime.error_recorder = self._recorder
-        runtime.gpu_allocator = self._allocator
-        runtime.engine_host_code_allowed = settings.allow_host_code
+        register_plugins(module, self._logger, settings.plugin_libraries, self._book)
+        self._prepare(runtime, settings)
         if not settings.lean_library:
             return runtime
+        _parents.append(runtime)
         loaded = runtime.load_runtime(settings.lean_library)
         if loaded is None:
             texts = "; ".join(self._book.take())
             raise InvalidConfig(f"the lean library {settings.lean_library} cannot be loaded: {texts}")
-        loaded.error_recorder = self._recorder
-        loaded.gpu_allocator = self._allocator
-        loaded.engine_host_code_allowed = settings.allow_host_code
+        self._prepare(loaded, settings)
         return loaded
+
+    def _prepare(self, runtime: Any, settings: TensorRTSettings) -> None:
+        runtime.error_recorder = self._recorder
+        runtime.gpu_allocator = self._allocator
+        runtime.engine_host_code_allowed = settings.allow_host_code
 
 
 def tell_defect(error: BaseException) -> None:

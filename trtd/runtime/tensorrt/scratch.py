@@ -66,6 +66,12 @@ class ScratchPool:
         return made
 
     @property
+    def models(self) -> int:
+        """How many are loaded."""
+        with self._lock:
+            return len(self._promises)
+
+    @property
     def shared_bytes(self) -> int:
         """Scratch memory that each thread has, or is going to have, for the models that are loaded."""
         with self._lock:

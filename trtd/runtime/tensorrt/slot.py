@@ -23,6 +23,7 @@ from trtd.runtime.tensorrt.buffers import Buffers
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.graphs import RUNS_BEFORE_CAPTURE, Graphs
 from trtd.runtime.tensorrt.judge import CallRefused, ask, assign, insist, judge
+from trtd.runtime.tensorrt.l2 import GRAPHS_OF_PROFILE, L2Share
 from trtd.runtime.tensorrt.profiles import Choice, Profile, Shape, choose, show_ranges, show_values
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_recorder
 from trtd.runtime.tensorrt.scratch import Promise
@@ -59,11 +60,13 @@ class Captured:
         graph: to be launched.
         context: alive for as long as the graph is.
         outputs: shapes of the outputs.
+        l2_bytes: that the context may set apart.
     """
 
     graph: cuda.Graph
     context: Any
     outputs: dict[str, Shape]
+    l2_bytes: int
 
 
 class TensorRTSlot:
@@ -86,6 +89,7 @@ class TensorRTSlot:
         self._has_host = any(tensor.is_host for tensor in engine.tensors)
         self._may_capture = session.settings.max_graphs > 0 and self._is_capturable()
         self._graphs: Graphs[Captured] = Graphs(session.settings.max_graphs if self._may_capture else 0)
+        self._l2 = self._l2_share()
         self._thread = 0
         try:
             self._use_device()
@@ -170,6 +174,12 @@ class TensorRTSlot:
     def _is_capturable(self) -> bool:
         return not (self._engine.is_streaming or self._engine.growing or self._has_host)
 
+    def _l2_share(self) -> L2Share:
+        """For the contexts of graphs where there are any: what has a graph runs most."""
+        session, profiles = self._session, len(self._engine.profiles)
+        pieces = min(session.settings.max_graphs, GRAPHS_OF_PROFILE * profiles) if self._may_capture else profiles
+        return L2Share(session.settings.persistent_l2_bytes, session.scratch.models, pieces)
+
     def _open(self, needs: Needs, promise: Promise) -> None:
         session, engine = self._session, self._engine
         settings = session.settings
@@ -185,10 +195,11 @@ class TensorRTSlot:
         for one in self._auxiliary:
             self._cleanup.callback(one.close)
         for profile in engine.profiles:
-            self._lanes[profile.index] = Lane(profile, self._make_context(profile))
+            l2_bytes = 0 if self._may_capture else self._l2.take()
+            self._lanes[profile.index] = Lane(profile, self._make_context(profile, l2_bytes))
         self._stream.synchronize()
 
-    def _make_context(self, profile: Profile) -> Any:
+    def _make_context(self, profile: Profile, l2_bytes: int) -> Any:
         """A context on a profile that knows all memory, and reports to this slot."""
         session = self._session
         with session.alone:
@@ -198,8 +209,7 @@ class TensorRTSlot:
                 context = self._engine.make_context()
                 assign(context, "error_recorder", self._recorder)
                 assign(context, "temporary_allocator", session.allocator)
-                if session.settings.persistent_l2_bytes:
-                    l2_bytes = session.settings.persistent_l2_bytes // len(self._engine.profiles)
+                if l2_bytes:
                     assign(context, "persistent_cache_limit", l2_bytes)
                 ask(context.set_device_memory, self._scratch.address, self._scratch.size_bytes)
                 if len(self._book):
@@ -252,9 +262,13 @@ class TensorRTSlot:
     def _capture(self, key: tuple[int, Key], choice: Choice) -> None:
         """Capture the shape that just ran. The answer of that run is safe whatever comes of it."""
         if self._graphs.is_full:
-            self._graphs.take_oldest().graph.close()
+            oldest = self._graphs.take_oldest()
+            oldest.graph.close()
+            self._l2.give_back(oldest.l2_bytes)
+            del oldest
+        l2_bytes = self._l2.take()
         try:
-            context = self._make_context(choice.profile)
+            context = self._make_context(choice.profile, l2_bytes)
             outputs = self._set_shapes(context, choice)
             # TensorRT settles the lazy state of a context in its first run, which cannot be captured.
             self._enqueue(context, outputs)
@@ -263,11 +277,12 @@ class TensorRTSlot:
                 graph = cuda.Graph(self._stream, lambda: self._enqueue(context, outputs))
         except (cuda.CudaError, CallRefused) as error:
             # The shape runs without a graph, as before; a lost process is found by the next run.
+            self._l2.give_back(l2_bytes)
             runs = self._graphs.note_failure(key)
             fields = {"model": self._what, "cause": str(error), "texts": self._book.take(), "retry_after_runs": runs}
             self._session.sink("graph.capture_refused", fields)
             return
-        self._graphs.keep(key, Captured(graph, context, outputs))
+        self._graphs.keep(key, Captured(graph, context, outputs, l2_bytes))
 
     def _forget_shapes(self) -> None:
         for lane in self._lanes.values():

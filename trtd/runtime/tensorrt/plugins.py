@@ -1,0 +1,76 @@
+"""Plugins: layers that plans name and TensorRT does not build in. Its own are registered, then the operator's.
+
+A plugin library is code of this process, so a file that others could have written is not loaded. Both have to happen
+before a plan that needs them is deserialized, and what is registered stays so for the life of the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trtd.errors import InvalidConfig
+from trtd.runtime.tensorrt.judge import ask
+from trtd.runtime.tensorrt.recorder import ErrorBook
+
+ENTRIES = ("getCreators", "getPluginCreators")
+"""What a library exports whose plugins TensorRT's registry takes by itself; others register when they are loaded."""
+
+
+def register_plugins(module: ModuleType, logger: Any, paths: Sequence[str], book: ErrorBook) -> None:
+    """Register TensorRT's own plugins, where this flavour has any, and those of libraries.
+
+    Raises:
+        trtd.errors.InvalidConfig: a library is not there, could be changed by others, or cannot be loaded.
+    """
+    if hasattr(module, "init_libnvinfer_plugins"):
+        book.clear()
+        if not ask(module.init_libnvinfer_plugins, logger, ""):
+            raise InvalidConfig(f"TensorRT's own plugins cannot be registered: {'; '.join(book.take())}")
+    for path in paths:
+        trouble = untrusted(Path(path))
+        if trouble:
+            raise InvalidConfig(f"tensorrt.plugin_libraries: {trouble}")
+        _load(module, path, book)
+
+
+def untrusted(path: Path) -> str:
+    """Why others could have decided what is in a file, or what the path leads to; empty where they could not.
+
+    The file and every directory above it belong to root or to this user. Others may write to none, unless it is a
+    directory in which each may only change what is his own.
+    """
+    try:
+        real = path.resolve(strict=True)
+        status = real.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return f"{path} is not a regular file"
+        for one in (real, *real.parents):
+            status = one.stat()
+            if status.st_uid not in (0, os.geteuid()):
+                return f"{one} belongs to uid {status.st_uid}, not to root or to uid {os.geteuid()}"
+            is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+            if status.st_mode & stat.S_IWOTH and not is_sticky:
+                return f"{one} can be written by everyone (mode {stat.S_IMODE(status.st_mode):04o})"
+    except OSError as error:
+        return f"{path}: {(error.strerror or str(error)).lower()}"
+    return ""
+
+
+def _load(module: ModuleType, path: str, book: ErrorBook) -> None:
+    try:
+        library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise InvalidConfig(f"tensorrt.plugin_libraries: {' '.join(str(error).split())}") from error
+    if not any(hasattr(library, name) for name in ENTRIES):
+        return
+    book.clear()
+    registry = ask(module.get_plugin_registry)
+    if registry is None or ask(registry.load_library, path) is None:
+        why = "; ".join(book.take()) or "TensorRT does not say why; a plugin of that name may be registered already"
+        raise InvalidConfig(f"tensorrt.plugin_libraries: the plugins of {path} cannot be registered: {why}")
