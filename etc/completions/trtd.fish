@@ -13,7 +13,7 @@ function __trtd_words
     for word in $words[3..]
         if test $is_value = yes
             set is_value no
-        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir top:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
+        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir top:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--timeout reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
             set is_value yes
         else if not string match --quiet -- '-*' $word
             echo $word
@@ -35,7 +35,7 @@ complete --command trtd --condition __fish_use_subcommand --arguments drain --de
 complete --command trtd --condition __fish_use_subcommand --arguments resume --description 'let a drained or quarantined tenant serve again'
 complete --command trtd --condition __fish_use_subcommand --arguments restart --description 'replace a tenant\'s workers one after the other; nothing is refused'
 complete --command trtd --condition __fish_use_subcommand --arguments fault --description 'make a real fault in a tenant\'s workers, where debug.allow_faults permits it'
-complete --command trtd --condition __fish_use_subcommand --arguments reload --description 'read the configuration again and apply the difference'
+complete --command trtd --condition __fish_use_subcommand --arguments reload --description 'read the configuration again, apply the difference, and wait until the workers obey it'
 complete --command trtd --condition __fish_use_subcommand --arguments infer --description 'send one request and print its answer'
 complete --command trtd --condition __fish_use_subcommand --arguments bench --description 'measure throughput and latency of a model in a closed loop'
 complete --command trtd --condition __fish_use_subcommand --arguments config --description 'check the configuration, or show what is in force'
@@ -69,7 +69,7 @@ complete --command trtd --condition '__fish_seen_subcommand_from resume' --long-
 complete --command trtd --condition '__fish_seen_subcommand_from resume' --long-option json --description 'print JSON'
 complete --command trtd --condition '__fish_seen_subcommand_from resume' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__trtd_at resume 0' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'name of the tenant'
-complete --command trtd --condition '__fish_seen_subcommand_from restart' --long-option timeout --require-parameter --no-files --description 'seconds to wait (default: 150)'
+complete --command trtd --condition '__fish_seen_subcommand_from restart' --long-option timeout --require-parameter --no-files --description 'seconds to wait (default: 150 for each worker of a tenant)'
 complete --command trtd --condition '__fish_seen_subcommand_from restart' --long-option json --description 'print JSON'
 complete --command trtd --condition '__fish_seen_subcommand_from restart' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__trtd_at restart 0' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'name of the tenant'
@@ -77,6 +77,7 @@ complete --command trtd --condition '__fish_seen_subcommand_from fault' --long-o
 complete --command trtd --condition '__fish_seen_subcommand_from fault' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__trtd_at fault 0' --no-files --arguments '(trtd completion tenants 2>/dev/null)' --description 'name of the tenant'
 complete --command trtd --condition '__trtd_at fault 1' --no-files --arguments 'illegal_address trap misaligned_access device_assert out_of_memory endless_kernel end_endless_kernel' --description 'illegal_address, trap, misaligned_access, device_assert, out_of_memory, endless_kernel, end_endless_kernel'
+complete --command trtd --condition '__fish_seen_subcommand_from reload' --long-option timeout --require-parameter --no-files --description 'seconds to wait (default: 150 for each worker of a tenant)'
 complete --command trtd --condition '__fish_seen_subcommand_from reload' --long-option json --description 'print JSON'
 complete --command trtd --condition '__fish_seen_subcommand_from reload' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option input --require-parameter --no-files --description 'FILE.npy, random, zeros or ones, for one input; inputs that are not given are random'

@@ -186,6 +186,57 @@ def refused_twice() -> AbstractContextManager[Any]:
     return _wrap(Dispatcher, "take_effects", make)
 
 
+def closed_too_early() -> AbstractContextManager[Any]:
+    """A restart closes the workers at once, as if their successors were there."""
+
+    def make(real: Any) -> Any:
+        def handle(self: Fleet, event: Any, now: float) -> Any:
+            effects = real(self, event, now)
+            match event:
+                case fleet.TenantRestartRequested(tenant) if tenant in self.tenants:
+                    for place in self.tenants[tenant].outdated:
+                        effects += real(self, fleet.ChildEvent(place.name, lifecycle.RestartRequested()), now)
+            return effects
+
+        return handle
+
+    return _wrap(Fleet, "handle", make)
+
+
+def failed_successor_counts() -> AbstractContextManager[Any]:
+    """A successor that cannot start makes its tenant unavailable, as the last worker of a tenant does."""
+
+    def make(real: Any) -> Any:
+        def handle(self: Fleet, event: Any, now: float) -> Any:
+            had_failed = {name for name, tenant in self.tenants.items() if tenant.failure is not None}
+            effects = real(self, event, now)
+            for name, tenant in self.tenants.items():
+                if tenant.failure is not None and name not in had_failed:
+                    effects.append(fleet.SetAvailability(name, False, str(tenant.failure), None))
+            return effects
+
+        return handle
+
+    return _wrap(Fleet, "handle", make)
+
+
+def failed_successor_tried_for_ever() -> AbstractContextManager[Any]:
+    """A replacement that failed is begun again, though nobody asks for it."""
+
+    def make(real: Any) -> Any:
+        def handle(self: Fleet, event: Any, now: float) -> Any:
+            effects = real(self, event, now)
+            if isinstance(event, fleet.TimePassed):
+                for name, tenant in list(self.tenants.items()):
+                    if tenant.failure is not None:
+                        effects += real(self, fleet.ResumeRequested(name), now)
+            return effects
+
+        return handle
+
+    return _wrap(Fleet, "handle", make)
+
+
 BUGS: dict[str, Planting] = {
     "a lease is not released": lease_not_released,
     "a stale generation is accepted": stale_generation_accepted,
@@ -197,4 +248,7 @@ BUGS: dict[str, Planting] = {
     "a hang is not watched": hang_not_watched,
     "a death restarts the neighbours": neighbour_restarted,
     "an expired request is answered twice": refused_twice,
+    "a worker is closed before its successor is ready": closed_too_early,
+    "a successor that fails makes its tenant unavailable": failed_successor_counts,
+    "a successor that fails is tried for ever": failed_successor_tried_for_ever,
 }

@@ -104,6 +104,7 @@ class SimSupervisor:
             tenant, _, replica = name.rpartition("/")
             worker = WorkerId(TenantName(tenant), int(replica), generation)
             process = SimWorker(self.clock, self.sim, worker, on_exit)
+            self.sim.promises.spawned(process)
         self.processes[name] = process
         self._events.append(ChildEvent(name, lifecycle.Spawned(generation, process.pid)))
 

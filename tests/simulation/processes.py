@@ -109,6 +109,7 @@ class SimWorker(Process):
 
     Attributes:
         id: which life of which worker.
+        digest: of the configuration that it was spawned for.
         to_supervisor: link for lifecycle events.
         router: the router it is connected to, None while there is none.
     """
@@ -125,6 +126,8 @@ class SimWorker(Process):
         self.has_failed = False
         self.started = 0
         self.running: set[int] = set()
+        place = sim.supervisor.fleet.place(str(worker.key))
+        self.digest: str = place.target.worker_digest
         spec = sim.tenants[worker.tenant]
         self.slots = spec.slots
         self.batcher: Batcher[Leased] = Batcher()
@@ -136,7 +139,7 @@ class SimWorker(Process):
 
     def _greet(self) -> None:
         self._tell(Greeted(self.id.generation))
-        if self.clock.random.random() < self.sim.plan.permanent_failure:
+        if self.digest.startswith("bad") or self.clock.random.random() < self.sim.plan.permanent_failure:
             self._tell(FaultReported(self.id.generation, Fault(FaultKind.BAD_MODEL, "truncated", permanent=True)))
             self.later(0.001, self.die, ExitStatus(code=65))
             return

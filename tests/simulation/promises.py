@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from tests.simulation.clients import GRACE_S, Call
 from tests.simulation.processes import HANG, POISON, answer_to
 from trtd.core.dispatch import Dispatch, Request
-from trtd.core.fleet import Fleet, Phase
+from trtd.core.fleet import Fleet, Phase, Replacement, Tenant
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State
 from trtd.errors import ErrorCode
@@ -35,6 +36,9 @@ class Promises:
         self.sim = sim
         self.calls: list[Call] = []
         self._phases: dict[TenantName, Phase] = {}
+        self._replicas: dict[TenantName, int] = {}
+        self._ready: dict[TenantName, set[tuple[str, int]]] = {}
+        self._bad_spawns: Counter[TenantName] = Counter()
 
     # What clients see
 
@@ -112,11 +116,37 @@ class Promises:
         fleet.check()
         for name, tenant in fleet.tenants.items():
             before = self._phases.get(name)
+            self._nobody_left_early(fleet, tenant)
             self._phases[name] = tenant.phase
             if tenant.phase is Phase.DRAINED and before is not Phase.DRAINED:
                 for child_name, child in fleet.children.items():
                     if child_name.startswith(f"{name}/"):
                         insist(child.pid is None, f"{name} is drained and {child_name} lives")
+
+    def _nobody_left_early(self, fleet: Fleet, tenant: Tenant) -> None:
+        """A serving worker of a serving tenant is closed for a ready successor only, unless fewer are wanted."""
+        name = tenant.spec.name
+        before = self._ready.get(name, set())
+        lives = {(worker, fleet.children[worker].generation) for worker in tenant.workers.values()}
+        states = {life: fleet.children[life[0]].state for life in lives}
+        self._ready[name] = {life for life in lives if states[life] is State.READY}
+        was_serving = self._phases.get(name) is Phase.SERVING is tenant.phase
+        are_fewer_wanted = tenant.spec.replicas < self._replicas.get(name, 0)
+        self._replicas[name] = tenant.spec.replicas
+        if not was_serving or are_fewer_wanted or tenant.spec.replacement is Replacement.STOP_FIRST:
+            return
+        closed = {life for life in before if states.get(life) is State.DRAINING}
+        others = self._ready[name] - before
+        insist(len(closed) <= len(others), f"{closed} of {name} were closed, and {others} became ready for them")
+
+    def spawned(self, worker: Any) -> None:
+        """A version that cannot start is tried once for each wish of an operator, not for ever."""
+        tenant = worker.id.tenant
+        if not worker.digest.startswith("bad") or tenant in self.sim.harmed:
+            return
+        self._bad_spawns[tenant] += 1
+        most = self.sim.wishes[tenant] * self.sim.tenants[tenant].spec.replicas
+        insist(self._bad_spawns[tenant] <= most, f"{tenant} tried what cannot start {self._bad_spawns[tenant]} times")
 
     # When chaos is over
 
@@ -134,8 +164,11 @@ class Promises:
                 elif self.sim.models_may_be_bad or tenant in self.sim.poisoned_tenants:
                     ends |= {State.QUARANTINED, State.BACKOFF, State.STARTING, State.WARMING}
                 insist(child.state in ends, f"{name} ended {child.state}: {child.fault}")
-                if tenant not in self.sim.harmed:
+                if tenant not in self.sim.harmed | self.sim.replaced:
                     insist(child.generation == 1, f"{name} was left alone and is at generation {child.generation}")
+        for name, tenant in fleet.tenants.items():
+            is_behind = tenant.phase is Phase.SERVING and bool(tenant.outdated)
+            insist(not is_behind or self.sim.models_may_be_bad, f"{name} serves an old version in the end")
         router = self.sim.router
         insist(router is not None, "there is no router in the end")
         for tenant in self.sim.tenants:

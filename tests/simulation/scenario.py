@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.simulation.promises import Promises
 from trtd.core import fleet
 from trtd.core.dispatch import TenantLimits
 from trtd.core.faults import ExitStatus
-from trtd.core.fleet import ROUTER, Phase, TenantSpec
+from trtd.core.fleet import ROUTER, Phase, Replacement, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
@@ -59,11 +60,14 @@ CHAOS = (
     "kill_router",
     "freeze_router",
     "reload",
+    "bad_reload",
     "drain",
     "resume",
     "restart",
     "drain_all",
 )
+BAD = "bad"
+"""How a worker_digest begins whose workers cannot use their model."""
 
 
 def make_plan(draw: random.Random) -> Plan:
@@ -93,8 +97,10 @@ def make_plan(draw: random.Random) -> Plan:
 
 def make_tenant(draw: random.Random, name: str, plan: Plan) -> SimTenant:
     """A tenant with small bounds, so that they are met."""
+    replacement = draw.choice((Replacement.SUCCESSOR_FIRST, Replacement.SUCCESSOR_FIRST, Replacement.STOP_FIRST))
+    replicas = draw.choice((1, 1, 2, 3))
     return SimTenant(
-        spec=TenantSpec(TenantName(name), draw.choice((1, 1, 2, 3)), plan.timeouts, plan.restarts, "w0", "r0"),
+        spec=TenantSpec(TenantName(name), replicas, plan.timeouts, plan.restarts, "w0", "r0", replacement),
         limits=TenantLimits(
             weight=draw.choice((1, 2, 5)),
             max_requests=draw.choice((2, 8, 64)),
@@ -127,6 +133,8 @@ class Simulation:
         self.pids = itertools.count(100)
         self.absent: set[TenantName] = set()
         self.harmed: set[TenantName] = set()
+        self.replaced: set[TenantName] = set()
+        self.wishes: Counter[TenantName] = Counter()
         self.poisoned_tenants: set[TenantName] = set()
         self.router_was_harmed = False
         if self.plan.poison:
@@ -175,6 +183,7 @@ class Simulation:
 
     def _apply_config(self) -> None:
         specs = tuple(tenant.spec for name, tenant in self.tenants.items() if name not in self.absent)
+        self.wishes.update(list(self.tenants))
         self.supervisor.handle(fleet.ConfigApplied(specs))
 
     def _is_calm(self) -> bool:
@@ -202,6 +211,19 @@ class Simulation:
     def _pick_tenant(self) -> TenantName:
         tenant = self.clock.random.choice(sorted(self.tenants))
         self.harmed.add(tenant)
+        self.wishes[tenant] += 1
+        return tenant
+
+    def _pick_replaced(self) -> TenantName:
+        """A tenant whose workers are about to be replaced: with the successor first, its clients notice nothing."""
+        tenant = self.clock.random.choice(sorted(self.tenants))
+        self.replaced.add(tenant)
+        self.wishes[tenant] += 1
+        known = self.supervisor.fleet.tenants.get(tenant)
+        # Workers that never served are started anew at once, whatever the new version is worth.
+        has_served = known is not None and all(place.has_served for place in known.members)
+        if self.tenants[tenant].spec.replacement is Replacement.STOP_FIRST or not has_served:
+            self.harmed.add(tenant)
         return tenant
 
     def _kill(self) -> None:
@@ -242,19 +264,29 @@ class Simulation:
             self.clock.after(self.clock.random.uniform(0.0005, 0.01), client.connect, router)
 
     def _reload(self) -> None:
-        tenant = self._pick_tenant()
-        old = self.tenants[tenant]
-        change: Any = self.clock.random.choice(("worker", "router", "replicas", "absence"))
-        spec = old.spec
+        change: Any = self.clock.random.choice(("worker", "router", "replicas", "replacement", "absence"))
+        tenant = self._pick_replaced() if change == "worker" else self._pick_tenant()
+        spec = self.tenants[tenant].spec
         if change == "worker":
             spec = replace(spec, worker_digest=f"w{self.clock.random.random()}")
         elif change == "router":
             spec = replace(spec, router_digest=f"r{self.clock.random.random()}")
         elif change == "replicas":
             spec = replace(spec, replicas=self.clock.random.choice((1, 2, 3)))
+        elif change == "replacement":
+            spec = replace(spec, replacement=self.clock.random.choice(list(Replacement)))
         else:
             self.absent ^= {tenant}
-        self.tenants[tenant] = replace(old, spec=spec)
+        self._put_in_force(spec)
+
+    def _bad_reload(self) -> None:
+        """A model that cannot be used, or the good one again."""
+        spec = self.tenants[self._pick_replaced()].spec
+        is_bad = spec.worker_digest.startswith(BAD)
+        self._put_in_force(replace(spec, worker_digest=f"{'w' if is_bad else BAD}{self.clock.random.random()}"))
+
+    def _put_in_force(self, spec: TenantSpec) -> None:
+        self.tenants[spec.name] = replace(self.tenants[spec.name], spec=spec)
         self._apply_config()
 
     def _drain(self) -> None:
@@ -269,7 +301,7 @@ class Simulation:
         self.supervisor.handle(fleet.ResumeRequested(self._pick_tenant()))
 
     def _restart(self) -> None:
-        self.supervisor.handle(fleet.TenantRestartRequested(self._pick_tenant()))
+        self.supervisor.handle(fleet.TenantRestartRequested(self._pick_replaced()))
 
     def _settle(self) -> None:
         """Faults stop, poison is gone, and whatever was drained serves again."""
@@ -278,6 +310,9 @@ class Simulation:
             if process.is_frozen:
                 process.thaw()
         self.absent.clear()
+        for name, tenant in self.tenants.items():
+            if tenant.spec.worker_digest.startswith(BAD):
+                self.tenants[name] = replace(tenant, spec=replace(tenant.spec, worker_digest="mended"))
         self._apply_config()
         for tenant in sorted(self.tenants):
             if self.supervisor.fleet.tenants[tenant].phase is not Phase.SERVING:

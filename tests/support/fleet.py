@@ -227,7 +227,7 @@ class FleetWorld:
             self.queues.setdefault(ROUTER, deque()).append(TenantEmptied(TenantName(tenant), epoch))
 
     def _is_hopeless(self, tenant: str) -> bool:
-        workers = [self.fleet.children[name] for name in self.fleet.tenants[TenantName(tenant)].active]
+        workers = [self.fleet.children[name] for name in self.fleet.tenants[TenantName(tenant)].hopes]
         return all(child.state in (State.QUARANTINED, State.STUCK) for child in workers)
 
 

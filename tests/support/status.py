@@ -13,7 +13,7 @@ def make_child(name: str = "a/0", **changes: Any) -> ChildStatus:
         "generation": 3, "restarts": 2, "deaths_in_window": 0, "restart_in_s": None, "last_fault": None,
         "rss_bytes": 64 * 1024**2, "peak_rss_bytes": 65 * 1024**2, "memory_limit_bytes": 0,
         "memory_enforcement": "none", "progress": 1, "in_flight": 0, "recovery_s": None, "load_s": 0.5, "history": [],
-        "device": None,
+        "device": None, "role": "member",
     }  # fmt: skip
     return ChildStatus(**(child | changes))  # type: ignore[typeddict-item]
 
@@ -22,7 +22,8 @@ def make_tenant(name: str = "a", **changes: Any) -> TenantStatus:
     tenant: dict[str, Any] = {
         "name": name, "phase": "serving", "health": "ready", "is_ready": True, "is_required": True, "gate": "open",
         "is_available": True,
-        "reason": "", "runtime": "onnxruntime 1", "models": [], "workers": [make_child(f"{name}/0")], "queued": 4,
+        "reason": "", "runtime": "onnxruntime 1", "models": [], "workers": [make_child(f"{name}/0")],
+        "replacement": None, "queued": 4,
         "leased": 5, "held_bytes": 6, "arena_bytes": 0, "arena_count": 0, "arena_limit_bytes": 1024**3,
         "counters": CounterStatus(
             accepted=0, answered=0, failed=0, refused=0, resent=0, replayed=0, expired=0, stale=0, abandoned=0

@@ -117,6 +117,14 @@ _INPUTS = (
 OPERATORS_HINT = "Ask for a place among operators or viewers in [operators] of the configuration."
 START_HINT = "Start it with `trtd serve`, or name its directory with --runtime-dir."
 _HINTS = {ErrorCode.NOT_ALLOWED: OPERATORS_HINT, ErrorCode.UNREACHABLE: START_HINT}
+_REPLACED_HINTS = {
+    **_HINTS,
+    ErrorCode.UNAVAILABLE: "Mend what the message names and give the command again; `trtd status` shows what serves.",
+    ErrorCode.DEADLINE_EXCEEDED: "Look at `trtd status`: nothing was taken back, and what serves serves on.",
+}
+_REPLACED_TIMEOUT = _argument(
+    "--timeout", metavar="S", type=_seconds, help="seconds to wait (default: 150 for each worker of a tenant)"
+)
 _LSB_CODES = {
     **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
     ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
@@ -124,7 +132,12 @@ _LSB_CODES = {
 _STATUS = next(row for row in OPERATOR_COMMANDS if row.name == "status")
 
 
-def _operator_command(name: str, *arguments: Argument, exit_codes: Mapping[ErrorCode, int] | None = None) -> Command:
+def _operator_command(
+    name: str,
+    *arguments: Argument,
+    hints: Mapping[ErrorCode, str] = _HINTS,
+    exit_codes: Mapping[ErrorCode, int] | None = None,
+) -> Command:
     row = next(row for row in OPERATOR_COMMANDS if row.name == name)
     return Command(
         name,
@@ -133,7 +146,7 @@ def _operator_command(name: str, *arguments: Argument, exit_codes: Mapping[Error
         renderer=f"render:show_{name}",
         arguments=(*arguments, _JSON, _RUNTIME_DIR),
         role=row.role,
-        hints=_HINTS,
+        hints=hints,
         exit_codes=exit_codes or {},
     )
 
@@ -198,10 +211,11 @@ COMMANDS: tuple[Command, ...] = (
     _operator_command(
         "restart",
         _TENANT,
-        _argument("--timeout", metavar="S", type=_seconds, help="seconds to wait (default: 150)"),
+        _REPLACED_TIMEOUT,
+        hints=_REPLACED_HINTS,
     ),
     _operator_command("fault", _TENANT, _argument("fault", metavar="FAULT", choices=FAULTS, help=", ".join(FAULTS))),
-    _operator_command("reload"),
+    _operator_command("reload", _REPLACED_TIMEOUT, hints=_REPLACED_HINTS),
     Command(
         "infer",
         "send one request and print its answer",

@@ -55,8 +55,8 @@ def fault(args: argparse.Namespace) -> Answer:
 
 
 def reload(args: argparse.Namespace) -> Answer:
-    """Read the configuration again."""
-    return _call(args, "reload", {})
+    """Read the configuration again, and wait until the workers obey it."""
+    return _call(args, "reload", {"timeout_s": args.timeout})
 
 
 def _call(args: argparse.Namespace, command: str, told: Answer) -> Answer:

@@ -14,6 +14,8 @@ from trtd.wire.status import Status, summary
 RESET = "\x1b[0m"
 BOLD = "\x1b[1m"
 COLOURS = {"ready": "\x1b[32m", "degraded": "\x1b[33m", "waiting": "\x1b[33m", "draining": "\x1b[33m"}
+MEMBER = "member"
+"""Role of the workers that a tenant is to have."""
 OTHER_COLOUR = "\x1b[31m"
 
 COLUMNS = (
@@ -53,6 +55,7 @@ def status_lines(record: Mapping[str, Any], *, colour: bool, width: int | None =
     if colour:
         lines = [lines[0], *(_coloured(line, state) for line, state in zip(lines[1:], states, strict=True))]
     lines += _wrapped((f"{tenant['name']}: {tenant['reason']}" for tenant in tenants if tenant["reason"]), width)
+    lines += _wrapped(_replacements(record), width)
     if "LAST CAUSE" in {*table.hidden, *table.cut}:
         lines += _wrapped(_causes(record), width)
     lines += [_loud(line, colour=colour) for line in _wrapped(_unsigned(record), width)]
@@ -99,7 +102,19 @@ def _states(tenant: Mapping[str, Any]) -> list[str]:
     else:
         wait = first["restart_in_s"]
         word = f"{health}: {first['state']}" + (f" {duration(wait)}" if wait else "")
-    return [word, *(worker["state"] for worker in workers[1:])]
+    return [word, *(_other_state(worker) for worker in workers[1:])]
+
+
+def _other_state(worker: Mapping[str, Any]) -> str:
+    state, role = str(worker["state"]), worker.get("role", MEMBER)
+    return state if role == MEMBER else f"{state} ({role})"
+
+
+def _replacements(record: Mapping[str, Any]) -> Iterator[str]:
+    for tenant in record["tenants"]:
+        replacement = tenant.get("replacement")
+        if replacement and replacement["state"] == "failed":
+            yield f"{tenant['name']}: not replaced: {replacement['reason']}"
 
 
 def _cause(worker: Mapping[str, Any]) -> str:

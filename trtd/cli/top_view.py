@@ -208,6 +208,8 @@ def _notes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     for tenant in record["tenants"]:
         if tenant["reason"]:
             notes.append((f"{tenant['name']}: {tenant['reason']}", "red"))
+        elif (replacement := tenant.get("replacement")) and replacement["state"] == "failed":
+            notes.append((f"{tenant['name']}: not replaced: {replacement['reason']}", "red"))
         elif _restarts(tenant) and _last_fault(tenant) != NOTHING:
             notes.append((f"{tenant['name']}: last fault: {_last_fault(tenant)}", ""))
     unsigned = [

@@ -360,6 +360,11 @@ class Tenant(_Section):
         default=True, description="whether the daemon counts as ready only while this tenant is"
     )
     replicas: Annotated[int, Field(ge=1, le=64), Reload.LIVE] = Field(1, description="worker processes")
+    replace: Annotated[Literal["successor-first", "stop-first"], Reload.LIVE] = Field(
+        "successor-first",
+        description="how reload and restart replace a worker: the old one serves until its successor is ready, or,"
+        " where memory does not allow two at a time, it stops first",
+    )
     slots: Annotated[int, Field(ge=1, le=64)] = Field(1, description="batches run at a time in one worker")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="threads of the runtime inside one run")
     weight: Annotated[int, Field(ge=1, le=1000), Reload.LIVE] = Field(

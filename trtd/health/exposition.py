@@ -102,6 +102,13 @@ def _requests(statuses: list[TenantStatus], tenants: list[TenantMetrics]) -> Ite
         for status in statuses:
             gauge.add_metric([status["name"]], int(status[key]))  # type: ignore[literal-required]
         yield gauge
+    not_replaced = GaugeMetricFamily(
+        observe.METRIC_NOT_REPLACED, "Whether a reload or restart failed and an old version goes on.", labels=["tenant"]
+    )
+    for status in statuses:
+        replacement = status["replacement"]
+        not_replaced.add_metric([status["name"]], int(replacement is not None and replacement["state"] == "failed"))
+    yield not_replaced
     info = GaugeMetricFamily(
         observe.METRIC_TENANT_INFO,
         "Always 1; the labels say what the tenant runs on and who vouches for its engines.",

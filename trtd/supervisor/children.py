@@ -14,7 +14,7 @@ from typing import Protocol
 from trtd import observe
 from trtd.core import lifecycle
 from trtd.core.faults import ExitStatus, Fault, FaultKind
-from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, TenantEmptied
+from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, Role, TenantEmptied
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired
 from trtd.errors import Blame, TrtdError
@@ -174,12 +174,16 @@ class Children:
         if name == ROUTER:
             self._router.lost()
         before = self._fleet.children.get(name)
+        place = self._fleet.place(name)
         seen = self._facts.child(name)
         seen.end(at)
         self._tell(name, lifecycle.Exited(generation, status, random.random()))  # noqa: S311 - jitter
         after = self._fleet.children.get(name)
         if before is None or after is None or after.desired is Desired.DOWN:
             seen.death_at = None
+            if place is not None and place.role is Role.REPLACED:
+                # Its successor took over before it went.
+                self._facts.tenant(name.partition("/")[0], at).restarts[str(FaultKind.REQUESTED)] += 1
         elif name != ROUTER:
             reason = _restart_reason(before, after)
             self._facts.tenant(name.partition("/")[0], at).restarts[reason] += 1

@@ -10,10 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from trtd.core.fleet import DrainRequested, Phase, ResumeRequested, TenantRestartRequested
-from trtd.core.fleet.tenant import HOPELESS
+from trtd.core.fleet import DrainRequested, Phase, ResumeRequested, TenantRestartRequested, TenantSpec
 from trtd.core.ids import TenantName
-from trtd.core.lifecycle import State
 from trtd.errors import DeadlineExceeded, NotAllowed, Unavailable, Usage
 from trtd.supervisor.control import CommandFailed, Handler, Progress
 from trtd.supervisor.loop import Supervisor
@@ -22,7 +20,10 @@ from trtd.wire.tensorrt import FAULTS
 
 PROGRESS_EVERY_S = 0.5
 ASK_ROUTER_S = 2.0
-RESTART_TIMEOUT_S = 150.0
+REPLACED_TIMEOUT_S = 150.0
+"""Patience of an operator who names none, for each worker of the largest tenant: they are replaced one at a time."""
+MAX_TOLD = 3
+"""Tenants whose failure stands in the error's one line; the details name all."""
 
 Args = dict[str, Any]
 Answer = dict[str, Any]
@@ -87,19 +88,15 @@ class Commands:
         return {"tenants": {tenant: str(self._phase(tenant) or "removed") for tenant in tenants}}
 
     async def restart(self, args: Args, progress: Progress) -> Answer:
-        """Replace a tenant's workers one after the other and wait until the new ones are ready."""
+        """Replace a tenant's workers one after the other and wait until the new ones have taken over."""
         tenant = self._known(args["tenant"])
         phase = self._phase(tenant)
+        if phase is Phase.DRAINED:
+            raise Usage(f"tenant {tenant} is drained and has no worker to replace; `trtd resume {tenant}` starts them")
         if phase is not Phase.SERVING:
             raise Usage(f"tenant {tenant} is {phase}; only a serving tenant can be restarted")
         self._supervisor.submit(TenantRestartRequested(tenant))
-
-        def left() -> list[str]:
-            return self._not_renewed(tenant)
-
-        timeout_s = args["timeout_s"] or RESTART_TIMEOUT_S
-        if not await self._wait(left, timeout_s, progress):
-            raise DeadlineExceeded(f"not ready again within {timeout_s:g} s: {', '.join(left())}")
+        await self._replaced([tenant], args["timeout_s"], progress)
         return {"tenants": {tenant: "restarted"}}
 
     async def fault(self, args: Args, _progress: Progress) -> Answer:
@@ -118,9 +115,21 @@ class Commands:
                 told.append(name)
         return {"tenants": {tenant: fault}, "workers": told}
 
-    async def reload(self, _args: Args, _progress: Progress) -> Answer:
-        """Read the configuration again and apply the difference."""
-        return await self._reload()
+    async def reload(self, args: Args, progress: Progress) -> Answer:
+        """Read the configuration again, apply the difference, and wait until the workers obey it."""
+        before = self._supervisor.fleet.specs()
+        answer = await self._reload()
+        tenants = self._supervisor.fleet.tenants
+        waited_for = [
+            name
+            for name, tenant in sorted(tenants.items())
+            if tenant.phase is Phase.SERVING and (tenant.outdated or not _wants_the_same(before.get(name), tenant.spec))
+        ]
+        try:
+            await self._replaced(waited_for, args["timeout_s"], progress)
+        except CommandFailed as failed:
+            raise CommandFailed(failed.cause, {**answer, **failed.details}) from None
+        return answer
 
     # Helpers
 
@@ -180,22 +189,42 @@ class Commands:
         )
         return CommandFailed(error, {"unfinished": unfinished})
 
-    def _not_renewed(self, tenant: TenantName) -> list[str]:
-        """Workers that are not ready in the version asked for.
+    async def _replaced(self, tenants: list[TenantName], timeout_s: float | None, progress: Progress) -> None:
+        """Wait until the workers of these tenants are what was wished, or it is known that some will not be.
 
         Raises:
-            trtd.errors.Unavailable: one of them will not become ready by itself.
+            CommandFailed: `Unavailable` with the reason of each tenant in which it failed, or `DeadlineExceeded`.
         """
-        record = self._supervisor.fleet.tenants.get(tenant)
-        if record is None or record.phase is not Phase.SERVING:
-            raise Unavailable(f"tenant {tenant} was drained or removed meanwhile")
-        outdated = set(self._supervisor.fleet.outdated_workers(tenant))
-        left = []
-        for replica, name in sorted(record.workers.items()):
-            child = self._supervisor.fleet.children[name]
-            if child.state in HOPELESS:
-                cause = child.last_fault.message if child.last_fault else "no cause is known"
-                raise Unavailable(f"worker {name} is {child.state}: {cause}")
-            if not record.is_surplus(replica) and (name in outdated or child.state is not State.READY):
-                left.append(name)
-        return left
+        fleet = self._supervisor.fleet
+        if timeout_s is None:
+            timeout_s = REPLACED_TIMEOUT_S * max((fleet.tenants[name].spec.replicas for name in tenants), default=1)
+        failures: dict[str, str] = {}
+
+        def left() -> list[str]:
+            names: list[str] = []
+            failures.clear()
+            for name in tenants:
+                tenant = fleet.tenants.get(name)
+                if tenant is None or tenant.phase is not Phase.SERVING:
+                    failures[name] = "was drained or removed meanwhile"
+                    continue
+                state = fleet.progress(name)
+                if state.failure:
+                    failures[name] = state.failure
+                else:
+                    names += state.left
+            return names
+
+        if not await self._wait(left, timeout_s, progress):
+            raise CommandFailed(
+                DeadlineExceeded(f"not replaced within {timeout_s:g} s, and it goes on: {', '.join(left())}"), {}
+            )
+        if failures:
+            told = [f"tenant {name}: {reason}" for name, reason in failures.items()]
+            more = f"; and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+            raise CommandFailed(Unavailable("; ".join(told[:MAX_TOLD]) + more), {"failed": dict(failures)})
+
+
+def _wants_the_same(before: TenantSpec | None, after: TenantSpec) -> bool:
+    """Whether a change of the configuration asks nothing of a tenant's workers."""
+    return before is not None and (before.worker_digest, before.replicas) == (after.worker_digest, after.replicas)

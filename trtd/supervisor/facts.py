@@ -111,4 +111,8 @@ class Facts:
         """A tenant is no longer served: nothing is kept of it, so that names that come and go use no memory."""
         self.tenants.pop(name, None)
         for child in [child for child in self.children if child.startswith(f"{name}/")]:
-            del self.children[child]
+            self.forget_child(child)
+
+    def forget_child(self, name: str) -> None:
+        """A worker's place is gone; one with the same number starts with nothing known."""
+        self.children.pop(name, None)

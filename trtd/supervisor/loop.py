@@ -25,12 +25,11 @@ from trtd.core.fleet import (
     FleetEffect,
     FleetEvent,
     ForgetTenant,
-    Phase,
     TimePassed,
 )
 from trtd.core.ids import TenantName, WorkerKey
 from trtd.core.lifecycle import Child
-from trtd.errors import Blame
+from trtd.errors import Blame, Unavailable
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation
 from trtd.supervisor.children import Children
@@ -81,6 +80,8 @@ class Supervisor:
         self._is_mps = MPS_VARIABLE in environ
         # A tenant that the configuration no longer names still needs its workers until it is drained.
         self._plan_of: dict[str, Plan] = {}
+        # A worker that has no successor yet comes back from a crash with the settings that it served with.
+        self._plans_by_digest: dict[str, dict[str, Plan]] = {}
         self._inbox: deque[FleetEvent] = deque()
         self._is_busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -112,25 +113,29 @@ class Supervisor:
             self._set_timer(now)
             return
         children = dict(self.fleet.children)
-        phases = {name: tenant.phase for name, tenant in self.fleet.tenants.items()}
+        stories = narration.tenant_stories(self.fleet)
         effects = self.fleet.handle(event, now)
-        self._narrate(event, children, phases, now)
+        self._narrate(event, children, stories, now)
+        for name in children.keys() - self.fleet.children.keys():
+            self.facts.forget_child(name)
         self._perform_all(effects, now)
         self._set_timer(now)
         self._wake_watchers()
         if self.fleet.is_stopped:
             self.stopped.set()
 
-    def _narrate(
-        self, event: FleetEvent, children: dict[str, Child], phases: dict[TenantName, Phase], now: float
-    ) -> None:
+    def _narrate(self, event: FleetEvent, children: dict[str, Child], stories: narration.Stories, now: float) -> None:
         cause = event.event if isinstance(event, ChildEvent) else event
         for name, after in self.fleet.children.items():
             before = children.get(name)
             if before is not None and before.state is not after.state:
                 own = cause if isinstance(event, ChildEvent) and event.name == name else None
                 narration.tell_child_moved(before, after, own, now)
-        narration.tell_phases_moved(phases, {name: tenant.phase for name, tenant in self.fleet.tenants.items()})
+        if isinstance(event, ChildEvent) and event.name in children.keys() - self.fleet.children.keys():
+            # Its place went with it, so its end is told from what it was.
+            gone, _ = lifecycle.step(children[event.name], event.event, now)
+            narration.tell_child_moved(children[event.name], gone, event.event, now)
+        narration.tell_tenants_moved(stories, narration.tenant_stories(self.fleet))
 
     def _perform_all(self, effects: list[FleetEffect], now: float) -> None:
         for effect in effects:
@@ -148,6 +153,7 @@ class Supervisor:
         if isinstance(effect, ForgetTenant):
             self.facts.forget_tenant(effect.tenant)
             self._plan_of.pop(effect.tenant, None)
+            self._plans_by_digest.pop(effect.tenant, None)
 
     def _set_timer(self, now: float) -> None:
         deadline = self.fleet.next_deadline()
@@ -179,14 +185,23 @@ class Supervisor:
         """Put a configuration in force: the first one, or another one that was read while the daemon runs."""
         self.plan = plan
         self._plan_of.update(dict.fromkeys(plan.config.tenants, plan))
+        for spec in plan.specs:
+            self._plans_by_digest.setdefault(spec.name, {})[spec.worker_digest] = plan
         self.submit(ConfigApplied(plan.specs))
+        for name, tenant in self.fleet.tenants.items():
+            in_use = {tenant.spec.worker_digest, *(place.target.worker_digest for place in tenant.places.values())}
+            plans = self._plans_by_digest[name]
+            self._plans_by_digest[name] = {digest: plans[digest] for digest in in_use}
 
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         """How a child is started now, and its memory limit in bytes (see `trtd.supervisor.children.Orders`)."""
         if name == ROUTER:
             return self.plan.router_order(generation, self._listeners), self.plan.memory_limit_bytes(ROUTER)
         tenant, _, replica = name.partition("/")
-        plan = self._plan_of[tenant]
+        place = self.fleet.place(name)
+        if place is None:
+            raise Unavailable(f"there is no worker {name}")
+        plan = self._plans_by_digest[tenant][place.target.worker_digest]
         return plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation), plan.memory_limit_bytes(name)
 
     # For those who look and wait

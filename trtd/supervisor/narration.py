@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from trtd import observe
-from trtd.core.fleet import ROUTER, Phase
+from trtd.core.fleet import ROUTER, Failure, Fleet, Phase
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired, Exited, IllegalEvent, State
 
@@ -70,10 +70,53 @@ def tell_illegal_event(name: str, illegal: IllegalEvent, now: float) -> None:
         )
 
 
-def tell_phases_moved(before: dict[TenantName, Phase], after: dict[TenantName, Phase]) -> None:
-    """Log the tenants that came, went or changed their phase."""
-    for name, phase in after.items():
-        if before.get(name) is not phase:
-            log.info(_PHASES[phase], tenant=name)
+class TenantStory(NamedTuple):
+    """What the log tells of a tenant when it changes.
+
+    Attributes:
+        phase: what it does as a whole.
+        outdated: how many of its workers are to be replaced.
+        failure: why that was given up.
+        outlook: the same for people, with what it means for clients.
+    """
+
+    phase: Phase
+    outdated: int
+    failure: Failure | None
+    outlook: str
+
+
+Stories = dict[TenantName, TenantStory]
+
+
+def tenant_stories(fleet: Fleet) -> Stories:
+    """The story of each tenant at this instant."""
+    stories = {}
+    for name, tenant in fleet.tenants.items():
+        outdated = len(tenant.outdated) if tenant.phase is Phase.SERVING else 0
+        outlook = fleet.progress(name).failure if tenant.failure is not None else ""
+        stories[name] = TenantStory(tenant.phase, outdated, tenant.failure, outlook)
+    return stories
+
+
+def tell_tenants_moved(before: Stories, after: Stories) -> None:
+    """Log the tenants that came, went or changed their phase, and how the replacement of their workers goes."""
+    for name, now in after.items():
+        was = before.get(name)
+        if was is None or was.phase is not now.phase:
+            log.info(_PHASES[now.phase], tenant=name)
+        if was is not None:
+            _tell_replacement(name, was, now)
     for name in before.keys() - after.keys():
         log.info("tenant.removed", tenant=name)
+
+
+def _tell_replacement(name: TenantName, was: TenantStory, now: TenantStory) -> None:
+    if now.failure is not None:
+        if now.failure is not was.failure:
+            cause = str(now.failure.fault.kind)
+            log.error("tenant.replacement_failed", tenant=name, cause=cause, message=now.outlook)
+    elif now.outdated and (not was.outdated or was.failure is not None):
+        log.info("tenant.replacement_begun", tenant=name, workers=now.outdated)
+    elif was.outdated and not now.outdated and now.phase is Phase.SERVING:
+        log.info("tenant.replaced", tenant=name)

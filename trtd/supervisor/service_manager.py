@@ -42,7 +42,7 @@ def has_settled(fleet: Fleet, required: Collection[str]) -> bool:
     for name, tenant in fleet.tenants.items():
         if name not in required or tenant.phase is not Phase.SERVING:
             continue
-        workers = [fleet.children[worker] for worker in tenant.active]
+        workers = [fleet.children[place.name] for place in tenant.members]
         if not any(child.state in IN_SERVICE or child.last_fault is not None for child in workers):
             return False
     return True

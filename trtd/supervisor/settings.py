@@ -15,7 +15,7 @@ from trtd.config.accounts import EVERYONE, SYSTEM, Accounts
 from trtd.config.model import Config, Health, LogFormat, Restart, Tenant
 from trtd.config.origins import invalid_config
 from trtd.core.dispatch import TenantLimits
-from trtd.core.fleet import TenantSpec
+from trtd.core.fleet import Replacement, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
@@ -125,6 +125,7 @@ def tenant_specs(config: Config, stat: Stat = os.stat, accounts: Accounts = SYST
             restarts=restart_policy(table.restart),
             worker_digest=_worker_digest(config, name, stat),
             router_digest=_digest(asdict(tenant_endpoint(config, name, accounts))),
+            replacement=Replacement(table.replace),
         )
         for name, table in config.tenants.items()
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from trtd.config.model import Tenant as TenantTable
 from trtd.core.faults import Fault
-from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant
+from trtd.core.fleet import ROUTER, Fleet, Phase, Role, Tenant
 from trtd.core.lifecycle import IN_SERVICE, Child, State
 from trtd.supervisor.facts import ChildFacts, Facts, TenantFacts
 from trtd.wire.settings import TenantEndpoint
@@ -24,6 +24,7 @@ from trtd.wire.status import (
     FaultStatus,
     ModelStatus,
     RecentStatus,
+    ReplacementStatus,
     Status,
     TenantStatus,
 )
@@ -107,11 +108,13 @@ def make_status(
 def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float) -> TenantStatus:
     name = tenant.spec.name
     seen = facts.tenant(name, now)
-    children = [fleet.children[worker] for _, worker in sorted(tenant.workers.items())]
+    places = sorted(tenant.places.items(), key=lambda item: (list(Role).index(item[1].role), item[0]))
+    children = [fleet.children[place.name] for _, place in places]
+    members = [fleet.children[place.name] for place in tenant.members]
     endpoint = about.endpoints.get(name)
     table = about.tables.get(name)
     newest = _newest_described(children, facts)
-    health = _health(tenant, children, seen)
+    health = _health(tenant, members, seen)
     return TenantStatus(
         name=name,
         phase=str(tenant.phase),
@@ -126,7 +129,10 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
             ModelStatus(name=model.name, version=model.version, max_batch=model.max_batch, is_batched=model.is_batched)
             for model in (newest.models if newest else ())
         ],
-        workers=[_child(child, facts.child(child.name), now) for child in children],
+        workers=[
+            _child(fleet.children[place.name], facts.child(place.name), now, str(place.role)) for _, place in places
+        ],
+        replacement=_replacement(fleet, tenant),
         queued=seen.totals.queued,
         leased=seen.totals.leased,
         held_bytes=seen.totals.held_bytes,
@@ -144,6 +150,17 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
     )
 
 
+def _replacement(fleet: Fleet, tenant: Tenant) -> ReplacementStatus | None:
+    is_under_way = tenant.outdated or any(
+        place.role in (Role.SUCCESSOR, Role.REPLACED) for place in tenant.places.values()
+    )
+    if tenant.phase is not Phase.SERVING or not is_under_way:
+        return None
+    progress = fleet.progress(tenant.spec.name)
+    state = "failed" if progress.failure else "running"
+    return ReplacementStatus(state=state, left=list(progress.left), reason=progress.failure)
+
+
 def _placement(table: TenantTable) -> str:
     return f"gpu {table.tensorrt.device}" if _needs_gpu(table) else "cpu"
 
@@ -159,13 +176,13 @@ def _engines(table: TenantTable) -> list[EngineStatus]:
     ]
 
 
-def _health(tenant: Tenant, children: list[Child], seen: TenantFacts) -> str:
+def _health(tenant: Tenant, members: list[Child], seen: TenantFacts) -> str:
     if tenant.phase is not Phase.SERVING:
         return str(tenant.phase)
-    ready = [child.state is State.READY for child in children]
+    ready = [child.state is State.READY for child in members]
     if any(ready):
         return "ready" if all(ready) else "degraded"
-    if any(child.state in IN_SERVICE for child in children) or seen.is_available:
+    if any(child.state in IN_SERVICE for child in members) or seen.is_available:
         return "waiting"
     return "unavailable"
 
@@ -195,7 +212,7 @@ def _recent(seen: TenantFacts, now: float) -> RecentStatus:
     return RecentStatus(per_s=round(recent.per_s, 3), p50_s=_short(recent.p50_s), p99_s=_short(recent.p99_s))
 
 
-def _child(child: Child, seen: ChildFacts, now: float) -> ChildStatus:
+def _child(child: Child, seen: ChildFacts, now: float, role: str = str(Role.MEMBER)) -> ChildStatus:
     is_waiting = child.state in (State.BACKOFF, State.QUARANTINED) and child.deadline is not None
     opens_at = now - child.restarts_policy.window_s
     return ChildStatus(
@@ -228,6 +245,7 @@ def _child(child: Child, seen: ChildFacts, now: float) -> ChildStatus:
             for move in child.history
         ],
         device=_device(seen.device),
+        role=role,
     )
 
 

@@ -65,5 +65,10 @@ OPERATOR_COMMANDS: tuple[OperatorCommand, ...] = (
         "make a real fault in a tenant's workers, where debug.allow_faults permits it",
         (("tenant", "str"), ("fault", "str")),
     ),
-    OperatorCommand("reload", Role.OPERATOR, "read the configuration again and apply the difference"),
+    OperatorCommand(
+        "reload",
+        Role.OPERATOR,
+        "read the configuration again, apply the difference, and wait until the workers obey it",
+        (("timeout_s", "float?"),),
+    ),
 )

@@ -95,6 +95,8 @@ class ChildStatus(TypedDict):
         load_s: time that the process needed to become ready.
         history: last moves, newest last.
         device: device memory; None without a device, and until the first beat.
+        role: `member`; of a worker beside those that the tenant is to have `successor` (takes over when it is ready),
+            `replaced` (finishes what it holds) or `surplus` (is not wanted any more).
     """
 
     name: str
@@ -118,6 +120,21 @@ class ChildStatus(TypedDict):
     load_s: float | None
     history: list[HistoryStatus]
     device: DeviceStatus | None
+    role: str
+
+
+class ReplacementStatus(TypedDict):
+    """Workers that are being replaced on request, by a reload or a restart.
+
+    Attributes:
+        state: `running`, or `failed`: it will not come to its end by itself, and what is outdated goes on as it is.
+        left: workers that are outdated, not ready, or on their way out.
+        reason: why it failed; empty while it runs.
+    """
+
+    state: str
+    left: list[str]
+    reason: str
 
 
 class CounterStatus(TypedDict):
@@ -159,7 +176,8 @@ class TenantStatus(TypedDict):
         reason: why not.
         runtime: name and version of the runtime, from the newest ready worker.
         models: what it serves.
-        workers: by replica.
+        workers: members by number, then those that come and go. replacement: of outdated workers; None while there are
+            none.
         queued: requests that wait.
         leased: requests at workers.
         held_bytes: payload of both.
@@ -186,6 +204,7 @@ class TenantStatus(TypedDict):
     runtime: str
     models: list[ModelStatus]
     workers: list[ChildStatus]
+    replacement: ReplacementStatus | None
     queued: int
     leased: int
     held_bytes: int
@@ -244,6 +263,10 @@ def summary(status: Status) -> str:
     rate = sum(tenant["recent"]["per_s"] for tenant in tenants)
     parts = [f"{ready} of {len(tenants)} tenants ready, {rate:.4g} requests/s"]
     parts += [f"{tenant['name']} {tenant['health']}" for tenant in tenants if tenant["health"] != "ready"]
+    for tenant in tenants:
+        # A daemon of an earlier version does not tell.
+        if (replacement := tenant.get("replacement")) and replacement["state"] == "failed":
+            parts.append(f"{tenant['name']} was not replaced")
     if router["state"] != "ready":
         parts.append(f"router {router['state']}")
     if status["daemon"]["is_stopping"]:

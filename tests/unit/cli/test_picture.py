@@ -56,6 +56,23 @@ def test_several_workers():
     assert second.split()[-9:] == ["-"] * 5 + ["64M"] + ["-"] * 3
 
 
+def test_a_replacement_under_way():
+    """A worker beside those that the tenant is to have says what it is there for."""
+    workers = [make_child("a/0"), make_child("a/1", state="warming", role="successor")]
+    replacement = {"state": "running", "left": ["a/0", "a/1"], "reason": ""}
+    _, _, second, unsigned, *_ = lines(make_tenant(workers=workers, replacement=replacement))
+    assert second.split()[:3] == ["a/1", "warming", "(successor)"]
+    assert unsigned.startswith("UNSIGNED")
+
+
+def test_a_replacement_that_failed():
+    """The reason has a line of its own, and the line about the whole names the tenant."""
+    replacement = {"state": "failed", "left": ["a/0"], "reason": "successor a/1 did not become ready: truncated"}
+    _, _, failed, _, summary, _ = lines(make_tenant(replacement=replacement))
+    assert failed == "a: not replaced: successor a/1 did not become ready: truncated"
+    assert summary == "1 of 1 tenants ready, 1234 requests/s; a was not replaced"
+
+
 def test_a_tenant_without_workers():
     """A drained tenant has a row too."""
     head, row, *_ = lines(make_tenant(health="drained", workers=[]))

@@ -89,6 +89,15 @@ def test_device_memory_stands_before_host_memory():
     assert "████████·· 3G/4G+512M gpu" in row
 
 
+def test_a_replacement_that_failed_is_noted():
+    """The reason stands below the table, though the tenant is ready and its last fault is older."""
+    replacement = {"state": "failed", "left": ["a/0"], "reason": "successor a/1 did not become ready: truncated"}
+    worker = make_child(last_fault=KILLED)
+    screen = shown(make_tenant("a", workers=[worker], replacement=replacement))
+    assert any("a: not replaced: successor a/1 did not become ready: truncated" in line for line in screen)
+    assert not any("last fault:" in line for line in screen)
+
+
 def test_rates_are_measured_between_records():
     """Throughput is what was answered over the last few records, so that one in which nothing was told is no gap."""
     screen = Screen()

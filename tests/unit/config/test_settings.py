@@ -132,12 +132,13 @@ def test_the_log_format_follows_the_terminal_only_when_it_is_auto(stated, is_ter
 
 def digests(table: dict[str, Any], stat: settings.Stat | None = None) -> tuple[str, str, Any]:
     (spec,) = settings.tenant_specs(make_config(a=table), stat or stat_of(m=1, n=1), ACCOUNTS)
-    return spec.worker_digest, spec.router_digest, (spec.replicas, spec.timeouts, spec.restarts)
+    return spec.worker_digest, spec.router_digest, (spec.replicas, spec.timeouts, spec.restarts, spec.replacement)
 
 
 TENANT_LEAVES = [(path[2:], leaf) for path, leaf in leaves(schema()) if path[0] == "tenants"]
 OTHER_STRINGS = {
     ("runtime",): "scripted",
+    ("replace",): "stop-first",
     ("models", "NAME", "path"): "/other.onnx",
     ("models", "NAME", "version"): "9",
     ("models", "NAME", "name"): "other",

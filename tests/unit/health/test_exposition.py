@@ -74,6 +74,7 @@ def test_numbers_stand_under_their_labels():
     assert sample(found, "trtd_queue_depth", tenant="a") == 2
     assert sample(found, "trtd_queue_limit", tenant="a") == 1024
     assert sample(found, "trtd_tenant_ready", tenant="a") == 1
+    assert sample(found, "trtd_tenant_replacement_failed", tenant="a") == 0
     assert sample(found, "trtd_worker_restarts_total", tenant="a", reason="crashed") == 2
     assert sample(found, "trtd_worker_ready", tenant="a", replica="0") == 0
     assert sample(found, "trtd_worker_state", tenant="a", replica="0", state="backoff") == 1

@@ -15,7 +15,7 @@ from tests.unit.supervisor.test_totals import make_stats
 from trtd.config.model import Config
 from trtd.config.model import Tenant as TenantTable
 from trtd.core.faults import FaultKind
-from trtd.core.fleet import ROUTER, Fleet, Phase, Tenant, TenantSpec
+from trtd.core.fleet import ROUTER, Failure, Fleet, Phase, Place, Role, Tenant, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
@@ -37,7 +37,7 @@ def make_fleet(*states: State, phase: Phase = Phase.SERVING, **changes: Any) -> 
     spec = TenantSpec(TenantName("a"), len(states), Timeouts(), RestartPolicy(), "w", "r")
     tenant = Tenant(spec, phase)
     for replica, state in enumerate(states):
-        tenant.workers[replica] = f"a/{replica}"
+        tenant.places[replica] = Place(f"a/{replica}", tenant.target)
         fleet.children[f"a/{replica}"] = make_child(state, name=f"a/{replica}", **changes)
     fleet.tenants[spec.name] = tenant
     return fleet
@@ -110,6 +110,50 @@ def test_without_a_router_nothing_is_ready():
     record = status_of(fleet, make_facts())
     assert record["health"] == "degraded"
     assert record["tenants"][0]["is_ready"] is False
+
+
+def begin_replacement(fleet: Fleet, state: State) -> Tenant:
+    """A successor `a/1` in this state beside the tenant's one worker, which is outdated."""
+    tenant = fleet.tenants[TenantName("a")]
+    tenant.round = 1
+    tenant.places[1] = Place("a/1", tenant.target, Role.SUCCESSOR)
+    fleet.children["a/1"] = make_child(state, name="a/1")
+    return tenant
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.WARMING, State.BACKOFF])
+def test_a_replacement_under_way_is_told_and_costs_no_health(state):
+    """The successor is among the workers, behind the one that serves, and the tenant is ready all the time."""
+    fleet = make_fleet(State.READY)
+    begin_replacement(fleet, state)
+    (record,) = status_of(fleet, make_facts())["tenants"]
+    assert [(worker["name"], worker["role"]) for worker in record["workers"]] == [
+        ("a/0", "member"), ("a/1", "successor"),
+    ]  # fmt: skip
+    assert (record["health"], record["is_ready"]) == ("ready", True)
+    assert record["replacement"] == {"state": "running", "left": ["a/0", "a/1"], "reason": ""}
+
+
+@pytest.mark.parametrize(("state", "rest"), [(State.READY, "serves"), (State.QUARANTINED, "does not serve either")])
+def test_a_replacement_that_failed_says_why_and_what_serves(state, rest):
+    """The reason has the successor's fault, and whether the old version really serves."""
+    fleet = make_fleet(state)
+    tenant = begin_replacement(fleet, State.STOPPED)
+    del tenant.places[1], fleet.children["a/1"]
+    tenant.failure = Failure("a/1", make_fault(message="truncated\nfile"), NOW)
+    (record,) = status_of(fleet, make_facts())["tenants"]
+    assert record["replacement"]["state"] == "failed"
+    assert record["replacement"]["reason"] == (
+        f"successor a/1 did not become ready: truncated file; the old version {rest}"
+    )
+
+
+def test_no_replacement_without_an_outdated_worker():
+    """A worker that only crashed is no replacement, and nor is anything in a drained tenant."""
+    assert status_of(make_fleet(State.BACKOFF), make_facts())["tenants"][0]["replacement"] is None
+    fleet = make_fleet(State.STOPPED, phase=Phase.DRAINED)
+    fleet.tenants[TenantName("a")].round = 1
+    assert status_of(fleet, make_facts())["tenants"][0]["replacement"] is None
 
 
 def test_why_and_when_it_comes_back():

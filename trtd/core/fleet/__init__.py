@@ -11,7 +11,7 @@ The words are in `vocabulary`, one tenant in `tenant`, the class in `fleet`. Lef
 from __future__ import annotations
 
 from trtd.core.fleet.fleet import Fleet, worker_name
-from trtd.core.fleet.tenant import Availability, Target, Tenant
+from trtd.core.fleet.tenant import Availability, Failure, Place, Role, Target, Tenant
 from trtd.core.fleet.vocabulary import (
     ROUTER,
     AdmitWorker,
@@ -25,6 +25,7 @@ from trtd.core.fleet.vocabulary import (
     FleetEvent,
     ForgetTenant,
     Phase,
+    Replacement,
     ResumeRequested,
     RevokeWorker,
     SetAvailability,
@@ -46,13 +47,17 @@ __all__ = [
     "ConfigApplied",
     "ConfigureTenant",
     "DrainRequested",
+    "Failure",
     "Fleet",
     "FleetEffect",
     "FleetEvent",
     "ForgetTenant",
     "Phase",
+    "Place",
+    "Replacement",
     "ResumeRequested",
     "RevokeWorker",
+    "Role",
     "SetAvailability",
     "SetGate",
     "ShutdownRequested",

@@ -54,6 +54,6 @@ def everything(
     effects: list[FleetEffect] = []
     for tenant in tenants:
         effects.extend(configuration(tenant, now))
-        for name in tenant.workers.values():
-            effects.extend(worker(keys[name], children[name]))
+        for place in tenant.places.values():
+            effects.extend(worker(keys[place.name], children[place.name]))
     return effects

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from trtd.core import lifecycle
-from trtd.core.fleet import briefing
+from trtd.core.fleet import briefing, replacement
 from trtd.core.fleet.invariants import broken_promises
 from trtd.core.fleet.roster import Roster
-from trtd.core.fleet.tenant import HOPELESS, Target, Tenant, judge_availability
+from trtd.core.fleet.tenant import HOPELESS, Place, Role, Tenant, judge_availability
 from trtd.core.fleet.vocabulary import (
     ROUTER,
     ChildEffect,
@@ -21,6 +22,7 @@ from trtd.core.fleet.vocabulary import (
     FleetEvent,
     ForgetTenant,
     Phase,
+    Replacement,
     ResumeRequested,
     RevokeWorker,
     ShutdownRequested,
@@ -60,9 +62,10 @@ class Fleet:
         self._roster.add(ROUTER, None, router_timeouts, router_restarts)
         self.children: Mapping[str, Child] = self._roster.children
         self.tenants: dict[TenantName, Tenant] = {}
-        self._spawned_for: dict[str, Target] = {}
         self._effects: list[FleetEffect] = []
         self._unsettled: dict[TenantName, None] = {}
+        # Of all tenants that vanished, none of which is remembered: one of them may come back.
+        self._last_generation = 0
         self.is_stopping = False
 
     @property
@@ -76,8 +79,20 @@ class Fleet:
 
     def outdated_workers(self, tenant: TenantName) -> list[str]:
         """Workers that were not yet spawned for the present configuration and the newest restart asked for."""
-        record = self.tenants[tenant]
-        return [name for name in record.active if self._spawned_for.get(name) != record.target]
+        return [place.name for place in self.tenants[tenant].outdated]
+
+    def specs(self) -> dict[TenantName, TenantSpec]:
+        """The configuration of each tenant now."""
+        return {name: tenant.spec for name, tenant in self.tenants.items()}
+
+    def progress(self, tenant: TenantName) -> replacement.Progress:
+        """How far a tenant's workers are from what was wished of them."""
+        return replacement.progress(self.tenants[tenant], self.children)
+
+    def place(self, name: str) -> Place | None:
+        """The place of a worker; None for the router, and for workers that are gone."""
+        key = self._roster.keys.get(name)
+        return None if key is None else self.tenants[key.tenant].places[key.replica]
 
     def handle(self, event: FleetEvent, now: float) -> list[FleetEffect]:
         """Take note of an event and return what shall be done, in order.
@@ -131,17 +146,14 @@ class Fleet:
     def _translate(self, name: str, effect: lifecycle.Effect, now: float) -> None:
         key = self._roster.keys.get(name)
         match effect:
-            case lifecycle.Spawn():
-                if key is not None:
-                    self._spawned_for[name] = self.tenants[key.tenant].target
-                self._effects.append(ChildEffect(name, effect))
-            case lifecycle.AskToStop() | lifecycle.KillGroup() | lifecycle.IllegalEvent():
+            case lifecycle.Spawn() | lifecycle.AskToStop() | lifecycle.KillGroup() | lifecycle.IllegalEvent():
                 self._effects.append(ChildEffect(name, effect))
             case lifecycle.OpenGate():
                 if key is None:
                     tenants = self.tenants.values()
                     self._effects += briefing.everything(tenants, self.children, self._roster.keys, now)
                 else:
+                    self.tenants[key.tenant].places[key.replica].has_served = True
                     self._effects += briefing.worker(key, self.children[name])
             case lifecycle.CloseGate(generation):
                 if key is not None:
@@ -164,7 +176,7 @@ class Fleet:
         for name, spec in named.items():
             known = self.tenants.get(name)
             if known is None:
-                self.tenants[name] = Tenant(spec)
+                self.tenants[name] = Tenant(spec, last_generation=self._last_generation)
                 self._effects.append(ConfigureTenant(name))
                 self._unsettled[name] = None
             else:
@@ -172,9 +184,10 @@ class Fleet:
 
     def _change(self, tenant: Tenant, spec: TenantSpec, now: float) -> None:
         before, tenant.spec = tenant.spec, spec
+        tenant.failure = None
         if (spec.timeouts, spec.restarts) != (before.timeouts, before.restarts):
-            for name in tenant.workers.values():
-                self._roster.adopt(name, spec.timeouts, spec.restarts)
+            for place in tenant.places.values():
+                self._roster.adopt(place.name, spec.timeouts, spec.restarts)
         if spec.router_digest != before.router_digest:
             self._effects += briefing.configuration(tenant, now)
         if tenant.phase is Phase.REMOVING:
@@ -212,13 +225,17 @@ class Fleet:
             return
         if tenant.phase is not Phase.SERVING:
             self._move(tenant, Phase.SERVING)
-        for worker in (ROUTER, *tenant.active):
-            self._step(worker, lifecycle.StartRequested(), now)
+        tenant.failure = None
+        self._unsettled[name] = None
+        self._step(ROUTER, lifecycle.StartRequested(), now)
+        for place in tenant.members:
+            self._start(tenant, place, now)
 
     def _restart(self, name: TenantName) -> None:
         tenant = self.tenants.get(name)
         if tenant is not None and tenant.phase is Phase.SERVING:
             tenant.round += 1
+            tenant.failure = None
             self._unsettled[name] = None
 
     def _note_emptied(self, event: TenantEmptied) -> None:
@@ -259,13 +276,15 @@ class Fleet:
             tenant.is_emptied = True
         self._settle_places(tenant, now)
         if tenant.phase is Phase.SERVING:
-            self._roll(tenant, now)
-        elif tenant.is_emptied and all(self.children[name].state is State.STOPPED for name in tenant.workers.values()):
+            self._replace(tenant, now)
+        elif tenant.is_emptied and all(
+            self.children[place.name].state is State.STOPPED for place in tenant.places.values()
+        ):
             if tenant.phase is Phase.REMOVING:
                 self._vanish(tenant)
                 return
             tenant.phase = Phase.DRAINED
-        availability = judge_availability(tenant, [self.children[name] for name in tenant.active])
+        availability = judge_availability(tenant, [self.children[name] for name in tenant.hopes])
         if availability != tenant.availability:
             tenant.availability = availability
             self._effects += briefing.availability(tenant, now)
@@ -273,56 +292,114 @@ class Fleet:
             self._tell_gate(tenant)
 
     def _settle_places(self, tenant: Tenant, now: float) -> None:
-        """Have as many places as the configuration names, and each of them up or down as the phase needs it."""
-        for replica in range(tenant.spec.replicas):
-            if replica not in tenant.workers:
-                self._add_place(tenant, replica)
-        for replica, name in list(tenant.workers.items()):
-            child = self.children[name]
-            is_surplus = tenant.is_surplus(replica)
-            if is_surplus and child.state is State.STOPPED:
+        """Have as many members as are wanted, and each place up or down as its role and the tenant's phase say."""
+        if tenant.phase is not Phase.SERVING and tenant.successor is not None:
+            # A tenant that drains is not replaced: what is outdated is made good when it serves again.
+            tenant.successor.role = Role.SURPLUS
+        while len(tenant.members) < tenant.spec.replicas:
+            self._add_member(tenant)
+        for place in replacement.surplus(tenant, self.children):
+            place.role = Role.SURPLUS
+        for replica, place in list(tenant.places.items()):
+            if place.is_leaving and self.children[place.name].state is State.STOPPED:
                 self._forget_place(tenant, replica)
-            elif tenant.needs_workers and not is_surplus:
+        for place in list(tenant.places.values()):
+            child = self.children[place.name]
+            if tenant.needs_workers and not place.is_leaving:
                 if child.desired is Desired.DOWN:
-                    self._step(name, lifecycle.StartRequested(), now)
+                    self._start(tenant, place, now)
             elif child.desired is Desired.UP:
                 wish = lifecycle.DrainRequested() if tenant.needs_workers else lifecycle.StopRequested()
-                self._step(name, wish, now)
+                self._step(place.name, wish, now)
 
-    def _roll(self, tenant: Tenant, now: float) -> None:
-        """Replace outdated workers: at once those that serve nobody, the others one after the other.
+    def _replace(self, tenant: Tenant, now: float) -> None:
+        """Bring outdated workers up to date in the way that the configuration wants, one at a time."""
+        if not tenant.outdated:
+            tenant.failure = None
+        if tenant.successor is not None:
+            self._await_successor(tenant, tenant.successor, now)
+        elif tenant.failure is None:
+            for place in tenant.outdated:
+                if replacement.can_restart_at_once(tenant, place, self.children):
+                    self._renew(tenant, place, now)
+            if tenant.outdated and not replacement.is_held_up(tenant, self.children):
+                self._replace_next(tenant, now)
 
-        A successor that does not become READY holds up the rest, so that a bad model leaves the other workers serving.
-        """
-        next_ready: str | None = None
-        is_waiting = False
-        for name in tenant.active:
-            child = self.children[name]
-            is_outdated = self._spawned_for.get(name) != tenant.target
-            if child.state is State.READY:
-                if is_outdated and next_ready is None:
-                    next_ready = name
-                continue
-            is_waiting |= child.state is not State.STUCK
-            if is_outdated and child.desired is Desired.UP and not child.restarting:
-                self._step(name, lifecycle.RestartRequested(), now)
-        if next_ready is not None and not is_waiting:
-            self._step(next_ready, lifecycle.RestartRequested(), now)
+    def _replace_next(self, tenant: Tenant, now: float) -> None:
+        """Begin with the next outdated worker that serves. Whoever bounds how many load at a time asks here."""
+        if tenant.spec.replacement is Replacement.STOP_FIRST:
+            self._renew(tenant, tenant.outdated[0], now)
+        else:
+            self._start(tenant, self._add_place(tenant, Role.SUCCESSOR), now)
 
-    def _add_place(self, tenant: Tenant, replica: int) -> None:
+    def _await_successor(self, tenant: Tenant, successor: Place, now: float) -> None:
+        """Let it take over when it is ready, and give it up when it cannot become so."""
+        child = self.children[successor.name]
+        if not tenant.outdated or (
+            tenant.spec.replacement is Replacement.STOP_FIRST and child.state is not State.READY
+        ):
+            successor.role = Role.SURPLUS
+        elif child.state is State.READY:
+            former = replacement.to_be_relieved(tenant, self.children)
+            successor.role, former.role = Role.MEMBER, Role.REPLACED
+            self._roster.succeed(successor.name, former.name)
+        elif successor.target != tenant.target:
+            self._renew(tenant, successor, now)
+        elif (failure := replacement.failure(successor, self.children, now)) is not None:
+            tenant.failure = failure
+            successor.role = Role.SURPLUS
+        else:
+            return
+        self._unsettled[tenant.spec.name] = None
+
+    def _start(self, tenant: Tenant, place: Place, now: float) -> None:
+        """Have a worker run; what does not try to any more comes back as what is wanted now."""
+        child = self.children[place.name]
+        if child.desired is Desired.DOWN or child.state is State.QUARANTINED:
+            self._aim(tenant, place)
+        self._step(place.name, lifecycle.StartRequested(), now)
+
+    def _renew(self, tenant: Tenant, place: Place, now: float) -> None:
+        """Start a worker anew where it is, for what is wanted now; one that serves finishes what it holds first."""
+        self._aim(tenant, place)
+        self._step(place.name, lifecycle.RestartRequested(), now)
+
+    def _aim(self, tenant: Tenant, place: Place) -> None:
+        """Let a place's next life be what is wanted now, which has yet to prove itself."""
+        if place.target != tenant.target:
+            place.target = tenant.target
+            place.has_served = False
+
+    def _add_member(self, tenant: Tenant) -> None:
+        """One more member: a place that is about to be given up, where there is one, or else a new one."""
+        for place in tenant.places.values():
+            if place.is_leaving and self.children[place.name].state is not State.STUCK:
+                place.role = Role.MEMBER
+                return
+        self._add_place(tenant, Role.MEMBER)
+
+    def _add_place(self, tenant: Tenant, role: Role) -> Place:
+        """A place with the lowest number that is free."""
+        replica = next(number for number in itertools.count() if number not in tenant.places)
         key = WorkerKey(tenant.spec.name, replica)
         name = worker_name(key)
-        self._roster.add(name, key, tenant.spec.timeouts, tenant.spec.restarts)
-        tenant.workers[replica] = name
+        above = tenant.last_generation
+        if role is Role.SUCCESSOR:
+            # Clients that compare generations see that its answers are newer than those of the workers that are there.
+            above = max(above, *(self.children[place.name].generation for place in tenant.places.values()))
+        self._roster.add(name, key, tenant.spec.timeouts, tenant.spec.restarts, above=above)
+        tenant.places[replica] = place = Place(name, tenant.target, role)
+        return place
 
     def _forget_place(self, tenant: Tenant, replica: int) -> None:
-        name = tenant.workers.pop(replica)
+        name = tenant.places.pop(replica).name
+        tenant.last_generation = max(tenant.last_generation, self.children[name].generation)
         self._roster.forget(name)
-        self._spawned_for.pop(name, None)
 
     def _vanish(self, tenant: Tenant) -> None:
-        for replica in list(tenant.workers):
+        for replica in list(tenant.places):
             self._forget_place(tenant, replica)
+        self._last_generation = max(self._last_generation, tenant.last_generation)
         del self.tenants[tenant.spec.name]
         self._effects.append(ForgetTenant(tenant.spec.name))
 

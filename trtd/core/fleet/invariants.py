@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from trtd.core.fleet.tenant import Tenant, judge_availability
-from trtd.core.fleet.vocabulary import ROUTER, Phase
+from trtd.core.fleet import replacement
+from trtd.core.fleet.tenant import Role, Tenant, judge_availability
+from trtd.core.fleet.vocabulary import ROUTER, Phase, Replacement
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired, State
 
@@ -33,15 +34,52 @@ def _broken_by_tenant(tenant: Tenant, children: Mapping[str, Child], is_stopping
         yield "it serves though it is emptied or the fleet is stopping"
     if not tenant.is_gate_told:
         yield "the router was not told of its gate"
-    if missing := set(range(tenant.spec.replicas)) - set(tenant.workers):
-        yield f"replicas {sorted(missing)} have no place"
-    for replica, worker in tenant.workers.items():
-        child = children[worker]
-        is_wanted = tenant.needs_workers and not tenant.is_surplus(replica)
-        if (child.desired is Desired.UP) != is_wanted:
-            yield f"worker {worker} is wanted {child.desired}"
-        if tenant.phase is Phase.DRAINED and child.state is not State.STOPPED:
-            yield f"it is drained though worker {worker} is {child.state}"
-    judged = judge_availability(tenant, [children[worker] for worker in tenant.active])
+    yield from _broken_by_places(tenant, children)
+    judged = judge_availability(tenant, [children[worker] for worker in tenant.hopes])
     if judged != tenant.availability:
         yield f"the router was told {tenant.availability}, true is {judged}"
+
+
+def _broken_by_places(tenant: Tenant, children: Mapping[str, Child]) -> Iterator[str]:
+    if len(tenant.members) != tenant.spec.replicas:
+        yield f"{len(tenant.members)} workers are members, {tenant.spec.replicas} are wanted"
+    for place in tenant.places.values():
+        child = children[place.name]
+        is_wanted = tenant.needs_workers and not place.is_leaving
+        if (child.desired is Desired.UP) != is_wanted:
+            yield f"worker {place.name} is {place.role} and wanted {child.desired}"
+        if tenant.phase is Phase.DRAINED and child.state is not State.STOPPED:
+            yield f"it is drained though worker {place.name} is {child.state}"
+        if place.is_leaving and child.state is State.STOPPED:
+            yield f"worker {place.name} is gone and not forgotten"
+    yield from _broken_by_replacement(tenant, children)
+
+
+def _broken_by_replacement(tenant: Tenant, children: Mapping[str, Child]) -> Iterator[str]:
+    successors = [place for place in tenant.places.values() if place.role is Role.SUCCESSOR]
+    for place in successors:
+        if children[place.name].state is State.READY or place.target != tenant.target:
+            yield f"successor {place.name} is {children[place.name].state} for {place.target} and did not take over"
+    if successors and (
+        tenant.phase is not Phase.SERVING
+        or tenant.failure is not None
+        or tenant.spec.replacement is Replacement.STOP_FIRST
+        or not tenant.outdated
+    ):
+        yield f"successor {successors[0].name} replaces nobody"
+    if tenant.phase is Phase.SERVING and tenant.failure is not None and not tenant.outdated:
+        yield f"nobody is outdated, and it has failed to replace: {tenant.failure}"
+    # One worker more than wanted, never two; what the kernel does not let go of is not ours to count.
+    if len(successors) > 1 or (successors and _leave(tenant, children)):
+        yield f"more than one worker is more than wanted: {sorted(tenant.workers.values())}"
+    if replacement.is_neglected(tenant, children):
+        yield f"workers {[place.name for place in tenant.outdated]} are outdated, and nothing is done about it"
+
+
+def _leave(tenant: Tenant, children: Mapping[str, Child]) -> list[str]:
+    """Workers on their way out that will be gone by themselves."""
+    return [
+        place.name
+        for place in tenant.places.values()
+        if place.is_leaving and children[place.name].state is not State.STUCK
+    ]

@@ -21,19 +21,30 @@ class Roster:
         self.children: dict[str, Child] = {}
         self.keys: dict[str, WorkerKey] = {}
         self._deadlines = Deadlines()
-        # A place that is forgotten and comes back goes on with higher generations: late frames stay recognisable.
-        self._last_generation = 0
 
-    def add(self, name: str, key: WorkerKey | None, timeouts: Timeouts, restarts: RestartPolicy) -> None:
-        """Add a child that is STOPPED; `key` is None for one that is no worker."""
-        self.children[name] = Child(name, timeouts, restarts, generation=self._last_generation)
+    def add(
+        self, name: str, key: WorkerKey | None, timeouts: Timeouts, restarts: RestartPolicy, *, above: int = 0
+    ) -> None:
+        """Add a child that is STOPPED.
+
+        Args:
+            name: of the child.
+            key: its place; None for one that is no worker.
+            timeouts: patience with it.
+            restarts: policy for it.
+            above: its first life has a higher generation than this.
+        """
+        self.children[name] = Child(name, timeouts, restarts, generation=above)
         if key is not None:
             self.keys[name] = key
 
     def forget(self, name: str) -> None:
         """Drop a child that is STOPPED."""
-        self._last_generation = max(self._last_generation, self.children.pop(name).generation)
-        del self.keys[name]
+        del self.children[name], self.keys[name]
+
+    def succeed(self, name: str, former: str) -> None:
+        """Let a child carry on the counts of another one, whose work it takes over."""
+        self.children[name] = lifecycle.succeed(self.children[name], self.children[former])
 
     def adopt(self, name: str, timeouts: Timeouts, restarts: RestartPolicy) -> None:
         """Give a child other timeouts and limits."""

@@ -1,11 +1,13 @@
-"""One tenant of the fleet: its phase, its workers, and whether a client may expect an answer of them."""
+"""One tenant of the fleet: its phase, the places of its workers, and whether a client may expect an answer of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
+from trtd.core.faults import Fault
 from trtd.core.fleet.vocabulary import Phase, TenantSpec
 from trtd.core.lifecycle import Child, State
 
@@ -20,6 +22,62 @@ class Target(NamedTuple):
 
     worker_digest: str
     round: int
+
+
+class Role(StrEnum):
+    """What a place is for.
+
+    MEMBER is one of the workers that the configuration asks for. SUCCESSOR is started beside them and becomes a member
+    when it is ready. REPLACED is a former member whose successor is ready, SURPLUS is one that is not wanted any more;
+    both finish what they hold, and their places are forgotten.
+    """
+
+    MEMBER = "member"
+    SUCCESSOR = "successor"
+    REPLACED = "replaced"
+    SURPLUS = "surplus"
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One worker's place.
+
+    Attributes:
+        name: of the child in it.
+        target: what its next life is spawned for, and the present one was, unless that is to go.
+        role: what it is for.
+        has_served: whether a life with this target became ready. Such a place is given up for a ready successor only;
+            it crashes, and comes back, with the settings that it proved.
+    """
+
+    name: str
+    target: Target
+    role: Role = Role.MEMBER
+    has_served: bool = False
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is forgotten as soon as no process is in it."""
+        return self.role in (Role.REPLACED, Role.SURPLUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A replacement that came to nothing.
+
+    Attributes:
+        worker: name of the successor that did not become ready; its place is forgotten.
+        fault: why.
+        at: when it was given up.
+    """
+
+    worker: str
+    fault: Fault
+    at: float
+
+    def __str__(self) -> str:
+        text = f"successor {self.worker} did not become ready: {' '.join(self.fault.message.split())}"
+        return text[:MAX_REASON_LENGTH]
 
 
 class Availability(NamedTuple):
@@ -42,7 +100,11 @@ class Tenant:
         is_emptied: whether this drain's last answer is out, so that its workers may go.
         round: restarts that operators asked for.
         availability: as the router was last told.
-        workers: names of its children by replica, those that are on their way out included.
+        places: of its workers by replica number, those that come and go included.
+        last_generation: highest of the lives in places that are forgotten. One with the same number goes on above it,
+            so that late frames stay recognisable.
+        failure: why the replacement of its outdated workers was given up; None while none was. A reload, a restart and
+            a resume try again.
     """
 
     spec: TenantSpec
@@ -52,7 +114,9 @@ class Tenant:
     is_emptied: bool = False
     round: int = 0
     availability: Availability | None = None
-    workers: dict[int, str] = field(default_factory=dict)
+    places: dict[int, Place] = field(default_factory=dict)
+    last_generation: int = 0
+    failure: Failure | None = None
 
     @property
     def needs_workers(self) -> bool:
@@ -65,13 +129,30 @@ class Tenant:
         return Target(self.spec.worker_digest, self.round)
 
     @property
-    def active(self) -> list[str]:
-        """Names of the workers that the configuration names."""
-        return [name for replica, name in self.workers.items() if not self.is_surplus(replica)]
+    def workers(self) -> dict[int, str]:
+        """Names of its children by replica number, those included that come and go."""
+        return {replica: place.name for replica, place in sorted(self.places.items())}
 
-    def is_surplus(self, replica: int) -> bool:
-        """Whether the configuration no longer names this replica."""
-        return replica >= self.spec.replicas
+    @property
+    def members(self) -> list[Place]:
+        """Places of the workers that the configuration asks for, by number."""
+        return [place for _, place in sorted(self.places.items()) if place.role is Role.MEMBER]
+
+    @property
+    def hopes(self) -> list[str]:
+        """Names of the workers that serve or may come to serve: members, and the successor of one of them."""
+        return [place.name for place in self.places.values() if not place.is_leaving]
+
+    @property
+    def successor(self) -> Place | None:
+        """The place of the worker that is to replace a member, while there is one."""
+        return next((place for place in self.places.values() if place.role is Role.SUCCESSOR), None)
+
+    @property
+    def outdated(self) -> list[Place]:
+        """Members that were not yet spawned for the present configuration and the newest restart asked for."""
+        target = self.target
+        return [place for place in self.members if place.target != target]
 
 
 def judge_availability(tenant: Tenant, workers: Iterable[Child]) -> Availability:
@@ -79,7 +160,7 @@ def judge_availability(tenant: Tenant, workers: Iterable[Child]) -> Availability
 
     Args:
         tenant: whose.
-        workers: those that the configuration names, each of them wanted as long as the tenant needs workers.
+        workers: members and successor, each of them wanted as long as the tenant needs workers.
     """
     if not tenant.needs_workers:
         return Availability(False, f"tenant {tenant.spec.name} is drained")

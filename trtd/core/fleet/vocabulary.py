@@ -29,6 +29,17 @@ class Phase(StrEnum):
     REMOVING = "removing"
 
 
+class Replacement(StrEnum):
+    """How a tenant's workers are replaced on request.
+
+    SUCCESSOR_FIRST starts the successor, and the old worker goes when it is ready; one that cannot become ready changes
+    nothing. STOP_FIRST never has one worker more than wanted, for hosts whose memory does not allow it.
+    """
+
+    SUCCESSOR_FIRST = "successor-first"
+    STOP_FIRST = "stop-first"
+
+
 @dataclass(frozen=True, slots=True)
 class TenantSpec:
     """What the fleet needs to know of one tenant's configuration.
@@ -40,6 +51,7 @@ class TenantSpec:
         restarts: policy for its workers.
         worker_digest: changes when the workers must be replaced to obey the configuration.
         router_digest: changes when the router must be told.
+        replacement: how its workers are replaced on request.
     """
 
     name: TenantName
@@ -48,6 +60,7 @@ class TenantSpec:
     restarts: RestartPolicy
     worker_digest: str
     router_digest: str
+    replacement: Replacement = Replacement.SUCCESSOR_FIRST
 
 
 # Events
@@ -77,7 +90,10 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequested:
-    """An operator lets a tenant serve again: out of DRAINING, DRAINED, or its workers' QUARANTINED."""
+    """An operator lets a tenant serve again: out of DRAINING, DRAINED, or its workers' QUARANTINED.
+
+    A replacement that failed is tried again.
+    """
 
     tenant: TenantName
 

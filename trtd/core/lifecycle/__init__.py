@@ -12,7 +12,7 @@ tenant wants of them (`trtd.core.fleet`), what a fault means (`trtd.core.faults`
 
 from __future__ import annotations
 
-from trtd.core.lifecycle.child import HISTORY_LENGTH, Child, Timeouts, adopt, check
+from trtd.core.lifecycle.child import HISTORY_LENGTH, Child, Timeouts, adopt, check, succeed
 from trtd.core.lifecycle.diagram import lifecycle_mermaid
 from trtd.core.lifecycle.table import EVENTS, IGNORED, ILLEGAL, TRANSITIONS, Cell, Moves, Pass, step
 from trtd.core.lifecycle.vocabulary import (
@@ -89,4 +89,5 @@ __all__ = [
     "check",
     "lifecycle_mermaid",
     "step",
+    "succeed",
 ]

@@ -111,6 +111,13 @@ def adopt(child: Child, timeouts: Timeouts, restarts_policy: RestartPolicy) -> C
     return replace(child, timeouts=timeouts, restarts_policy=restarts_policy, deaths=deaths)
 
 
+def succeed(child: Child, former: Child) -> Child:
+    """The child with the story that people were told of the one whose work it takes over: restarts, newest fault."""
+    return replace(
+        child, restarts=former.restarts + 1 + child.restarts, last_fault=child.last_fault or former.last_fault
+    )
+
+
 def check(child: Child) -> None:
     """Compare a child with what must always be true.
 
