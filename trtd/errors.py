@@ -301,6 +301,7 @@ class ExitCode(IntEnum):
     BAD_DATA = 65
     UNAVAILABLE = 69
     INTERNAL = 70
+    IO_FAILED = 74
     TEMPORARY = 75
     NO_PERMISSION = 77
     BAD_CONFIG = 78

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
+import sys
 import threading
 
 import jsonschema
@@ -258,3 +260,17 @@ def daemon_of_module():
         daemon.start()
         daemon.wait_ready()
         yield daemon
+
+
+def test_blocked_signals_of_the_parent_do_not_make_the_daemon_deaf(make_daemon):
+    """A daemon that was started with SIGTERM and SIGCHLD blocked notices deaths, and ends on SIGTERM."""
+    block = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals());"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    daemon = make_daemon({"a": tenant()}).start(prefix=(sys.executable, "-c", block))
+    daemon.wait_ready()
+    generation = daemon.worker("a")["generation"]
+    os.kill(daemon.worker("a")["pid"], signal.SIGKILL)
+    wait_until(lambda: daemon.worker("a")["generation"] > generation, "the successor")
+    assert daemon.stop() == 0

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": LEAVES
     | {"core", "wire", "config", "client", "supervisor", "demo", "observe", "engine", "runtime", "manual"},
     "hosts": LEAVES | {"wire", "cli", "observe"},
+    "__main__": {"cli"},
     "manual": LEAVES | {"wire", "config", "cli"},
 }
 """First part of a module's name below `trtd` -> the parts that it may import, itself always."""

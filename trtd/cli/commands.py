@@ -116,6 +116,8 @@ _INPUTS = (
 
 OPERATORS_HINT = "Ask for a place among operators or viewers in [operators] of the configuration."
 START_HINT = "Start it with `trtd serve`, or name its directory with --runtime-dir."
+DIRECTORY_HINT = "Choose a directory that is this user's alone, with --runtime-dir or daemon.runtime_dir."
+SECOND_HINT = "Stop what is there, or give this daemon a directory or address of its own."
 _HINTS = {ErrorCode.NOT_ALLOWED: OPERATORS_HINT, ErrorCode.UNREACHABLE: START_HINT}
 _REPLACED_HINTS = {
     **_HINTS,
@@ -125,6 +127,10 @@ _REPLACED_HINTS = {
 _REPLACED_TIMEOUT = _argument(
     "--timeout", metavar="S", type=_seconds, help="seconds to wait (default: 150 for each worker of a tenant)"
 )
+_CLIENT_HINTS = {
+    ErrorCode.UNREACHABLE: START_HINT,
+    ErrorCode.USAGE: "`trtd status` shows what is there.",
+}
 _LSB_CODES = {
     **dict.fromkeys(ErrorCode, int(StatusExitCode.UNKNOWN)),
     ErrorCode.UNREACHABLE: int(StatusExitCode.NOT_RUNNING),
@@ -170,6 +176,7 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--log-format", choices=("auto", "console", "json"), help="how log lines look"),
             _argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level written"),
         ),
+        hints={ErrorCode.NOT_ALLOWED: DIRECTORY_HINT, ErrorCode.UNAVAILABLE: SECOND_HINT},
     ),
     _operator_command(
         "status",
@@ -230,6 +237,7 @@ COMMANDS: tuple[Command, ...] = (
             _argument("--timeout", metavar="S", type=_seconds, default=30.0, help="seconds to wait (default: 30)"),
             _RUNTIME_DIR,
         ),
+        hints=_CLIENT_HINTS,
     ),
     Command(
         "bench",
@@ -258,6 +266,7 @@ COMMANDS: tuple[Command, ...] = (
             _JSON,
             _RUNTIME_DIR,
         ),
+        hints=_CLIENT_HINTS,
     ),
     Command(
         "config",

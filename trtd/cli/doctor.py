@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import metadata
 from typing import Any
 
 from trtd.cli import devices
@@ -26,7 +27,7 @@ from trtd.wire.settings import WorkerSettings
 from trtd.wire.tensorrt import TensorRTSettings
 
 PATIENCE_S = 60.0
-MARKS = {"ok": "ok     ", "warning": "WARNING", "problem": "PROBLEM"}
+MARKS = {"ok": "ok     ", "note": "note   ", "warning": "WARNING", "problem": "PROBLEM"}
 
 Finding = dict[str, str]
 
@@ -40,10 +41,13 @@ def doctor(args: argparse.Namespace) -> list[Finding]:
 
 
 def examine_host(config: Config) -> list[Finding]:
-    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults."""
+    """Examine the host for every tenant of the configuration; without any that uses TensorRT, for its defaults.
+
+    What is missing for TensorRT is no problem then: whoever serves ONNX models on the processor needs none of it.
+    """
     workers = list(_workers(config))
     if not workers:
-        return examine("tensorrt", TensorRTSettings(), [], "")
+        return [_cpu(), *map(_needed_by_nobody, examine("tensorrt", TensorRTSettings(), [], ""))]
     found = []
     with ProgressLine() as line:
         for index, worker in enumerate(workers):
@@ -78,6 +82,20 @@ def examine(flavour: str, settings: TensorRTSettings, plans: list[tuple[str, str
     return [{**finding, "area": where + finding["area"]} for finding in found]
 
 
+def _cpu() -> Finding:
+    """The runtime that needs no device."""
+    try:
+        return _finding("onnxruntime", "ok", f"ONNX Runtime {metadata.version('onnxruntime')} serves ONNX models here")
+    except metadata.PackageNotFoundError:
+        return _problem("onnxruntime", "the package is missing", "Install trtd with its dependencies.")
+
+
+def _needed_by_nobody(finding: Finding) -> Finding:
+    if finding["level"] != "problem":
+        return finding
+    return {**finding, "level": "note", "advice": "No tenant of the configuration needs it."}
+
+
 def _crash(outcome: subprocess.CompletedProcess[str]) -> Finding:
     code = outcome.returncode
     fault = classify_exit(ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code))
@@ -86,7 +104,11 @@ def _crash(outcome: subprocess.CompletedProcess[str]) -> Finding:
 
 
 def _problem(area: str, text: str, advice: str) -> Finding:
-    return {"area": area, "level": "problem", "text": text, "advice": advice}
+    return _finding(area, "problem", text, advice)
+
+
+def _finding(area: str, level: str, text: str, advice: str = "") -> Finding:
+    return {"area": area, "level": level, "text": text, "advice": advice}
 
 
 def show(found: list[Finding], args: argparse.Namespace) -> int:

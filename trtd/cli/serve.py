@@ -12,7 +12,7 @@ from trtd.config.checks import file_problems
 from trtd.config.flags import DEFAULT_TENANT, Override, model_overrides
 from trtd.config.load import Loaded, Sources
 from trtd.config.show import show
-from trtd.errors import ExitCode, InvalidConfig
+from trtd.errors import ExitCode, InvalidConfig, Usage
 from trtd.wire import addresses
 
 
@@ -31,11 +31,23 @@ def sources(args: argparse.Namespace) -> Sources:
     return Sources(
         environ=dict(os.environ),
         uid=os.getuid(),
-        working_dir=Path.cwd(),
+        working_dir=_working_dir(),
         config_file=Path(args.config) if args.config else None,
         overrides=(*model_overrides(models), *overrides),
         system_file=None if models and not args.config else loading.SYSTEM_FILE,
     )
+
+
+def _working_dir() -> Path:
+    """Where relative paths of flags start.
+
+    Raises:
+        Usage: it was deleted meanwhile.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise Usage("the working directory does not exist any more; change to one that does") from None
 
 
 def serve(args: argparse.Namespace) -> int:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from trtd.cli.values import cut
 from trtd.client import BFloat16, Client
 from trtd.client.values import Tensor
 from trtd.errors import InvalidInput, UnknownModel, Unreachable, Usage
 from trtd.wire import addresses, tensors
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 
+SHOWN_NAME = 80
+"""Characters of a name in an error; clients may write any."""
 SMALL_NUMBERS = 10
 """Random integers stay below this, so that they are valid as ids into most tables."""
 
@@ -24,14 +27,22 @@ def open_client(tenant: str, runtime_dir: str, timeout_s: float) -> Client:
     """A client of a tenant of this host.
 
     Raises:
-        trtd.errors.Unreachable: there is no such socket, said at once rather than after the timeout.
+        trtd.errors.Unreachable: no daemon runs there, said at once rather than after the timeout.
+        trtd.errors.Usage: it has no such tenant.
     """
     path = Path(addresses.tenant_address(runtime_dir, tenant).removeprefix("ipc://"))
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError:
+        # No file can have such a name, and so no tenant has.
+        is_there = False
+    if not is_there:
         sockets = sorted(path.parent.glob("*.sock")) if os.access(path.parent, os.R_OK) else []
-        known = [socket.stem for socket in sockets if str(socket) != addresses.operator_path(runtime_dir)]
-        there = f"tenants there: {', '.join(known)}" if known else "no daemon runs there"
-        raise Unreachable(f"tenant {tenant!r} has no socket in {runtime_dir}; {there}")
+        operator_path = addresses.operator_path(runtime_dir)
+        known = [socket.stem for socket in sockets if str(socket) != operator_path]
+        if not known and not Path(operator_path).exists():
+            raise Unreachable(f"no daemon runs in {runtime_dir}")
+        raise Usage(f"there is no tenant {cut(tenant, SHOWN_NAME)!r}; there are: {', '.join(known) or 'none'}")
     return Client.for_tenant(tenant, runtime_dir, timeout=timeout_s)
 
 

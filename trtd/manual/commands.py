@@ -15,6 +15,7 @@ EXIT_CODES = {
     ExitCode.BAD_DATA: "an input, a model or an answer is wrong",
     ExitCode.UNAVAILABLE: "no daemon is running, or what was asked for cannot be had now",
     ExitCode.INTERNAL: "a defect of trtd",
+    ExitCode.IO_FAILED: "output could not be written, or a file could not be read or written",
     ExitCode.TEMPORARY: "cut short, or refused for now: the same may work later",
     ExitCode.NO_PERMISSION: "this user may not",
     ExitCode.BAD_CONFIG: "the configuration cannot be used",

@@ -16,6 +16,7 @@ from typing import Any
 
 from trtd import observe
 from trtd.config.load import Loaded
+from trtd.config.model import Config
 from trtd.config.reload import reloaded
 from trtd.core.privacy import TELEMETRY_OFF
 from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
@@ -54,6 +55,8 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
         trtd.errors.Unavailable: another daemon serves this runtime directory.
     """
     config = loaded.config
+    # Whoever started us may have had signals blocked, and so would we and every child: deaf to SIGTERM and to deaths.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     notifier = take_notifier(os.environ, os.getpid())
     observe.configure(str(config.log.format), config.log.level)
     listeners = take_listeners(os.environ, os.getpid())
@@ -116,7 +119,7 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         loop.add_signal_handler(signal.SIGCHLD, supervisor.processes.sweep)
         try:
-            await _listen(control, health)
+            await _listen(control, health, config)
             log.info("daemon.started", pid=os.getpid(), runtime_dir=config.daemon.runtime_dir, memory=memory_limits)
             log.info("telemetry.switched_off", cause="nothing leaves this host but answers", by=sorted(TELEMETRY_OFF))
             _report_unused(self._listeners, supervisor.plan)
@@ -202,12 +205,14 @@ def _report_unused(listeners: tuple[Listener, ...], plan: Plan) -> None:
             log.warning("listener.unused", address=listener.address)
 
 
-async def _listen(control: ControlServer, health: HealthChild) -> None:
+async def _listen(control: ControlServer, health: HealthChild, config: Config) -> None:
+    where = f"the operators' socket in {config.daemon.runtime_dir}"
     try:
         await control.start()
+        where = f"health.listen, {config.health.listen}"
         health.start()
     except OSError as error:
-        raise Unavailable(f"a socket of the daemon cannot be opened: {error.strerror or error}") from None
+        raise Unavailable(f"{where}, cannot be opened: {error.strerror or error}") from None
 
 
 def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -261,7 +261,10 @@ def summary(status: Status) -> str:
     tenants, router = status["tenants"], status["router"]
     ready = sum(tenant["health"] == "ready" for tenant in tenants)
     rate = sum(tenant["recent"]["per_s"] for tenant in tenants)
-    parts = [f"{ready} of {len(tenants)} tenants ready, {rate:.4g} requests/s"]
+    degraded = sum(tenant["health"] == "degraded" for tenant in tenants)
+    # A degraded tenant is served, by some of its workers.
+    serving = f", {degraded} more with a part of the workers" if degraded else ""
+    parts = [f"{ready} of {len(tenants)} tenants ready{serving}, {rate:.4g} requests/s"]
     parts += [f"{tenant['name']} {tenant['health']}" for tenant in tenants if tenant["health"] != "ready"]
     for tenant in tenants:
         # A daemon of an earlier version does not tell.

@@ -71,8 +71,9 @@ def test_help_is_made_from_the_table(capsys):
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        ([], "required"),
-        (["fly"], "invalid choice: 'fly'"),
+        (["fly"], "there is no command 'fly'."),
+        (["statsu"], "did you mean status? See"),
+        (["x" * 5000], "there is no command 'xx"),
         (["drain", "a", "--timeout", "-1"], "invalid seconds above 0 value: '-1'"),
         (["bench", "a", "m", "--concurrency", "0"], "invalid whole number above 0 value: '0'"),
         (["status", "--colour"], "--colour"),

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from trtd.cli import doctor
+from trtd.config.model import Config
 from trtd.errors import ExitCode
 from trtd.runtime.examination import Finding, Order, examine
 from trtd.wire.tensorrt import TensorRTSettings
@@ -69,3 +70,12 @@ def test_without_the_bindings_the_first_finding_says_so(monkeypatch):
     (finding,) = examine(Order("tensorrt", TensorRTSettings(), ()))
     assert isinstance(finding, Finding)
     assert (finding.level, finding.advice) == ("problem", "Install trtd[gpu].")
+
+
+def test_a_host_without_a_gpu_has_no_problem(monkeypatch):
+    """Where no tenant asks for TensorRT, what is missing for it is a note, and the exit code is 0."""
+    missing = [{"area": "driver", "level": "problem", "text": "none", "advice": "Install one."}]
+    monkeypatch.setattr(doctor, "examine", lambda *_: missing)
+    found = doctor.examine_host(Config())
+    assert [finding["level"] for finding in found] == ["ok", "note"]
+    assert doctor.show(found, argparse.Namespace(json=False)) == ExitCode.OK
