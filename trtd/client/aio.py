@@ -6,10 +6,12 @@ An ordinary ZeroMQ socket and the event loop's readers; everything runs in the l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
+import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -31,6 +33,9 @@ from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
 
 Result = TypeVar("Result")
+Turn = Callable[[bool], None]
+
+_OTHER_LOOP = "a client belongs to the event loop of its first call; open another one for this loop"
 
 
 class Client:
@@ -66,6 +71,7 @@ class Client:
         self._is_one_at_a_time = True
         self._is_closed = False
         self._fork_depth = forks.depth
+        self._dropped: weakref.finalize[..., Client] | None = None
 
     @classmethod
     def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
@@ -167,13 +173,21 @@ class Client:
         return cast("Health", await self._ask(HealthRequest(UNKNOWN_REQUEST_ID), timeout))
 
     async def close(self) -> None:
-        """Release the connection, its threads and descriptors; requests under way end as `Unreachable`. Repeatable."""
-        if self._is_closed:
+        """Release the connection, its threads and descriptors; requests under way end as `Unreachable`. Repeatable.
+
+        Raises:
+            trtd.errors.Usage: the client's own event loop runs in another thread.
+        """
+        if self._is_closed or forks.depth != self._fork_depth:
             return
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
+            raise Usage(_OTHER_LOOP)
         self._is_closed = True
-        if self._loop is not None:
-            self._loop.remove_reader(self._transport.fd)
-            self._loop.remove_reader(self._transport.monitor_fd)
+        if self._dropped is not None:
+            self._dropped.detach()
+        if loop is not None and not loop.is_closed():
+            _leave(loop, self._transport)
         if self._timer is not None:
             self._timer.cancel()
         # What has not left yet ends as everything else does.
@@ -244,10 +258,14 @@ class Client:
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
-            raise Usage("a client belongs to the event loop of its first call; open another one for this loop")
+            raise Usage(_OTHER_LOOP)
         self._loop = loop
-        loop.add_reader(self._transport.fd, self._turn)
-        loop.add_reader(self._transport.monitor_fd, self._turn, True)
+        self._dropped = weakref.finalize(self, _drop, self._fork_depth, weakref.ref(loop), self._transport)
+        self._dropped.atexit = False
+        # While requests are pending the timer keeps the client; without any it belongs to its callers alone.
+        turn: weakref.ref[Turn] = weakref.WeakMethod(self._turn)
+        loop.add_reader(self._transport.fd, _call, turn, False)
+        loop.add_reader(self._transport.monitor_fd, _call, turn, True)
 
     def _turn(self, is_connection_news: bool = False) -> None:
         self._is_turn_due = False
@@ -282,6 +300,26 @@ class Client:
     def _expire(self) -> None:
         self._timer, self._timer_at = None, math.inf
         self._turn()
+
+
+def _call(method: weakref.ref[Turn], is_connection_news: bool) -> None:
+    turn = method()
+    if turn is not None:
+        turn(is_connection_news)
+
+
+def _drop(fork_depth: int, of: weakref.ref[asyncio.AbstractEventLoop], transport: Transport) -> None:
+    # Any thread may come here at any time. The descriptors have to leave the loop before their numbers are used again;
+    # the transport, which nobody else knows, ends with the last reference to it.
+    loop = of()
+    if loop is not None and not loop.is_closed() and fork_depth == forks.depth:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_leave, loop, transport)
+
+
+def _leave(loop: asyncio.AbstractEventLoop, transport: Transport) -> None:
+    loop.remove_reader(transport.fd)
+    loop.remove_reader(transport.monitor_fd)
 
 
 async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator[Mapping[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,7 +38,9 @@ def settle(completions: Iterable[Completion]) -> None:
     for future, outcome in completions:
         if future.done():
             continue
-        if isinstance(outcome, TrtdError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        # An event loop that is closed runs no callbacks; the outcome is in the future all the same.
+        with contextlib.suppress(RuntimeError):
+            if isinstance(outcome, TrtdError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)

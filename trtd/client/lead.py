@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 from trtd.client.handle import Handle
@@ -77,6 +78,8 @@ class Lead:
         self.count = 0
         self.due_back = 0
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._end = weakref.finalize(self, os.close, self.wake_fd)
+        self._end.atexit = False
         self.followers: dict[Seat, None] = {}
         self._gathering: threading.Lock | None = None
         self._pauses = self._next_pauses = 0
@@ -135,8 +138,8 @@ class Lead:
         self.wake()
 
     def close(self) -> None:
-        """Release the descriptor."""
-        os.close(self.wake_fd)
+        """Release the descriptor; repeatable."""
+        self._end()
 
     def _give(self, thread: int, handle: Handle[Any] | None) -> None:
         self.thread, self.handle = thread, handle

@@ -30,8 +30,11 @@ from trtd.errors import Unreachable, Usage
 
 PATIENCE_S = 0.005
 """How long the background thread leaves the lead to a thread that is about to wait for a result."""
+LINGER_S = 1.0
+"""How long the background thread stays with nothing to do. While it is there a dropped client is not collected."""
 
 _CLOSED = "this client was closed before the answer came"
+_FORKED = "a client cannot be used in a process forked from its own; open another one there"
 
 
 class SharedExchange:
@@ -119,13 +122,17 @@ class SharedExchange:
         Raises:
             trtd.errors.Usage: as `submit`.
         """
-        if forks.depth != self._fork_depth:
-            raise Usage("a client cannot be used in a process forked from its own; open another one there")
+        self._check_process()
         if self._is_closed:
             raise Usage("this client is closed")
 
     def wait_for(self, handle: Handle[Any], timeout_s: float | None) -> bool:
-        """Block until the handle is done; False when the time was up first."""
+        """Block until the handle is done; False when the time was up first.
+
+        Raises:
+            trtd.errors.Usage: the client belongs to the process that this one was forked from.
+        """
+        self._check_process()
         until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         lead = self._lead
         while handle.outcome is None:
@@ -150,7 +157,12 @@ class SharedExchange:
         return True
 
     def call_when_done(self, handle: Handle[Any], callback: Callback) -> bool:
-        """Register a callback; False when the handle is done already."""
+        """Register a callback; False when the handle is done already.
+
+        Raises:
+            trtd.errors.Usage: as `wait_for`.
+        """
+        self._check_process()
         with self._lead.lock:
             if handle.outcome is not None:
                 return False
@@ -162,6 +174,8 @@ class SharedExchange:
 
     def abandon(self, *handles: Handle[Any]) -> None:
         """Nobody will ask for the outcomes of these handles any more."""
+        if self._is_inherited:
+            return
         with self._lock:
             kept = [request for request in self._take_inbox() if request.handle not in handles]
             self._inbox.extendleft(reversed(kept))
@@ -172,7 +186,12 @@ class SharedExchange:
         self._send_the_rest()
 
     def close(self) -> None:
-        """End every request as `Unreachable` and release everything; repeatable. Callbacks run in this thread."""
+        """End every request as `Unreachable` and release everything; repeatable. Callbacks run in this thread.
+
+        In a process forked from the client's own nothing happens: all of it is the parent's.
+        """
+        if self._is_inherited:
+            return
         with self._lead.lock:
             if self._is_closed:
                 return
@@ -185,8 +204,18 @@ class SharedExchange:
             self._lead.close()
         self._send_the_rest()
         run_callbacks(callbacks)
-        if self._background is not None and self._background is not threading.current_thread():
-            self._background.join()
+        background = self._background
+        if background is not None and background is not threading.current_thread():
+            background.join()
+
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether this process was forked from the client's: no thread of it is here, any lock may be held for ever."""
+        return forks.depth != self._fork_depth
+
+    def _check_process(self) -> None:
+        if forks.depth != self._fork_depth:
+            raise Usage(_FORKED)
 
     # Sending. But for `_send_the_rest` the caller holds the lock of the exchange.
 
@@ -309,13 +338,14 @@ class SharedExchange:
             self._see_to_the_rest()
 
     def _see_to_the_rest(self) -> None:
-        if self._lead.thread is None and self._has_requests():
+        if self._is_vacant:
             self._call_background()
 
     # The background thread.
 
     def _call_background(self, *, is_urgent: bool = False) -> None:
         if self._background is None:
+            self._is_background_idle = False
             self._background = threading.Thread(target=self._run_background, name="trtd-client", daemon=True)
             self._background.start()
         elif self._lead.thread is None and (self._is_background_idle or is_urgent):
@@ -327,14 +357,20 @@ class SharedExchange:
             self._serve(None, math.inf)
 
     def _take_vacancy(self) -> bool:
-        """Wait until there is something to lead and nobody who does. False when the client is closed."""
+        """Wait until there is something to lead and nobody who does. False for the end of the thread.
+
+        That comes when the client is closed, or when there was nothing to do for a while.
+        """
         lead = self._lead
         with lead.lock:
             led_before = None
             while not self._is_closed:
-                if lead.thread is not None or not self._has_requests():
-                    self._is_background_idle, led_before = True, None
-                    self._vacancy.wait()
+                if not self._is_vacant:
+                    led_before = None
+                    self._is_background_idle = True
+                    if not self._vacancy.wait(LINGER_S) and not self._is_vacant:
+                        self._background = None
+                        return False
                     self._is_background_idle = False
                 elif self._called_back_count or led_before == lead.count:
                     lead.take(None)
@@ -344,3 +380,8 @@ class SharedExchange:
                     count = lead.count
                     led_before = None if self._vacancy.wait(PATIENCE_S) else count
             return False
+
+    @property
+    def _is_vacant(self) -> bool:
+        """Whether there is something to lead, and nobody who does."""
+        return self._lead.thread is None and self._has_requests()

@@ -7,7 +7,10 @@ decided in `trtd.client.pending`.
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
+import warnings
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +18,7 @@ from typing import Any, cast
 
 import zmq
 
+from trtd.client import forks
 from trtd.errors import Usage
 
 RECONNECT_MS = 1
@@ -28,6 +32,8 @@ WRITABLE = int(zmq.POLLOUT)
 ZERO_COPY_BYTES = 256 * 1024
 """Tensors from this size on are sent from the caller's memory; below it, a copy is cheaper than the bookkeeping."""
 
+_DESCRIPTORS = 16
+"""More than one connection needs at any time."""
 _EVENTS = int(zmq.EVENTS)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
@@ -68,22 +74,31 @@ class CurveKeys:
 
 
 class Transport:
-    """One connection to one endpoint, made again by ZeroMQ whenever it is lost."""
+    """One connection to one endpoint, made again by ZeroMQ whenever it is lost.
+
+    One that is dropped instead of closed is closed when it is collected, with a `ResourceWarning`. Left to itself the
+    collector may take the context before its sockets, and wait for them for ever.
+    """
 
     def __init__(self, address: str, curve: CurveKeys | None = None) -> None:
         """Begin to connect.
 
         Raises:
-            trtd.errors.Usage: the address or a key is not one.
+            trtd.errors.Usage: the address or a key is not one, or this process has no descriptors left.
         """
         self.address = address
+        _check_descriptors(address)
         # A context of its own, so that close() ends every thread and descriptor of this client.
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._monitor = self._context.socket(zmq.PAIR)
+        self._context = context = zmq.Context()
+        self._socket = context.socket(zmq.DEALER)
+        self._monitor = context.socket(zmq.PAIR)
+        # What is dropped is kept whole for its end by the finalizer, which the collector cannot reach.
+        self._end = weakref.finalize(self, _drop, address, forks.depth, context, self._socket, self._monitor)
+        # The end of the process releases everything, and threads may still use it until then.
+        self._end.atexit = False
         try:
             self._connect(curve)
-        except (zmq.ZMQError, ValueError, TypeError) as error:
+        except (zmq.ZMQError, ValueError, TypeError, AttributeError) as error:
             self.close()
             raise Usage(f"{address!r} cannot be connected to: {error}") from None
         self.fd = cast("int", self._socket.get(zmq.FD))
@@ -183,11 +198,41 @@ class Transport:
 
     def close(self) -> None:
         """Release sockets, threads and descriptors; repeatable."""
-        with contextlib.suppress(zmq.ZMQError):
-            self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self._socket.close(linger=0)
-        self._context.term()
+        if self._end.detach() is not None:
+            _release(self._context, self._socket, self._monitor)
+
+
+def _drop(
+    address: str, fork_depth: int, context: zmq.Context[Any], socket: zmq.Socket[Any], monitor: zmq.Socket[Any]
+) -> None:
+    # Any thread may come here at any time, in the middle of a garbage collection: nobody else knows the sockets by now.
+    if fork_depth == forks.depth:
+        _release(context, socket, monitor)
+        warnings.warn(f"a client of {address} was dropped without close()", ResourceWarning, stacklevel=2)
+
+
+def _release(context: zmq.Context[Any], socket: zmq.Socket[Any], monitor: zmq.Socket[Any]) -> None:
+    with contextlib.suppress(zmq.ZMQError):
+        socket.disable_monitor()
+    monitor.close(linger=0)
+    socket.close(linger=0)
+    context.term()
+
+
+def _check_descriptors(address: str) -> None:
+    """Refuse what would leave libzmq without descriptors, because it ends the process then.
+
+    Raises:
+        trtd.errors.Usage: see above.
+    """
+    with contextlib.ExitStack() as reserve:
+        try:
+            for _ in range(_DESCRIPTORS):
+                reserve.callback(os.close, os.eventfd(0, os.EFD_CLOEXEC))
+        except OSError as error:
+            raise Usage(
+                f"{address!r} cannot be connected to: {error.strerror}; a client needs {_DESCRIPTORS} descriptors"
+            ) from None
 
 
 def _size_bytes(tensor: Any) -> int:
