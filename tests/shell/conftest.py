@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.support import users
 from tests.support.arenas import Offerer
 from tests.support.router import RouterClient, RouterProcess, StandInWorker, make_endpoint, make_router_settings
 from trtd.wire.control import RouterReady
@@ -77,6 +78,13 @@ class RouterBench:
         for thing in reversed(self._open):
             thing.close()
         self.router.close()
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    with users.public_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +13,11 @@ import zmq
 
 from tests.support.router import PATIENCE_S, RouterClient, make_endpoint
 from tests.support.streams import StreamEnd
+from tests.support.users import NOBODY, only_root
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.messages import ErrorAnswer, InferAnswer
 from trtd.wire.settings import CurveClient
-
-NOBODY = 65_534
 
 HANDSHAKE = """
 import os, sys, zmq, zmq.utils.monitor
@@ -81,15 +77,7 @@ def is_hung_up(end: StreamEnd) -> bool:
     return bool(poll.poll(200))
 
 
-@pytest.fixture
-def public_directory() -> Iterator[Path]:
-    """A directory that every user may enter."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@only_root
 def test_a_user_who_is_not_on_the_list_is_refused(bench, public_directory):
     """The kernel's word on the peer decides: not listed, listed by user, by group, or everyone."""
     allowed = {"nobody": {}, "user": {"allow_uids": (NOBODY,)}, "group": {"allow_gids": (NOBODY,)}}
@@ -104,7 +92,7 @@ def test_a_user_who_is_not_on_the_list_is_refused(bench, public_directory):
     assert seen == {"nobody": "HANDSHAKE_FAILED_AUTH", "user": accepted, "group": accepted, "all": accepted}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@only_root
 def test_only_the_daemons_user_may_be_a_worker(bench, public_directory):
     """The workers' socket hangs up on other users even where its file would let them in."""
     path = public_directory / "workers.sock"

@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.support.arenas import PAGE_BYTES, Offerer, ask_places, closing
+from tests.support.router import make_endpoint
+from tests.support.users import NOBODY, only_root
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.arenas import ArenaRef, decode_ref
@@ -93,17 +93,12 @@ def test_a_removed_tenant_leaves_nothing(bench):
         os.close(again.open()[1])
 
 
-def test_a_list_that_becomes_shorter_ends_connections(bench):
+@only_root
+def test_a_list_that_becomes_shorter_ends_connections(bench, public_directory):
     """Whoever may not use the tenant any more loses its connection and its arenas; the others keep theirs."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can act as another user")
-    nobody = 65_534
-    bench.directory.chmod(0o755)
-    for parent in bench.directory.parents[:3]:
-        if parent.name.startswith("pytest"):
-            parent.chmod(0o755)
-    bench.tenant(allow_uids=(nobody,))
-    bench.offerer().welcome()
+    path = public_directory / "shared.arenas"
+    bench.router.open_tenant(make_endpoint(public_directory, "shared", allow_uids=(NOBODY,)))
+    bench.router.wait_until(path.exists)
     script = """
 import os, sys
 from pathlib import Path
@@ -117,7 +112,7 @@ sys.stdin.readline()
 print(offerer.receive(), flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(bench.directory / "a.arenas"), str(nobody)],
+        [sys.executable, "-c", script, str(path), str(NOBODY)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -126,15 +121,16 @@ print(offerer.receive(), flush=True)
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "open\n"
-        own = bench.offerer()
+        own = Offerer(path)
         own.welcome()
         os.close(own.open()[1])
-        bench.tenant(allow_uids=())
+        bench.router.tell(control.TenantConfigured(make_endpoint(public_directory, "shared", allow_uids=())))
         bench.router.wait_until(lambda: bench.arenas_held() == 1)
         child.stdin.write("\n")
         child.stdin.flush()
         assert child.stdout.readline() == "None\n"
     os.close(own.open()[1])
+    own.close()
 
 
 def test_switching_arenas_off_ends_connections(bench):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -152,6 +153,21 @@ def test_the_bytes_of_a_tenant_are_bounded(bench):
         one.withdraw(key)
         bench.router.stats("small", lambda it: it.arena_count == 0)
         assert isinstance(other.offer(half, size_bytes=2 * PAGE_BYTES), ArenaAccepted)
+
+
+def test_what_was_withdrawn_makes_room_at_once(bench):
+    """An offer right behind another client's withdrawal, in the same turn of the router, finds the room."""
+    bench.tenant("small", max_arena_bytes=2 * PAGE_BYTES)
+    one, other = bench.offerer("small"), bench.offerer("small")
+    assert one.welcome() == other.welcome()
+    key, fd = one.open(2 * PAGE_BYTES)
+    os.close(fd)
+    with closing(make_memfd(2 * PAGE_BYTES)) as (fd,):
+        bench.router.process.send_signal(signal.SIGSTOP)
+        one.withdraw(key)
+        other.send(encode_packet(ArenaOffered(1, 2 * PAGE_BYTES)), fd)
+        bench.router.process.send_signal(signal.SIGCONT)
+        assert isinstance(other.receive(), ArenaAccepted)
 
 
 def test_a_tenant_may_take_none(bench):

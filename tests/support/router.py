@@ -142,9 +142,16 @@ class RouterProcess:
         raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 
     def stats(self, tenant: str, where: Callable[[Any], bool] = anything) -> control.TenantStats:
-        """The first numbers of a tenant that satisfy a condition."""
-        message = self.expect(control.RouterStats, lambda it: it.stats.tenant == tenant and where(it.stats))
-        return message.stats
+        """The first numbers of a tenant that satisfy a condition, none older than those that were asked for before."""
+
+        def concerns(message: Any) -> bool:
+            return isinstance(message, control.RouterStats) and message.stats.tenant == tenant
+
+        while True:
+            # One after the other: what is passed over is no longer true, and must not be found by the next condition.
+            message = self.expect(control.RouterStats, concerns)
+            if where(message.stats):
+                return message.stats
 
     def socket_count(self) -> int:
         """Open sockets of the router: each connection is one."""

@@ -184,6 +184,8 @@ class TenantArenas:
         check_memfd(packet.fd, offer.size_bytes)
         if packet.fd > self._hub.max_fd:
             raise Overloaded("the router has no descriptors to spare")
+        # What has ended and was not carried out yet would be counted against the client that comes right after it.
+        self._hub.lifetimes.sweep()
         refusal = self.book.judge(offer.size_bytes, len(connection.keys))
         if refusal is not None:
             raise BY_CODE[refusal.code](refusal.message)

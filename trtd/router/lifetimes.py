@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections import deque
@@ -51,8 +52,9 @@ class Lifetimes:
             os.eventfd_write(self.fd, 1)
 
     def sweep(self) -> None:
-        """Carry out what was noted, as far as one turn of the loop goes."""
-        os.eventfd_read(self.fd)
+        """Carry out what was noted, as far as one turn of the loop goes; nothing where nothing was."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
         for _ in range(min(len(self._ended), MAX_ENDED)):
             book, key, size_bytes, fd = self._ended.popleft()
             book.end(size_bytes)
