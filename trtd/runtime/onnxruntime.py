@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,8 +91,9 @@ class OnnxRuntime:
     def pin(self, memory: np.ndarray) -> None:
         """Copies on the CPU need no pinning."""
 
-    def unpin(self, memory: np.ndarray) -> None:
+    def unpin(self, memory: np.ndarray, then: Callable[[], None]) -> None:  # noqa: ARG002
         """The opposite of `pin`."""
+        then()
 
     def make_fault(self, fault: str) -> None:
         """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""

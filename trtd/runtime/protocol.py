@@ -6,7 +6,7 @@ imports any of them; `trtd.runtime.open_runtime(name, ...)` does, lazily.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -131,12 +131,18 @@ class Runtime(Protocol):
     def pin(self, memory: np.ndarray) -> None:
         """Shared memory of a client, as bytes, from which inputs will come: make it fit for copies to the device.
 
-        It stays as it is until `unpin`. A runtime without a device, or a refusal, changes nothing but the speed.
+        Does not wait for the device. The memory stays as it is until `unpin`. A runtime without a device, or a refusal,
+        changes nothing but the speed.
         """
         ...
 
-    def unpin(self, memory: np.ndarray) -> None:
-        """The opposite of `pin`, with the same array, once nothing that came from it is in use."""
+    def unpin(self, memory: np.ndarray, then: Callable[[], None]) -> None:
+        """The opposite of `pin`, with the same array, once nothing that came from it is in use.
+
+        Args:
+            memory: see above.
+            then: called once the memory may go, perhaps later and in another thread.
+        """
         ...
 
     def make_fault(self, fault: str) -> None:

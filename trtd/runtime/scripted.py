@@ -157,8 +157,9 @@ class ScriptedRuntime:
     def pin(self, memory: np.ndarray) -> None:
         """Copies on the CPU need no pinning."""
 
-    def unpin(self, memory: np.ndarray) -> None:
+    def unpin(self, memory: np.ndarray, then: Callable[[], None]) -> None:  # noqa: ARG002
         """The opposite of `pin`."""
+        then()
 
     def make_fault(self, fault: str) -> None:
         """There is no device to make it on; see `trtd.runtime.protocol.Runtime.make_fault`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ class Mapping:
 
     def __del__(self) -> None:
         if self.address:
-            self._runtime.unpin(self._bytes)
-            _libc.munmap(self.address, self._bytes.nbytes)
+            # Nothing of this object is kept: it is gone when the memory is.
+            self._runtime.unpin(self._bytes, partial(_libc.munmap, self.address, self._bytes.nbytes))
 
 
 class Arena:

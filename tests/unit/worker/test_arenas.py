@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,13 +18,18 @@ class PinningRuntime:
 
     def __init__(self) -> None:
         self.pinned: list[int] = []
+        self.is_late = False
+        self.unmap: Callable[[], None] = lambda: None
 
     def pin(self, memory: np.ndarray) -> None:
         self.pinned.append(memory.ctypes.data)
 
-    def unpin(self, memory: np.ndarray) -> None:
+    def unpin(self, memory: np.ndarray, then: Callable[[], None]) -> None:
         assert mapped_count() > 0
         self.pinned.remove(memory.ctypes.data)
+        self.unmap = then
+        if not self.is_late:
+            then()
 
 
 @pytest.fixture
@@ -62,6 +68,15 @@ def test_an_arena_lives_as_long_as_something_refers_to_it(arenas, runtime, memor
     del array
     assert mapped_count() == 0
     assert runtime.pinned == []
+
+
+def test_an_arena_is_unmapped_when_the_runtime_lets_go(arenas, runtime, memory):
+    """A runtime that takes its time to unpin keeps the memory mapped until it is done."""
+    runtime.is_late = True
+    arenas.close(memory.key)
+    assert mapped_count() == 1
+    runtime.unmap()
+    assert mapped_count() == 0
 
 
 def test_a_closed_arena_is_not_found_and_says_that_it_is_closed(arenas, memory):

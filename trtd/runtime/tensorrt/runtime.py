@@ -7,6 +7,7 @@ and allocator are set once, before anything is deserialized.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from trtd.runtime.tensorrt.loading import find_package, platform_tag
 from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.model import TensorRTModel, load_model
 from trtd.runtime.tensorrt.pinned import PinnedMemory
+from trtd.runtime.tensorrt.pinner import Pinner
 from trtd.runtime.tensorrt.plugins import register_plugins
 from trtd.runtime.tensorrt.reconcile import Reconciler
 from trtd.runtime.tensorrt.recorder import ErrorBook, make_logger, make_recorder
@@ -103,6 +105,8 @@ class TensorRTRuntime:
             on_defect=tell_defect,
         )
 
+        self._pinner = Pinner(self._session.pinned)
+
     @property
     def info(self) -> RuntimeInfo:
         """Flavour and version."""
@@ -128,11 +132,11 @@ class TensorRTRuntime:
 
     def pin(self, memory: np.ndarray) -> None:
         """Let the device copy from it by itself; where that is refused, inputs in it are staged as others are."""
-        self._session.pinned.pin(int(memory.ctypes.data), memory.nbytes)
+        self._pinner.pin(int(memory.ctypes.data), memory.nbytes)
 
-    def unpin(self, memory: np.ndarray) -> None:
+    def unpin(self, memory: np.ndarray, then: Callable[[], None]) -> None:
         """The opposite of `pin`."""
-        self._session.pinned.unpin(int(memory.ctypes.data))
+        self._pinner.unpin(int(memory.ctypes.data), then)
 
     def make_fault(self, fault: str) -> None:
         """Make a fault in this process's context; see `trtd.runtime.protocol.Runtime.make_fault`."""
@@ -148,6 +152,7 @@ class TensorRTRuntime:
         """Release everything; what a model still holds goes with that model. Repeatable."""
         if self._runtime is not None:
             self._runtime = None
+            self._pinner.close()
             self._reconciler.close()
             self.memory.close()
 
