@@ -34,6 +34,9 @@ class HostMemory:
         self.held: dict[int, Any] = {}
         self.left = -1
 
+    def act_for(self, owner: str) -> None:
+        self.owner = owner
+
     def allocate(self, size_bytes: int, what: str) -> int:
         block = ctypes.create_string_buffer(size_bytes)
         self.held[ctypes.addressof(block)] = block

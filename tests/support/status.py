@@ -30,6 +30,7 @@ def make_tenant(name: str = "a", **changes: Any) -> TenantStatus:
         ), "recent": RecentStatus(per_s=1234.5, p50_s=0.0012, p99_s=None), "address": f"ipc:///run/{name}.sock",
         "tcp_address": None, "isolation": "process", "placement": "cpu", "queue_limit": 1024,
         "engines": [{"model": "m", "version": "1", "file": "/srv/models/m.onnx", "signature": "unsigned"}],
+        "plugin_libraries": [],
     }  # fmt: skip
     return TenantStatus(**(tenant | changes))  # type: ignore[typeddict-item]
 

@@ -59,6 +59,11 @@ def status_lines(record: Mapping[str, Any], *, colour: bool, width: int | None =
     if "LAST CAUSE" in {*table.hidden, *table.cut}:
         lines += _wrapped(_causes(record), width)
     lines += [_loud(line, colour=colour) for line in _wrapped(_unsigned(record), width)]
+    lines += _wrapped(_plugins(record), width)
+    if any(
+        worker["device"] and worker["device"]["is_hard_derived"] for tenant in tenants for worker in tenant["workers"]
+    ):
+        lines += _wrapped(["* watermark derived from what the models need; tensorrt.hard_bytes sets one"], width)
     if table.hidden:
         lines += _wrapped([f"not shown at this width: {', '.join(table.hidden)} (--wide)"], width)
     return lines + _wrapped([summary(cast("Status", record)), _daemon(record)], width)
@@ -140,7 +145,9 @@ def _device(report: Mapping[str, Any] | None) -> tuple[str, str]:
     if report is None:
         return NOTHING, NOTHING
     unaccounted = report["unaccounted_bytes"]
-    return _used(report["live_bytes"], report["hard_bytes"]), size(unaccounted) if unaccounted else NOTHING
+    # A watermark that nobody configured is marked.
+    mark = "*" if report["is_hard_derived"] else ""
+    return _used(report["live_bytes"], report["hard_bytes"]) + mark, size(unaccounted) if unaccounted else NOTHING
 
 
 def _engine(tenant: Mapping[str, Any]) -> tuple[str, str]:
@@ -148,6 +155,12 @@ def _engine(tenant: Mapping[str, Any]) -> tuple[str, str]:
     signatures = {engine["signature"] for engine in tenant["engines"]}
     word = "UNSIGNED" if "unsigned" in signatures else ", ".join(sorted(signatures))
     return ", ".join(files) or NOTHING, word or NOTHING
+
+
+def _plugins(record: Mapping[str, Any]) -> Iterator[str]:
+    for tenant in record["tenants"]:
+        if tenant["plugin_libraries"]:
+            yield f"{tenant['name']}: plugin libraries run in its workers: {', '.join(tenant['plugin_libraries'])}"
 
 
 def _unsigned(record: Mapping[str, Any]) -> list[str]:

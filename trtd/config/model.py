@@ -294,9 +294,11 @@ class TensorRT(_Section):
     soft_bytes: BytesOrZero = Field(
         0, description="device memory above which batches run one at a time and keep nothing for the next; 0: none"
     )
-    hard_bytes: BytesOrZero = Field(0, description="device memory that allocations never pass; 0: none")
+    hard_bytes: BytesOrZero = Field(
+        0, description="device memory that allocations never pass; 0: derived from what the models need, with a margin"
+    )
     overhead_bytes: BytesOrZero = Field(
-        600 * 1024**2, description="what the driver is expected to take beside that, for admission"
+        600 * 1024**2, description="what the driver is expected to take beside that, context included, for admission"
     )
     unaccounted_bytes: BytesOrZero = Field(
         0, description="device memory beside our own pool above which on_unaccounted applies; 0: never"

@@ -60,6 +60,25 @@ class MemoryPlan:
         return sum(term.size_bytes for term in self.terms())
 
 
+MARGIN = 0.25
+LEAST_MARGIN_BYTES = 1024**3
+"""Beyond what admission computed, where no hard watermark is configured: for what a run may ask for by the way. It is a
+bound and takes nothing from anybody."""
+
+
+def derived_hard_bytes(*, held_bytes: int, promised_bytes: int, growth_bytes: int, total_bytes: int) -> int:
+    """A hard watermark for models that are loaded, so that what grows beyond all plans cannot take the device.
+
+    Args:
+        held_bytes: what the ledger holds.
+        promised_bytes: what the models have not allocated yet.
+        growth_bytes: outputs whose size is known only after a run, at their largest as far as that is known.
+        total_bytes: of the device.
+    """
+    computed = held_bytes + promised_bytes
+    return min(computed + growth_bytes + max(int(computed * MARGIN), LEAST_MARGIN_BYTES), total_bytes)
+
+
 def refuse(
     plan: MemoryPlan, *, held_bytes: int, hard_bytes: int, free_bytes: int | None, promised_bytes: int = 0
 ) -> str | None:

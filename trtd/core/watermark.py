@@ -7,7 +7,7 @@ passed, not even for an instant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 HYSTERESIS = 0.9
@@ -64,6 +64,25 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerState:
+    """What one owner (a model) has of the ledger.
+
+    Attributes:
+        owner: its name.
+        live_bytes: held now.
+        allocations: made since the start. allocated_bytes: their sum. largest_bytes: the largest of them.
+        refused_count: reservations and allocations refused.
+    """
+
+    owner: str
+    live_bytes: int = 0
+    allocations: int = 0
+    allocated_bytes: int = 0
+    largest_bytes: int = 0
+    refused_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerState:
     """The ledger at one instant, in bytes and counts.
 
@@ -72,20 +91,44 @@ class LedgerState:
         peak_bytes: highest so far.
         blocks: held now.
         allocations: made since the start.
+        allocated_bytes: their sum.
+        largest_bytes: the largest of them.
         refused_count: reservations and allocations refused.
         refused_bytes: their sum.
         strays: releases of addresses that were not held.
         level: how full it is.
+        owners: by name, those that ever asked.
     """
 
     live_bytes: int
     peak_bytes: int
     blocks: int
     allocations: int
+    allocated_bytes: int
+    largest_bytes: int
     refused_count: int
     refused_bytes: int
     strays: int
     level: Level
+    owners: tuple[OwnerState, ...] = ()
+
+
+@dataclass(slots=True)
+class _Account:
+    """Of one owner; see `OwnerState`."""
+
+    live_bytes: int = 0
+    allocations: int = 0
+    allocated_bytes: int = 0
+    largest_bytes: int = 0
+    refused_count: int = 0
+
+    def note(self, size_bytes: int) -> None:
+        """A block was allocated."""
+        self.live_bytes += size_bytes
+        self.allocations += 1
+        self.allocated_bytes += size_bytes
+        self.largest_bytes = max(self.largest_bytes, size_bytes)
 
 
 class DeviceLedger:
@@ -93,9 +136,10 @@ class DeviceLedger:
 
     def __init__(self, watermarks: Watermarks) -> None:
         self.watermarks = watermarks
-        self._blocks: dict[int, int] = {}
-        self._live = self._peak = self._allocations = 0
-        self._refused_count = self._refused_bytes = self._strays = 0
+        self._blocks: dict[int, tuple[int, str]] = {}
+        self._owners: dict[str, _Account] = {}
+        self._live = self._peak = 0
+        self._refused_bytes = self._strays = 0
         self._level = Level.LOW
 
     @property
@@ -108,8 +152,8 @@ class DeviceLedger:
         """How full it is."""
         return self._level
 
-    def reserve(self, size_bytes: int) -> Refused | None:
-        """Make room for a block that is about to be allocated.
+    def reserve(self, size_bytes: int, owner: str = "") -> Refused | None:
+        """Make room for a block that is about to be allocated for an owner.
 
         Returns:
             None when there is room; `settle` or `cancel` must follow. Else why not, counted.
@@ -118,28 +162,28 @@ class DeviceLedger:
             raise ValueError(f"a block of {size_bytes} bytes")
         hard = self.watermarks.hard_bytes
         if hard and self._live + size_bytes > hard:
-            return self._refuse(size_bytes, hard)
+            return self._refuse(size_bytes, hard, owner)
         self._live += size_bytes
         self._update()
         return None
 
-    def settle(self, address: int, size_bytes: int) -> None:
+    def settle(self, address: int, size_bytes: int, owner: str = "") -> None:
         """The block that was reserved has this address. One that was held there already is gone; it is a stray."""
         former = self._blocks.pop(address, None)
         if former is not None:
             self._strays += 1
-            self._live -= former
-        self._blocks[address] = size_bytes
-        self._allocations += 1
+            self._forget(*former)
+        self._blocks[address] = (size_bytes, owner)
+        self._account(owner).note(size_bytes)
         # The peak is that of memory which was really held.
         self._peak = max(self._peak, self._live)
         self._update()
 
-    def cancel(self, size_bytes: int) -> Refused:
+    def cancel(self, size_bytes: int, owner: str = "") -> Refused:
         """The device refused what was reserved; counted as refused."""
         self._live -= size_bytes
         self._update()
-        return self._refuse(size_bytes, 0)
+        return self._refuse(size_bytes, 0, owner)
 
     def release(self, address: int) -> int | None:
         """A block is given back.
@@ -147,29 +191,43 @@ class DeviceLedger:
         Returns:
             Its size in bytes; None for an address that is not held, which is counted as a stray.
         """
-        size_bytes = self._blocks.pop(address, None)
-        if size_bytes is None:
+        block = self._blocks.pop(address, None)
+        if block is None:
             self._strays += 1
             return None
-        self._live -= size_bytes
+        self._forget(*block)
         self._update()
-        return size_bytes
+        return block[0]
 
     def state(self) -> LedgerState:
         """The figures at this instant."""
+        accounts = self._owners.values()
         return LedgerState(
             live_bytes=self._live,
             peak_bytes=self._peak,
             blocks=len(self._blocks),
-            allocations=self._allocations,
-            refused_count=self._refused_count,
+            allocations=sum(one.allocations for one in accounts),
+            allocated_bytes=sum(one.allocated_bytes for one in accounts),
+            largest_bytes=max((one.largest_bytes for one in accounts), default=0),
+            refused_count=sum(one.refused_count for one in accounts),
             refused_bytes=self._refused_bytes,
             strays=self._strays,
             level=self._level,
+            owners=tuple(OwnerState(owner, **asdict(self._owners[owner])) for owner in sorted(self._owners)),
         )
 
-    def _refuse(self, size_bytes: int, hard_bytes: int) -> Refused:
-        self._refused_count += 1
+    def _account(self, owner: str) -> _Account:
+        account = self._owners.get(owner)
+        if account is None:
+            account = self._owners[owner] = _Account()
+        return account
+
+    def _forget(self, size_bytes: int, owner: str) -> None:
+        self._live -= size_bytes
+        self._account(owner).live_bytes -= size_bytes
+
+    def _refuse(self, size_bytes: int, hard_bytes: int, owner: str) -> Refused:
+        self._account(owner).refused_count += 1
         self._refused_bytes += size_bytes
         return Refused(size_bytes, self._live, hard_bytes)
 

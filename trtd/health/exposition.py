@@ -42,6 +42,11 @@ DURATIONS = {
 }
 DEVICE_KINDS = ("live", "peak", "hard", "pool", "driver", "unaccounted")
 """Figures of `trtd.wire.status.DeviceStatus` without the end of their names."""
+MODEL_COUNTERS = {
+    observe.METRIC_GPU_ALLOCATIONS: ("allocations", "Allocations of device memory."),
+    observe.METRIC_GPU_ALLOCATED: ("allocated_bytes", "Bytes of device memory that were allocated."),
+    observe.METRIC_GPU_MODEL_REFUSED: ("refused_count", "Allocations of device memory that were refused."),
+}
 
 
 def exposition(metrics: Metrics) -> bytes:
@@ -66,6 +71,7 @@ class _Collector:
         yield from _durations(self._tenants)
         yield _restarts(self._tenants)
         yield from _workers(self._status["tenants"])
+        yield from _models(self._status["tenants"])
 
 
 def _daemon(status: Status) -> Iterator[Family]:
@@ -169,6 +175,26 @@ def _workers(tenants: list[TenantStatus]) -> Iterator[Family]:
                 memory.add_metric([*place, kind], worker[key])  # type: ignore[literal-required]
             _device(worker, place, device, refused)
     yield from (ready, state, memory, device, refused)
+
+
+def _models(tenants: list[TenantStatus]) -> Iterator[Family]:
+    labels = ["tenant", "replica", "model"]
+    memory = GaugeMetricFamily(
+        observe.METRIC_GPU_MODEL_MEMORY,
+        "Device memory of the model: held, and its largest allocation.",
+        labels=[*labels, "kind"],
+    )
+    counters = [CounterMetricFamily(name, text, labels=labels) for name, (_, text) in MODEL_COUNTERS.items()]
+    for tenant in tenants:
+        for worker in tenant["workers"]:
+            for model in worker["device"]["models"] if worker["device"] else ():
+                place = [tenant["name"], worker["name"].rpartition("/")[2], model["model"]]
+                for kind in ("live", "largest"):
+                    memory.add_metric([*place, kind], model[f"{kind}_bytes"])  # type: ignore[literal-required]
+                for counter, (key, _) in zip(counters, MODEL_COUNTERS.values(), strict=True):
+                    counter.add_metric(place, model[key])  # type: ignore[literal-required]
+    yield memory
+    yield from counters
 
 
 def _device(worker: ChildStatus, place: list[str], memory: GaugeMetricFamily, refused: CounterMetricFamily) -> None:

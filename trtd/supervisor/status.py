@@ -22,6 +22,7 @@ from trtd.wire.status import (
     DeviceStatus,
     EngineStatus,
     FaultStatus,
+    ModelMemoryStatus,
     ModelStatus,
     RecentStatus,
     ReplacementStatus,
@@ -147,6 +148,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         placement=_placement(table) if table else "",
         queue_limit=endpoint.limits.max_requests if endpoint else 0,
         engines=_engines(table) if table else [],
+        plugin_libraries=list(table.tensorrt.plugin_libraries) if table and _needs_gpu(table) else [],
     )
 
 
@@ -263,6 +265,21 @@ def _device(report: DeviceReport | None) -> DeviceStatus | None:
         driver_bytes=report.driver_bytes,
         unaccounted_bytes=report.unaccounted_bytes,
         verdict=report.verdict,
+        is_hard_derived=report.is_hard_derived,
+        allocations=report.allocations,
+        allocated_bytes=report.allocated_bytes,
+        largest_bytes=report.largest_bytes,
+        models=[
+            ModelMemoryStatus(
+                model=one.model,
+                live_bytes=one.live_bytes,
+                allocations=one.allocations,
+                allocated_bytes=one.allocated_bytes,
+                largest_bytes=one.largest_bytes,
+                refused_count=one.refused_count,
+            )
+            for one in report.models
+        ],
     )
 
 

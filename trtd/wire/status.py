@@ -55,6 +55,17 @@ class EngineStatus(TypedDict):
     signature: str
 
 
+class ModelMemoryStatus(TypedDict):
+    """Device memory of one model in one worker; see `trtd.wire.tensorrt.ModelMemory`, which has the same names."""
+
+    model: str
+    live_bytes: int
+    allocations: int
+    allocated_bytes: int
+    largest_bytes: int
+    refused_count: int
+
+
 class DeviceStatus(TypedDict):
     """Device memory of one worker; see `trtd.wire.tensorrt.DeviceReport`, which has the same names."""
 
@@ -68,6 +79,11 @@ class DeviceStatus(TypedDict):
     driver_bytes: int
     unaccounted_bytes: int
     verdict: str
+    is_hard_derived: bool
+    allocations: int
+    allocated_bytes: int
+    largest_bytes: int
+    models: list[ModelMemoryStatus]
 
 
 class ChildStatus(TypedDict):
@@ -191,6 +207,7 @@ class TenantStatus(TypedDict):
         placement: what its models run on: `cpu`, or `gpu N` for a device as the worker numbers them.
         queue_limit: most requests that may wait or run.
         engines: the configured files, also while no worker has loaded them.
+        plugin_libraries: files whose code runs in its workers besides.
     """
 
     name: str
@@ -219,6 +236,7 @@ class TenantStatus(TypedDict):
     placement: str
     queue_limit: int
     engines: list[EngineStatus]
+    plugin_libraries: list[str]
 
 
 class DaemonStatus(TypedDict):

@@ -28,7 +28,7 @@ class TensorRTSettings:
         allow_host_code: whether code inside a plan may run on the host.
         device: ordinal among the devices that the worker sees.
         soft_bytes: soft watermark of device memory; 0 for none.
-        hard_bytes: hard watermark; 0 for none.
+        hard_bytes: hard watermark; 0 derives one from what the models need.
         overhead_bytes: what the driver is expected to take beside the ledger.
         unaccounted_bytes: unaccounted device memory above which `on_unaccounted` applies; 0 for none.
         on_unaccounted: `warn`, `stop_admitting` or `restart`.
@@ -62,13 +62,32 @@ class TensorRTSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelMemory:
+    """What one model of a worker has of the ledger.
+
+    Attributes:
+        model: name and version.
+        live_bytes: held now.
+        allocations: made since the worker's start. allocated_bytes: their sum. largest_bytes: the largest of them.
+        refused_count: allocations refused.
+    """
+
+    model: str
+    live_bytes: int
+    allocations: int
+    allocated_bytes: int
+    largest_bytes: int
+    refused_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceReport:
     """A worker's device memory, side by side as trtd counts it and as the driver does.
 
     Attributes:
         live_bytes: held by the ledger.
         peak_bytes: highest so far.
-        hard_bytes: hard watermark; 0 for none.
+        hard_bytes: hard watermark in force; 0 for none.
         refused_count: allocations refused.
         refused_bytes: their sum.
         is_high: whether the soft watermark was passed.
@@ -76,6 +95,9 @@ class DeviceReport:
         driver_bytes: of the whole process, as the driver says; 0 where it does not.
         unaccounted_bytes: of these, what the pool does not hold (context, kernels, streamed weights); 0 likewise.
         verdict: `ok`, or what is done about the unaccounted bytes: `warn`, `stop_admitting`, `restart`.
+        is_hard_derived: whether the watermark follows from what the models need, because none is configured.
+        allocations: made since the start. allocated_bytes: their sum. largest_bytes: the largest of them.
+        models: those that ever allocated, by name.
     """
 
     live_bytes: int
@@ -88,3 +110,8 @@ class DeviceReport:
     driver_bytes: int
     unaccounted_bytes: int
     verdict: str
+    is_hard_derived: bool = False
+    allocations: int = 0
+    allocated_bytes: int = 0
+    largest_bytes: int = 0
+    models: tuple[ModelMemory, ...] = ()

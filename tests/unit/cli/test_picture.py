@@ -15,6 +15,7 @@ KILLED = {"kind": "killed", "message": "killed by SIGKILL", "blame": "tenant", "
 DEVICE = {
     "live_bytes": GIB, "peak_bytes": GIB, "hard_bytes": 4 * GIB, "refused_count": 0, "refused_bytes": 0,
     "is_high": False, "pool_bytes": GIB, "driver_bytes": 2 * GIB, "unaccounted_bytes": GIB // 2, "verdict": "ok",
+    "is_hard_derived": False, "allocations": 0, "allocated_bytes": 0, "largest_bytes": 0, "models": [],
 }  # fmt: skip
 
 
@@ -88,6 +89,22 @@ def test_device_memory_beside_its_watermark():
     assert "GPU MEMORY  UNACCOUNTED" in head
     assert "1G/4G         512M" in row
     assert "gpu 0, process" in row
+
+
+def test_a_watermark_that_nobody_configured_is_marked():
+    """A derived one has a star, and a line says what the star means."""
+    star = "* watermark derived from what the models need; tensorrt.hard_bytes sets one"
+    shown = lines(make_tenant(workers=[make_child(device=DEVICE | {"is_hard_derived": True})], placement="gpu 0"))
+    assert "1G/4G*" in shown[1]
+    assert star in shown
+    assert star not in lines(make_tenant(workers=[make_child(device=DEVICE)], placement="gpu 0"))
+
+
+def test_plugin_libraries_are_named():
+    """Whose code runs in a tenant's workers besides TensorRT's stands below the table."""
+    shown = lines(make_tenant(plugin_libraries=["/opt/libone.so", "/opt/libtwo.so"]), make_tenant("b"))
+    told = [line for line in shown if "plugin" in line]
+    assert told == ["a: plugin libraries run in its workers: /opt/libone.so, /opt/libtwo.so"]
 
 
 @pytest.mark.parametrize(

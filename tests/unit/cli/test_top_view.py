@@ -16,6 +16,7 @@ KILLED = {"kind": "killed", "message": "killed by SIGKILL", "blame": "tenant", "
 DEVICE = {
     "live_bytes": 3 * GIB, "peak_bytes": GIB, "hard_bytes": 4 * GIB, "refused_count": 0, "refused_bytes": 0,
     "is_high": False, "pool_bytes": GIB, "driver_bytes": 2 * GIB, "unaccounted_bytes": GIB // 2, "verdict": "ok",
+    "is_hard_derived": False, "allocations": 0, "allocated_bytes": 0, "largest_bytes": 0, "models": [],
 }  # fmt: skip
 
 

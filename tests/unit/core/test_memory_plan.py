@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trtd.core.memory_plan import MemoryPlan, refuse
+import pytest
+
+from trtd.core.memory_plan import LEAST_MARGIN_BYTES, MemoryPlan, derived_hard_bytes, refuse
 
 PLAN = MemoryPlan(weights_bytes=3000, context_bytes=20, enqueue_bytes=200, io_bytes=40, slots=3, overhead_bytes=500)
 NEED = 3000 + 60 + 600 + 120
@@ -63,3 +65,18 @@ def test_streamed_weights_count_against_the_device_only():
     problem = refuse(plan, held_bytes=0, hard_bytes=0, free_bytes=1109)
     assert problem is not None
     assert "1110 bytes of device memory (contexts 10 + streamed weights 1000 + driver 100)" in problem
+
+
+@pytest.mark.parametrize(
+    ("held", "promised", "growth", "total", "expected"),
+    [
+        (100, 50, 0, 10**12, 150 + LEAST_MARGIN_BYTES),
+        (100, 50, 7, 10**12, 157 + LEAST_MARGIN_BYTES),
+        (30 * 10**9, 10 * 10**9, 0, 10**12, 50 * 10**9),
+        (30 * 10**9, 10 * 10**9, 0, 45 * 10**9, 45 * 10**9),
+    ],
+)
+def test_a_watermark_follows_from_what_was_computed(held, promised, growth, total, expected):
+    """What admission computed plus a margin, never above the device."""
+    given = {"held_bytes": held, "promised_bytes": promised, "growth_bytes": growth, "total_bytes": total}
+    assert derived_hard_bytes(**given) == expected

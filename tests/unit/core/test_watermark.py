@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtd.core.watermark import DeviceLedger, Level, Watermarks
+from trtd.core.watermark import DeviceLedger, Level, OwnerState, Watermarks
 
 
 def hold(ledger, address, size_bytes):
@@ -106,3 +106,19 @@ def test_any_history_adds_up(history, hard_bytes):
         assert state.blocks == len(model)
         assert state.refused_bytes == refused
         assert not hard_bytes or state.peak_bytes <= hard_bytes
+
+
+def test_each_owner_has_an_account():
+    """What a model holds, what it allocated in all, its largest block and its refusals add up to the whole."""
+    ledger = DeviceLedger(Watermarks(hard_bytes=1000))
+    for address, size_bytes, owner in ((1, 300, "a"), (2, 100, "b"), (3, 200, "a")):
+        assert ledger.reserve(size_bytes, owner) is None
+        ledger.settle(address, size_bytes, owner)
+    assert ledger.reserve(500, "b") is not None
+    assert ledger.reserve(50, "a") is None
+    ledger.cancel(50, "a")
+    ledger.release(1)
+    state = ledger.state()
+    assert state.owners == (OwnerState("a", 200, 2, 500, 300, 1), OwnerState("b", 100, 1, 100, 100, 1))
+    assert (state.live_bytes, state.allocations, state.allocated_bytes, state.largest_bytes) == (300, 3, 600, 300)
+    assert state.refused_count == 2

@@ -19,6 +19,13 @@ from trtd.wire.health import METRIC_BOUNDS_S
 DEVICE = {
     "live_bytes": 1, "peak_bytes": 2, "hard_bytes": 3, "refused_count": 4, "refused_bytes": 5, "is_high": False,
     "pool_bytes": 6, "driver_bytes": 7, "unaccounted_bytes": 8, "verdict": "ok",
+    "is_hard_derived": False, "allocations": 9, "allocated_bytes": 10, "largest_bytes": 11,
+    "models": [
+        {
+            "model": "m 1", "live_bytes": 21, "allocations": 22, "allocated_bytes": 23, "largest_bytes": 24,
+            "refused_count": 25,
+        }
+    ],
 }  # fmt: skip
 
 
@@ -82,6 +89,12 @@ def test_numbers_stand_under_their_labels():
     for kind, value in {"live": 1, "peak": 2, "hard": 3, "pool": 6, "driver": 7, "unaccounted": 8}.items():
         assert sample(found, "trtd_gpu_memory_bytes", tenant="a", replica="0", kind=kind) == value
     assert sample(found, "trtd_gpu_allocation_refused_total", tenant="a", replica="0") == 4
+    place = {"tenant": "a", "replica": "0", "model": "m 1"}
+    assert sample(found, "trtd_gpu_model_memory_bytes", **place, kind="live") == 21
+    assert sample(found, "trtd_gpu_model_memory_bytes", **place, kind="largest") == 24
+    assert sample(found, "trtd_gpu_allocations_total", **place) == 22
+    assert sample(found, "trtd_gpu_allocated_bytes_total", **place) == 23
+    assert sample(found, "trtd_gpu_model_allocation_refused_total", **place) == 25
     info = {"tenant": "a", "runtime": "onnxruntime 1", "isolation": "process", "placement": "cpu"}
     assert sample(found, "trtd_tenant_info", **info, signature="unsigned") == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -71,7 +72,8 @@ def test_a_refusal_leaves_no_trace(make_memory, limit, hard):
     memory.allocate(1000, "a tensor")
     with pytest.raises(OutOfMemory, match="no 600 bytes of device memory for scratch, with 1000 bytes held"):
         memory.allocate(600, "scratch")
-    assert events == [("device_memory.refused", {"size_bytes": 600, "live_bytes": 1000, "hard_bytes": hard})]
+    told = {"model": "", "size_bytes": 600, "live_bytes": 1000, "hard_bytes": hard}
+    assert events == [("device_memory.refused", told)]
     assert memory.state().live_bytes == sum(pool.held.values()) == 1000
     assert memory.allocate(500, "scratch")
 
@@ -106,3 +108,41 @@ def test_the_last_block_closes_the_pool(make_memory):
     assert not pool.is_closed
     memory.free(address)
     assert pool.is_closed
+
+
+def test_a_derived_watermark_bounds_where_none_is_configured(make_memory):
+    """It refuses like a configured one and says how to set another; taken away again, it refuses nothing."""
+    memory, _, _ = make_memory()
+    memory.bound(1000)
+    assert (memory.hard_bytes, memory.configured_hard_bytes, memory.is_hard_derived) == (1000, 0, True)
+    with pytest.raises(
+        OutOfMemory, match=r"the watermark of 1000 bytes was derived, tensorrt\.hard_bytes sets another"
+    ):
+        memory.allocate(1001, "an output")
+    memory.bound(0)
+    assert not memory.is_hard_derived
+    assert memory.allocate(1001, "an output")
+
+
+def test_a_configured_watermark_stays(make_memory):
+    """What the operator chose is not replaced; a soft one alone is never above the derived one."""
+    memory, _, _ = make_memory(hard_bytes=500)
+    memory.bound(1000)
+    assert (memory.hard_bytes, memory.is_hard_derived) == (500, False)
+    memory, _, _ = make_memory(soft_bytes=2000)
+    memory.bound(1000)
+    assert memory.hard_bytes == 2000
+
+
+def test_each_thread_acts_for_its_model(make_memory):
+    """What a thread allocates is the model's that it works for, and a refusal names it."""
+    memory, _, events = make_memory(hard_bytes=1000)
+    memory.act_for("a 1")
+    memory.allocate(100, "a tensor")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(memory.act_for, "b 1").result()
+        pool.submit(memory.allocate, 200, "a tensor").result()
+        assert pool.submit(memory.try_allocate, 5000).result() == 0
+    memory.allocate(10, "a tensor")
+    assert [(one.owner, one.live_bytes) for one in memory.state().owners] == [("a 1", 110), ("b 1", 200)]
+    assert events[-1][1]["model"] == "b 1"

@@ -10,6 +10,7 @@ import pytest
 
 from trtd.core.memory_plan import MemoryPlan
 from trtd.errors import InvalidConfig
+from trtd.observe import RateLimit
 from trtd.runtime.tensorrt.l2 import L2Share
 from trtd.runtime.tensorrt.recorder import ErrorBook
 from trtd.wire.tensorrt import TensorRTSettings
@@ -99,3 +100,59 @@ def test_contexts_share_the_part_of_their_slot(models, pieces):
     assert share.take() == 0
     share.give_back(taken[0])
     assert share.take() == taken[0]
+
+
+def test_a_flood_of_refusals_is_told_once_a_second(runtime, monkeypatch):
+    """One line a second for each model; the next one says how many it stands for, and other events all pass."""
+    told, now = [], [100.0]
+    monkeypatch.setattr(runtime, "log", SimpleNamespace(error=lambda event, **fields: told.append((event, fields))))
+    monkeypatch.setattr(runtime, "LEVELS", {})
+    monkeypatch.setattr(runtime, "_floods", RateLimit(every_s=1.0))
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    for model in ("a", "b"):
+        for _ in range(50):
+            runtime.tell("device_memory.refused", {"model": model, "size_bytes": 1})
+    assert [fields["model"] for _, fields in told] == ["a", "b"]
+    now[0] += 1.5
+    runtime.tell("device_memory.refused", {"model": "a", "size_bytes": 1})
+    assert told[-1] == ("device_memory.refused", {"model": "a", "size_bytes": 1, "held_back": 49})
+    for _ in range(3):
+        runtime.tell("device_memory.level_changed", {"level": "high"})
+    assert [event for event, _ in told[-3:]] == ["device_memory.level_changed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("overhead", "unaccounted", "expected"), [(600, 526, 74), (600, 900, 0), (600, 0, 100), (0, 526, 0)]
+)
+def test_what_the_context_took_is_not_asked_for_again(import_with_cuda, overhead, unaccounted, expected):
+    """Admission wants what the driver is still to take; where it does not say what it took, a context's usual part."""
+    model = import_with_cuda("trtd.runtime.tensorrt.model")
+    mib = 1024**2
+    stub = SimpleNamespace(
+        settings=TensorRTSettings(overhead_bytes=overhead * mib),
+        reconciler=SimpleNamespace(first_unaccounted_bytes=lambda: unaccounted * mib),
+    )
+    assert model.overhead_to_come(stub) == expected * mib
+
+
+def test_a_load_lifts_the_derived_watermark_and_sets_the_next_one(import_with_cuda, monkeypatch):
+    """While a model is loaded only the device bounds it; afterwards, also after a failure, the sum of all does."""
+    model = import_with_cuda("trtd.runtime.tensorrt.model")
+    bounds, owners = [], []
+    session = SimpleNamespace(
+        memory=SimpleNamespace(
+            act_for=owners.append, bound=bounds.append, state=lambda: SimpleNamespace(live_bytes=30 * 10**9)
+        ),
+        scratch=SimpleNamespace(promised_bytes=10 * 10**9, growth_bytes=5),
+        device=SimpleNamespace(total_bytes=10**12),
+    )
+
+    def load(*_):
+        assert bounds == [0]
+        raise InvalidConfig("no plan")
+
+    monkeypatch.setattr(model, "_load", load)
+    with pytest.raises(InvalidConfig):
+        model.load_model(session, None, None, SimpleNamespace(name="m", version="2"))
+    assert bounds == [0, 50 * 10**9 + 5]
+    assert owners == ["m 2", ""]

@@ -28,7 +28,7 @@ def opening(import_with_cuda, monkeypatch):
         session = found.session = engines.make_session(found.events, **settings)
         promise = session.scratch.promise(0, 1024)
         needs = SimpleNamespace(tensor_bytes={"x": 512 * engines.WIDTH * 4, "y": 512 * engines.WIDTH * 4})
-        return module.TensorRTSlot(session, found.engine, needs, promise, "model 'm' 1")
+        return module.TensorRTSlot(session, found.engine, needs, promise, "model 'm' 1", "m 1")
 
     found.open_slot = open_slot
     return found
@@ -153,7 +153,7 @@ def test_texts_of_another_slot_colour_nothing(opening, monkeypatch):
     promise = session.scratch.promise(0, 1024)
     needs = SimpleNamespace(tensor_bytes={"x": 1024, "y": 1024})
     with pytest.raises(OutOfMemory, match="Requested size was 7 bytes"):
-        opening.module.TensorRTSlot(session, opening.engine, needs, promise, "model 'm' 1")
+        opening.module.TensorRTSlot(session, opening.engine, needs, promise, "model 'm' 1", "m 1")
     assert len(session.book) == 0
     assert not session.alone.locked()
 

@@ -28,10 +28,17 @@ LEAST_PRECISION = 8
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Sizes for one slot in bytes: scratch memory, and each tensor at its largest."""
+    """Sizes for one slot in bytes.
+
+    Attributes:
+        enqueue_bytes: scratch memory.
+        tensor_bytes: each tensor at its largest; 0 where only the run tells.
+        growth_bytes: those that only the run tells, together, as far as TensorRT knows a bound.
+    """
 
     enqueue_bytes: int
     tensor_bytes: Mapping[str, int]
+    growth_bytes: int = 0
 
 
 class Engine:
@@ -90,6 +97,7 @@ class Engine:
             scratch_bytes += int(self.raw.weight_streaming_scratch_memory_size)
             scratch_bytes = max(scratch_bytes, int(self.raw.device_memory_size_v2))
         largest: dict[str, int] = {}
+        growing: dict[str, int] = {}
         context = self.make_context()
         for profile in self.profiles:
             # Not bounded by `max_batch`: a lone request may have as many items as the plan takes.
@@ -99,7 +107,9 @@ class Engine:
                 shape = shapes[tensor.name] if tensor.is_input else outputs[tensor.name]
                 size_bytes = 0 if -1 in shape else tensor.size_bytes(shape)
                 largest[tensor.name] = max(largest.get(tensor.name, 0), size_bytes)
-        return Needs(scratch_bytes, largest)
+            for name in self.growing:
+                growing[name] = max(growing.get(name, 0), int(ask(context.get_max_output_size, name)))
+        return Needs(scratch_bytes, largest, sum(growing.values()))
 
     def plan(self, needs: Needs, slots: int, shared_bytes: int, overhead_bytes: int) -> MemoryPlan:
         """The sum for admission once the weights are loaded."""

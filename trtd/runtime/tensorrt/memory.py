@@ -26,7 +26,20 @@ class DeviceMemory:
         self._stream = cuda.Stream()
         self._sink = sink
         self._told = Level.LOW
+        self._acting = threading.local()
+        self._configured = watermarks
         self._is_closing = False
+
+    def act_for(self, owner: str) -> None:
+        """What the calling thread allocates from now on is this model's; TensorRT does not say whose it is."""
+        self._acting.owner = owner
+
+    def bound(self, hard_bytes: int) -> None:
+        """Set a hard watermark where none is configured; 0 takes it away again."""
+        if not self._configured.hard_bytes:
+            soft_bytes = self._configured.soft_bytes
+            with self._lock:
+                self._ledger.watermarks = Watermarks(soft_bytes, max(hard_bytes, soft_bytes) if hard_bytes else 0)
 
     def try_allocate(self, size_bytes: int, stream: Any = None) -> int:
         """An address, or 0 where watermark or device refuse; one event tells of that.
@@ -40,26 +53,32 @@ class DeviceMemory:
         """
         if size_bytes <= 0:
             return 0
+        owner = getattr(self._acting, "owner", "")
         with self._lock:
-            refused = self._ledger.reserve(size_bytes)
+            refused = self._ledger.reserve(size_bytes, owner)
         if refused is None:
             try:
                 address = self._allocate(size_bytes, stream)
             except cuda.CudaError as error:
                 with self._lock:
-                    refused = self._ledger.cancel(size_bytes)
+                    refused = self._ledger.cancel(size_bytes, owner)
                 if error.kind is not CudaClass.MEMORY:
                     raise
                 cuda.forget_last_error()
             else:
                 with self._lock:
-                    self._ledger.settle(address, size_bytes)
+                    self._ledger.settle(address, size_bytes, owner)
                     level = self._ledger.level
                 self._tell_level(level)
                 return address
         self._sink(
             "device_memory.refused",
-            {"size_bytes": refused.size_bytes, "live_bytes": refused.live_bytes, "hard_bytes": refused.hard_bytes},
+            {
+                "model": owner,
+                "size_bytes": refused.size_bytes,
+                "live_bytes": refused.live_bytes,
+                "hard_bytes": refused.hard_bytes,
+            },
         )
         return 0
 
@@ -72,9 +91,14 @@ class DeviceMemory:
         """
         address = self.try_allocate(size_bytes)
         if not address:
-            held = self.state().live_bytes
-            raise OutOfMemory(f"no {size_bytes} bytes of device memory for {what}, with {held} bytes held")
+            raise OutOfMemory(f"no {size_bytes} bytes of device memory for {what}, {self._told_held()}")
         return address
+
+    def _told_held(self) -> str:
+        held = f"with {self.state().live_bytes} bytes held"
+        if not self.is_hard_derived:
+            return held
+        return f"{held}; the watermark of {self.hard_bytes} bytes was derived, tensorrt.hard_bytes sets another"
 
     def free(self, address: int, stream: Any = None) -> bool:
         """Give an address back once the stream has come so far; False for one that is not held.
@@ -105,8 +129,18 @@ class DeviceMemory:
 
     @property
     def hard_bytes(self) -> int:
-        """The hard watermark; 0 for none."""
+        """The hard watermark in force; 0 for none."""
         return self._ledger.watermarks.hard_bytes
+
+    @property
+    def configured_hard_bytes(self) -> int:
+        """The one of the configuration; 0 for none."""
+        return self._configured.hard_bytes
+
+    @property
+    def is_hard_derived(self) -> bool:
+        """Whether the one in force follows from what the models need."""
+        return self.hard_bytes != self.configured_hard_bytes
 
     def pool_bytes(self) -> tuple[int, int]:
         """Bytes that the driver's pool has in use and reserved."""

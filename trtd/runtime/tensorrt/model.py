@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trtd.core.memory_plan import MemoryPlan, refuse
+from trtd.core.memory_plan import MemoryPlan, derived_hard_bytes, refuse
 from trtd.engine.compatibility import Installed, incompatibility
 from trtd.engine.header import PlanHeader, read_header
 from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
@@ -33,6 +33,9 @@ from trtd.runtime.tensorrt.slot import TensorRTSlot
 from trtd.wire.messages import ModelDescription, TensorContract
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensorrt import TensorRTSettings
+
+CONTEXT_BYTES = 500 * 1024**2
+"""What the driver has taken for a context, where it does not say: 526 MiB on an H200, without any kernel."""
 
 
 class TensorRTModel:
@@ -65,7 +68,8 @@ class TensorRTModel:
     def open_slot(self) -> TensorRTSlot:
         """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
         what = f"model {self._settings.name!r} {self._settings.version}"
-        slot = TensorRTSlot(self._session, self._engine, self._needs, self._promise, what)
+        owner = owner_of(self._settings)
+        slot = TensorRTSlot(self._session, self._engine, self._needs, self._promise, what, owner)
         self._promise.slots_left = max(0, self._promise.slots_left - 1)
         try:
             slot.warm_up(self.warm_up_inputs())
@@ -113,10 +117,34 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
         trtd.errors.OutOfMemory: it does not fit; the message names each term and the sum.
         trtd.core.faults.ProcessFault: the process is lost.
     """
+    memory, scratch = session.memory, session.scratch
+    memory.act_for(owner_of(settings))
+    # What was derived for the models before is no bound for this one, which is admitted by what the device has.
+    memory.bound(0)
+    try:
+        return _load(session, runtime, installed, settings)
+    finally:
+        memory.act_for("")
+        memory.bound(
+            derived_hard_bytes(
+                held_bytes=memory.state().live_bytes,
+                promised_bytes=scratch.promised_bytes,
+                growth_bytes=scratch.growth_bytes,
+                total_bytes=session.device.total_bytes,
+            )
+        )
+
+
+def owner_of(settings: ModelSettings) -> str:
+    """The name under which the ledger counts a model."""
+    return f"{settings.name} {settings.version}"
+
+
+def _load(session: Session, runtime: Any, installed: Installed, settings: ModelSettings) -> TensorRTModel:
     where = f"model {settings.name!r}: {settings.path}"
     with open_plan(settings.path, where) as plan:
         header = checked_header(plan, installed, where)
-        overhead_bytes = session.settings.overhead_bytes
+        overhead_bytes = overhead_to_come(session)
         admit(session, plan_of_weights(header, session.settings, overhead_bytes), where)
         with session.alone:
             session.book.clear()
@@ -134,7 +162,8 @@ def load_model(session: Session, runtime: Any, installed: Installed, settings: M
                 raise judge_load(error, session.book.take(), where) from error
     plan_of_slots = engine.plan(needs, session.slots, session.scratch.shared_bytes, overhead_bytes)
     admit(session, plan_of_slots, where)
-    promise = session.scratch.promise(plan_of_slots.context_bytes + plan_of_slots.io_bytes, plan_of_slots.enqueue_bytes)
+    slot_bytes = plan_of_slots.context_bytes + plan_of_slots.io_bytes
+    promise = session.scratch.promise(slot_bytes, plan_of_slots.enqueue_bytes, needs.growth_bytes)
     return TensorRTModel(session, engine, needs, promise, settings)
 
 
@@ -176,6 +205,12 @@ def checked_header(plan: memoryview, installed: Installed, where: str) -> PlanHe
     return header
 
 
+def overhead_to_come(session: Session) -> int:
+    """What the driver is still expected to take: most of it is taken, since the context was made before the runtime."""
+    taken_bytes = session.reconciler.first_unaccounted_bytes() or CONTEXT_BYTES
+    return max(0, session.settings.overhead_bytes - taken_bytes)
+
+
 def plan_of_weights(header: PlanHeader, settings: TensorRTSettings, overhead_bytes: int) -> MemoryPlan:
     """What is known before a plan is loaded: its weights, or of these what is to stay on the device."""
     budget_bytes = settings.streamed_weights_bytes
@@ -196,7 +231,7 @@ def admit(session: Session, plan: MemoryPlan, where: str) -> None:
         plan,
         held_bytes=session.memory.state().live_bytes,
         promised_bytes=session.scratch.promised_bytes,
-        hard_bytes=session.memory.hard_bytes,
+        hard_bytes=session.memory.configured_hard_bytes,
         free_bytes=free_bytes,
     )
     if problem is not None:

@@ -14,7 +14,7 @@ from trtd.runtime import cuda
 from trtd.runtime.nvml import ProcessMemory
 from trtd.runtime.tensorrt.memory import DeviceMemory
 from trtd.runtime.tensorrt.recorder import Sink
-from trtd.wire.tensorrt import DeviceReport, TensorRTSettings
+from trtd.wire.tensorrt import DeviceReport, ModelMemory, TensorRTSettings
 
 EVERY_S = 1.0
 
@@ -30,6 +30,7 @@ class Reconciler:
         self._pool_bytes = self._driver_bytes = 0
         self._verdict = "ok"
         self._end = threading.Event()
+        self._has_looked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="reconciler", daemon=True)
         self._thread.start()
 
@@ -37,6 +38,11 @@ class Reconciler:
     def is_admitting(self) -> bool:
         """Whether new work may be taken."""
         return self._verdict != "stop_admitting"
+
+    def first_unaccounted_bytes(self) -> int:
+        """The same figure, waited for a moment where the driver was not asked yet."""
+        self._has_looked.wait(EVERY_S)
+        return self.unaccounted_bytes
 
     @property
     def unaccounted_bytes(self) -> int:
@@ -53,6 +59,22 @@ class Reconciler:
             refused_count=state.refused_count,
             refused_bytes=state.refused_bytes,
             is_high=state.level is Level.HIGH,
+            is_hard_derived=self._memory.is_hard_derived,
+            allocations=state.allocations,
+            allocated_bytes=state.allocated_bytes,
+            largest_bytes=state.largest_bytes,
+            models=tuple(
+                ModelMemory(
+                    one.owner,
+                    one.live_bytes,
+                    one.allocations,
+                    one.allocated_bytes,
+                    one.largest_bytes,
+                    one.refused_count,
+                )
+                for one in state.owners
+                if one.owner
+            ),
             pool_bytes=self._pool_bytes,
             driver_bytes=self._driver_bytes,
             unaccounted_bytes=self.unaccounted_bytes,
@@ -85,6 +107,7 @@ class Reconciler:
             driver = ProcessMemory(self._device)
             while not self._end.is_set():
                 self.look(driver)
+                self._has_looked.set()
                 self._end.wait(EVERY_S)
         except cuda.CudaError as error:
             # The slots find out by themselves, and say so.

@@ -7,6 +7,8 @@ and allocator are set once, before anything is deserialized.
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 from trtd.core.watermark import LedgerState, Watermarks
 from trtd.engine.compatibility import Flavour, Installed
 from trtd.errors import InvalidConfig
-from trtd.observe import get_logger
+from trtd.observe import RateLimit, get_logger
 from trtd.runtime import cuda
 from trtd.runtime.injection import Injector
 from trtd.runtime.protocol import RuntimeInfo
@@ -51,8 +53,21 @@ _parents: list[Any] = []
 knows which engine goes last: they stay for as long as the process lives."""
 
 
+FLOODS = {"device_memory.refused": "model", "tensorrt.error_reported": "text", "tensorrt.warned": "text"}
+"""Events that each request may cause, and the field by which they are told apart: one a second of each is written."""
+_floods = RateLimit(every_s=1.0)
+_floods_lock = threading.Lock()
+
+
 def tell(event: str, fields: dict[str, Any]) -> None:
     """One event to the log; what a callback of TensorRT may call, because the log neither blocks nor raises."""
+    field = FLOODS.get(event)
+    if field is not None:
+        with _floods_lock:
+            held_back = _floods.take(f"{event} {fields.get(field)}", time.monotonic())
+        if held_back is None:
+            return
+        fields = {**fields, "held_back": held_back} if held_back else fields
     LEVELS.get(event, log.error)(event, **fields)
 
 

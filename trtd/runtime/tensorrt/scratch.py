@@ -23,11 +23,13 @@ class Promise:
         slot_bytes: contexts, inputs and outputs of one slot.
         scratch_bytes: scratch memory that one slot needs; shared with the other models of its thread.
         slots_left: slots that are not open yet.
+        growth_bytes: of one slot, for outputs whose size is known only after a run; not promised, but to be expected.
     """
 
     slot_bytes: int
     scratch_bytes: int
     slots_left: int
+    growth_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -58,9 +60,9 @@ class ScratchPool:
         self._promises: weakref.WeakSet[Promise] = weakref.WeakSet()
         self._blocks: dict[int, ScratchBlock] = {}
 
-    def promise(self, slot_bytes: int, scratch_bytes: int) -> Promise:
+    def promise(self, slot_bytes: int, scratch_bytes: int, growth_bytes: int = 0) -> Promise:
         """Note what a model is going to need for each slot; it holds as long as somebody holds the promise."""
-        made = Promise(slot_bytes, scratch_bytes, self._slots)
+        made = Promise(slot_bytes, scratch_bytes, self._slots, growth_bytes)
         with self._lock:
             self._promises.add(made)
         return made
@@ -83,6 +85,12 @@ class ScratchPool:
         with self._lock:
             for_slots = sum(one.slot_bytes * one.slots_left for one in self._promises)
             return for_slots + self._largest() * max(0, self._slots - len(self._blocks))
+
+    @property
+    def growth_bytes(self) -> int:
+        """What outputs of unknown size may come to, in all slots."""
+        with self._lock:
+            return sum(one.growth_bytes for one in self._promises) * self._slots
 
     def take(self, promise: Promise, what: str) -> ScratchBlock:
         """The calling thread's block, for a slot of the model with this promise.

@@ -72,8 +72,16 @@ class Captured:
 class TensorRTSlot:
     """Runs batches of one model, one at a time."""
 
-    def __init__(self, session: Session, engine: Engine, needs: Needs, promise: Promise, what: str) -> None:
+    def __init__(self, session: Session, engine: Engine, needs: Needs, promise: Promise, what: str, owner: str) -> None:
         """Take memory and make the contexts; the calling thread is the one that runs.
+
+        Args:
+            session: of the worker.
+            engine: whose contexts.
+            needs: of one slot.
+            promise: of the model, in which the slot's memory is counted.
+            what: the model, for errors.
+            owner: the model, for the ledger.
 
         Raises:
             trtd.errors.OutOfMemory: memory did not suffice; nothing is kept.
@@ -82,6 +90,7 @@ class TensorRTSlot:
         self._session = session
         self._engine = engine
         self._what = what
+        self._owner = owner
         self._names = [tensor.name for tensor in engine.inputs]
         self._book = ErrorBook()
         self._lanes: dict[int, Lane] = {}
@@ -93,6 +102,7 @@ class TensorRTSlot:
         self._thread = 0
         try:
             self._use_device()
+            session.memory.act_for(owner)
             self._open(needs, promise)
         except (cuda.CudaError, CallRefused) as error:
             texts = self._book.take()
@@ -117,6 +127,7 @@ class TensorRTSlot:
         with self._session.throttle.turn() as is_slowed, self._scratch.lock:
             try:
                 self._use_device()
+                self._session.memory.act_for(self._owner)
                 # What was said during runs that went well says nothing of this one.
                 self._book.clear()
                 outputs = self._run(requests, shapes, choice)
