@@ -107,3 +107,18 @@ def test_two_versions_serve_side_by_side(assets):
         ask(daemon, assets, "mlp")
         assert daemon.tenant("a")["runtime"].startswith("tensorrt 10.6")
         daemon.stop()
+
+
+@pytest.mark.parametrize(("devices", "is_served"), [("0", True), ("", False)])
+def test_a_worker_sees_the_devices_of_the_daemons_environment(assets, devices, is_served):
+    """CUDA_VISIBLE_DEVICES reaches the worker: with a device it serves, without one it says that there is none."""
+    with Daemon({"a": tenant(assets)}) as daemon:
+        daemon.start(CUDA_VISIBLE_DEVICES=devices, CUDA_DEVICE_ORDER="PCI_BUS_ID")
+        if is_served:
+            daemon.wait_ready()
+            ask(daemon, assets, "mlp")
+        else:
+            wait_until(lambda: daemon.log_file.exists(), "the log")
+            line = daemon.wait_event("worker.quarantined", tenant="a")
+            assert "no usable NVIDIA driver or device" in line["message"]
+        daemon.stop()
