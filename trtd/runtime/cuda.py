@@ -194,7 +194,8 @@ def probe(stream: Stream | None = None) -> int:
     try:
         if stream is not None:
             stream.synchronize()
-        own = _probes[call(cudart.cudaGetDevice)]
+        device = call(cudart.cudaGetDevice)
+        own = _probes.get(device) or _probes.setdefault(device, _Probe())
         call(cudart.cudaMemsetAsync, own.address, 0, PROBE_BYTES, own.stream.handle)
         own.stream.synchronize()
     except CudaError as error:
