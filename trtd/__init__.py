@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from trtd.client import Answer as Answer
     from trtd.client import BFloat16 as BFloat16
     from trtd.client import Client as Client
+    from trtd.client import Float8 as Float8
     from trtd.client import aio as aio
     from trtd.errors import TrtdError as TrtdError
 
     __version__: str
 
-__all__ = ["Answer", "BFloat16", "Client", "TrtdError", "aio", "errors"]
+__all__ = ["Answer", "BFloat16", "Client", "Float8", "TrtdError", "aio", "errors"]
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +37,7 @@ def __getattr__(name: str) -> Any:
         from trtd.errors import TrtdError
 
         return TrtdError
-    if name in {"Answer", "BFloat16", "Client"}:
+    if name in {"Answer", "BFloat16", "Client", "Float8"}:
         import trtd.client
 
         return getattr(trtd.client, name)

@@ -22,6 +22,7 @@ from tests.support.golden import GOLDEN, MODELS
 from trtd.core.faults import Fault, FaultKind
 from trtd.errors import Malformed, TooLarge, TrtdError, UnsupportedDtype, UnsupportedVersion
 from trtd.wire import codec, control, tensors
+from trtd.wire.batches import MAX_FRAME_COUNT
 from trtd.wire.memo import HeaderMemo
 from trtd.wire.messages import MAX_HEADER_BYTES, ClientMessage, InferRequest
 
@@ -271,7 +272,8 @@ def _reshape(rng: random.Random, data: bytes) -> bytes:
 def _renumber(rng: random.Random, data: bytes) -> bytes:
     """Change one of the plain numbers in a header of their hop; its length stays that of some number of entries."""
     at = rng.randrange(len(data))
-    number = rng.choice((0, 1, 2, 34, 35, 255, 2**16 - 1, 2**63, 2**64 - 1)).to_bytes(8, "little")
+    numbers = (0, 1, 2, MAX_FRAME_COUNT, MAX_FRAME_COUNT + 1, 255, 2**16 - 1, 2**63, 2**64 - 1)
+    number = rng.choice(numbers).to_bytes(8, "little")
     changed = number[: rng.choice((1, 2, 8))][: len(data) - at]
     return data[:at] + changed + data[at + len(changed) :]
 

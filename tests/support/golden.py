@@ -35,8 +35,9 @@ from trtd.wire.messages import (
     TensorContract,
     TensorSpec,
     Timing,
+    Unserved,
 )
-from trtd.wire.tensors import BFloat16
+from trtd.wire.tensors import BFloat16, Float8
 
 FOLDER = Path(__file__).parents[1] / "golden" / "wire_v1"
 
@@ -50,11 +51,19 @@ MODELS = (
         is_batched=False,
         max_batch=0,
     ),
+    wire.make_description(
+        name="forest",
+        inputs=(TensorContract("rows", Dtype.FLOAT32, None),),
+        optional_inputs=(TensorContract("threshold", Dtype.FLOAT32, (1,)),),
+        unserved=(Unserved("probabilities", "is a seq(map(int64,tensor(float))), which does not travel"),),
+        is_batched=False,
+        max_batch=0,
+    ),
 )
 
 ALL_DTYPES = tuple(
     TensorSpec(f"in.{dtype}", dtype, shape)
-    for dtype, shape in zip(Dtype, [(), (0,), (3,), (2, 0, 5), (1, 2, 3)] * 3, strict=True)
+    for dtype, shape in zip(Dtype, [(), (0,), (3,), (2, 0, 5), (1, 2, 3)] * 4, strict=True)
 )
 
 
@@ -88,7 +97,7 @@ def _worker(message: Any) -> Golden:
 def _tensor(tensor: tensors.Tensor) -> Golden:
     spec = tensors.spec_of("x", tensor)
     return Golden(
-        tensor.bits if isinstance(tensor, BFloat16) else tensor,
+        tensors.bits_of(tensor),
         lambda _: bytes(tensors.to_frame(tensor)),
         lambda frame: tensors.from_frame(spec, frame),
     )
@@ -99,10 +108,15 @@ def _tensors() -> dict[str, Golden]:
     plain = {
         f"tensor-{dtype}": _tensor(numbers.astype(tensors.to_numpy(dtype)))
         for dtype in Dtype
-        if dtype not in {Dtype.BOOL, Dtype.BFLOAT16}
+        if dtype not in {Dtype.BOOL, Dtype.BFLOAT16, *tensors.FLOAT8S}
+    }
+    float8 = {
+        f"tensor-{dtype}": _tensor(Float8.from_float32([1.0, 0.5, 4.0, 16.0, np.nan], dtype))
+        for dtype in tensors.FLOAT8S
     }
     return {
         **plain,
+        **float8,
         "tensor-bool": _tensor(numbers > 1),
         "tensor-bfloat16": _tensor(BFloat16.from_float32([1.0, -2.5, 3.140625, np.inf])),
         "tensor-0d": _tensor(np.array(-1.5, dtype=np.float32)),
@@ -117,6 +131,7 @@ GOLDEN: dict[str, Golden] = {
     "infer-full": _client(wire.make_infer_request(model="détecteur", version="2025.1-rc1", timeout_s=1.5, priority=-8)),
     "infer-every-dtype": _client(wire.make_infer_request(inputs=ALL_DTYPES, priority=7)),
     "infer-resent": _client(wire.make_infer_request(timeout_s=30.0, is_resent=True)),
+    "infer-outputs": _client(wire.make_infer_request(outputs=("scores", "boxes"))),
     "infer-no-inputs": _client(wire.make_infer_request(inputs=())),
     "describe-all": _client(DescribeRequest(wire.REQUEST_ID)),
     "describe-one": _client(DescribeRequest(wire.REQUEST_ID, "mlp")),

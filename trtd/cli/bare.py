@@ -22,7 +22,7 @@ from trtd.runtime import open_runtime
 from trtd.runtime.protocol import Arrays, Model, Slot
 from trtd.supervisor.settings import worker_settings
 from trtd.wire.settings import ModelSettings, WorkerSettings
-from trtd.wire.tensors import BFloat16
+from trtd.wire.tensors import bits_of
 
 
 def bench_bare(args: argparse.Namespace) -> Report:
@@ -39,7 +39,7 @@ def bench_bare(args: argparse.Namespace) -> Report:
         )
         model = runtime.load(wanted)
         inputs = tensors.make_inputs(model.description, args.input, args.shape, batch=args.batch)
-        arrays = {name: tensor.bits if isinstance(tensor, BFloat16) else tensor for name, tensor in inputs.items()}
+        arrays = {name: bits_of(tensor) for name, tensor in inputs.items()}
     except ProcessFault as error:
         raise ModelFailed(error.fault.message) from error
     caller = _Callers(model, arrays, settings.slots)

@@ -10,9 +10,10 @@ import numpy as np
 from trtd.cli import tensors
 from trtd.cli.operator import find_runtime_dir
 from trtd.cli.values import duration
-from trtd.client import Answer, BFloat16
+from trtd.client import Answer
 from trtd.client.values import Tensor
 from trtd.errors import ExitCode, Usage
+from trtd.wire.tensors import Bits, bits_of
 
 SHOWN_VALUES = 8
 """Values printed from the beginning of each output."""
@@ -43,8 +44,8 @@ def show(answer: Answer, args: argparse.Namespace) -> int:
 
 def describe_output(name: str, output: Tensor) -> str:
     """One line: name, dtype, shape, and the first values."""
-    dtype = "bfloat16" if isinstance(output, BFloat16) else str(output.dtype)
-    values = output.to_float32() if isinstance(output, BFloat16) else output
+    dtype = str(output.dtype)
+    values = output.to_float32() if isinstance(output, Bits) else output
     shape = "x".join(str(dim) for dim in values.shape) or "scalar"
     first = " ".join(_number(value) for value in values.reshape(-1)[:SHOWN_VALUES])
     more = " ..." if values.size > SHOWN_VALUES else ""
@@ -56,7 +57,7 @@ def _number(value: np.generic) -> str:
 
 
 def _save(path: Path, answer: Answer) -> None:
-    arrays = {name: out.bits if isinstance(out, BFloat16) else out for name, out in answer.outputs.items()}
+    arrays = {name: bits_of(out) for name, out in answer.outputs.items()}
     try:
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trtd.cli.values import cut
-from trtd.client import BFloat16, Client
+from trtd.client import BFloat16, Client, Float8
 from trtd.client.values import Tensor
 from trtd.errors import InvalidInput, UnknownModel, Unreachable, Usage
 from trtd.wire import addresses, tensors
@@ -61,7 +61,7 @@ def describe(client: Client, model: str, version: str | None) -> ModelDescriptio
 def make_inputs(
     description: ModelDescription, given: Sequence[str], shapes: Sequence[str], *, batch: int = 1
 ) -> dict[str, Tensor]:
-    """One tensor for each input of a model.
+    """One tensor for each input of a model; those that have a default are left out unless they are given.
 
     Args:
         description: of the model.
@@ -73,12 +73,15 @@ def make_inputs(
         trtd.errors.Usage: an argument is not of that form, or names no input.
         trtd.errors.InvalidInput: a file cannot be read as an array.
     """
-    known = {contract.name: contract for contract in description.inputs}
+    optional = {contract.name: contract for contract in description.optional_inputs}
+    known = {contract.name: contract for contract in description.inputs} | optional
     sources = _pairs("--input", given, known)
     dims = {name: _dims(text) for name, text in _pairs("--shape", shapes, known).items()}
     rng = np.random.default_rng()
     inputs: dict[str, Tensor] = {}
     for name, contract in known.items():
+        if name in optional and name not in sources and name not in dims:
+            continue
         source = sources.get(name, "random")
         if source not in {"random", "zeros", "ones"}:
             inputs[name] = _load(contract, Path(source))
@@ -112,6 +115,8 @@ def _dims(text: str) -> Shape:
 
 
 def _default_shape(contract: TensorContract, batch: int) -> Shape:
+    if contract.shape is None:
+        return (batch,)
     first = tuple(batch if size is None else size for size in contract.shape[:1])
     return first + tuple(1 if size is None else size for size in contract.shape[1:])
 
@@ -128,6 +133,8 @@ def _generate(dtype: Dtype, source: str, shape: Shape, rng: np.random.Generator)
         values = rng.standard_normal(shape)
     if dtype is Dtype.BFLOAT16:
         return BFloat16.from_float32(values)
+    if dtype in tensors.FLOAT8S:
+        return Float8.from_float32(values, dtype)
     return np.asarray(values, dtype=tensors.to_numpy(dtype))
 
 
@@ -141,4 +148,7 @@ def _load(contract: TensorContract, path: Path) -> Tensor:
         raise InvalidInput(f"input {contract.name!r}: {path} is an archive; give a .npy file with one array")
     if contract.dtype is Dtype.BFLOAT16:
         return BFloat16(array) if array.dtype == np.uint16 else BFloat16.from_float32(array)
+    if contract.dtype in tensors.FLOAT8S:
+        is_bits = array.dtype == np.uint8
+        return Float8(array, contract.dtype) if is_bits else Float8.from_float32(array, contract.dtype)
     return array

@@ -11,6 +11,7 @@ from trtd.client.sync import Client as Client
 from trtd.client.transport import CurveKeys as CurveKeys
 from trtd.client.values import Answer as Answer
 from trtd.client.values import BFloat16 as BFloat16
+from trtd.client.values import Float8 as Float8
 from trtd.client.values import Health as Health
 from trtd.client.values import Timing as Timing
 from trtd.errors import DeadlineExceeded as DeadlineExceeded

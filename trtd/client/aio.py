@@ -83,18 +83,20 @@ class Client:
         model: str,
         inputs: Mapping[str, Tensor],
         *,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
     ) -> Answer:
         """Run a model and await its answer; arguments and errors as in `trtd.Client.infer`."""
-        return await self.submit(model, inputs, version=version, timeout=timeout, priority=priority)
+        return await self.submit(model, inputs, outputs=outputs, version=version, timeout=timeout, priority=priority)
 
     def submit(
         self,
         model: str,
         inputs: Mapping[str, Tensor],
         *,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
@@ -106,7 +108,7 @@ class Client:
         """
         timeout_s = self._timeout_s if timeout is None else timeout
         now = time.monotonic()
-        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
+        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority, outputs)
         placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
         return self._send(form, frames, timeout_s, now, placement)
 
@@ -116,6 +118,7 @@ class Client:
         inputs: Iterable[Mapping[str, Tensor]] | AsyncIterable[Mapping[str, Tensor]],
         *,
         window: int = DEFAULT_WINDOW,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
@@ -140,7 +143,7 @@ class Client:
                         except StopAsyncIteration:
                             iterator = None
                             break
-                        futures.append(self._submit_in_place(model, one, version, timeout, priority))
+                        futures.append(self._submit_in_place(model, one, outputs, version, timeout, priority))
                 if not futures:
                     break
                 outcome: Answer | TrtdError
@@ -208,11 +211,17 @@ class Client:
         return self._send(Form(message), (), timeout_s, time.monotonic())
 
     def _submit_in_place(
-        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout: float | None, priority: int
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        outputs: Sequence[str] | None,
+        version: str | None,
+        timeout: float | None,
+        priority: int,
     ) -> asyncio.Future[Answer]:
         """As `submit`, with the error of a call that cannot be made in the future."""
         try:
-            return self.submit(model, inputs, version=version, timeout=timeout, priority=priority)
+            return self.submit(model, inputs, outputs=outputs, version=version, timeout=timeout, priority=priority)
         except TrtdError as error:
             self._check_usable()
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -101,7 +101,7 @@ class ResultHeader:
                 _, offset, size_bytes = decode_ref(frame)
                 data = memory[offset - region.offset : offset - region.offset + size_bytes]
             array = tensors.from_frame(spec, data)
-            outputs[spec.name] = tensors.BFloat16(array) if spec.dtype is Dtype.BFLOAT16 else array
+            outputs[spec.name] = tensors.wrap(spec.dtype, array)
         return outputs
 
     def _check_refs(self, frames: Sequence[Any], area: Area | None) -> None:

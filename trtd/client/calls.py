@@ -164,17 +164,23 @@ class Forms:
         self._known: dict[Hashable, Form] = {}
 
     def infer(
-        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        version: str | None,
+        timeout_s: float,
+        priority: int,
+        outputs: Sequence[str] | None = None,
     ) -> tuple[Form, list[Any]]:
         """The form of one `infer` call, and its tensor frames.
 
         Raises:
             trtd.errors.UnsupportedDtype: an input is no array, or of a dtype that does not travel.
-            trtd.errors.InvalidInput: there are too many inputs.
+            trtd.errors.InvalidInput: there are too many inputs, or the outputs are not names that differ.
             trtd.errors.TooLarge: names are so long that the header breaks its limit.
             ValueError: as `check_call`.
         """
-        key: Hashable = (model, version, timeout_s, priority)
+        key: Hashable = (model, version, timeout_s, priority, _wanted(outputs))
         frames: list[Any] = []
         name = ""
         try:
@@ -189,23 +195,46 @@ class Forms:
                 key = (key, name, dtype, tensor.shape)
         except AttributeError:
             raise UnsupportedDtype(
-                f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array or a BFloat16"
+                f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array, a BFloat16 or a Float8"
             ) from None
         except UnsupportedDtype as error:
             raise UnsupportedDtype(f"input {name!r}: {error.message}") from None
         form = self._known.get(key)
         if form is None:
-            form = self._new_form(model, inputs, version, timeout_s, priority)
+            form = self._new_form(model, inputs, version, timeout_s, priority, _wanted(outputs))
             if len(self._known) >= _MOST_FORMS:
                 self._known.clear()
             self._known[key] = form
         return form, frames
 
     def _new_form(
-        self, model: str, inputs: Mapping[str, Tensor], version: str | None, timeout_s: float, priority: int
+        self,
+        model: str,
+        inputs: Mapping[str, Tensor],
+        version: str | None,
+        timeout_s: float,
+        priority: int,
+        outputs: tuple[str, ...] | None,
     ) -> Form:
         check_call(timeout_s, priority)
         if len(inputs) > MAX_TENSORS:
             raise InvalidInput(f"a request has at most {MAX_TENSORS} inputs, not {len(inputs)}")
         specs = tuple(tensors.spec_of(name, tensor) for name, tensor in inputs.items())
-        return Form(InferRequest(UNKNOWN_REQUEST_ID, model, version, specs, timeout_s, priority))
+        return Form(InferRequest(UNKNOWN_REQUEST_ID, model, version, specs, timeout_s, priority, outputs=outputs))
+
+
+def _wanted(outputs: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of the wanted outputs.
+
+    Raises:
+        trtd.errors.InvalidInput: they are no names, none or too many, or two are the same.
+    """
+    if outputs is None:
+        return None
+    # A string is a sequence of strings too, and never meant so.
+    names = () if isinstance(outputs, str) else tuple(outputs)
+    if not 0 < len(names) <= MAX_TENSORS or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(f"outputs has to be a list of 1 to {MAX_TENSORS} names, not {outputs!r}")
+    if len(set(names)) != len(names):
+        raise InvalidInput(f"outputs names an output twice: {', '.join(names)}")
+    return names

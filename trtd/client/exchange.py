@@ -203,8 +203,12 @@ class Exchange:
     def _take_answer(self, frames: Sequence[Any], now: float, completions: list[Completion]) -> None:
         try:
             reading = self._answers.read(frames)
-        except TrtdError:
-            # Not even the id can be read, so it is nobody's answer; the request's own deadline is kept.
+        except TrtdError as error:
+            # Where not even the id can be read it is nobody's answer; the request's own deadline is kept.
+            request = self._pending.answered(codec.read_request_id(bytes(frames[0])))
+            if request is not None:
+                self._retire_area(request)
+                completions.append((request.handle, error))
             return
         request_id, _, timing_us, result = reading
         request = self._pending.answered(request_id)

@@ -79,6 +79,7 @@ class Client:
         model: str,
         inputs: Mapping[str, Tensor],
         *,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
@@ -88,6 +89,7 @@ class Client:
         Args:
             model: its name.
             inputs: arrays by name; they must not change before the call returns.
+            outputs: names of the outputs that are wanted; None for all.
             version: of the model; None for the newest.
             timeout: seconds until the request is given up, in the daemon too; None for the client's own.
             priority: 0 is normal, a higher one goes first, from -8 to 7.
@@ -97,7 +99,7 @@ class Client:
                 `Unreachable` when no daemon came in that time; `NotAllowed` when it refused this user or key.
             ValueError: the timeout or the priority is out of range.
         """
-        handle = self._submit_infer(model, inputs, version, timeout, priority, is_detached=False)
+        handle = self._submit_infer(model, inputs, outputs, version, timeout, priority, is_detached=False)
         return self._wait(handle)
 
     def submit(
@@ -105,6 +107,7 @@ class Client:
         model: str,
         inputs: Mapping[str, Tensor],
         *,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
@@ -114,7 +117,7 @@ class Client:
         Arguments and errors are those of `infer`; the errors of the daemon come out of the handle. The input arrays
         must not change before the handle is done: they are sent from where they are, and again after a reconnection.
         """
-        return self._submit_infer(model, inputs, version, timeout, priority, is_detached=True)
+        return self._submit_infer(model, inputs, outputs, version, timeout, priority, is_detached=True)
 
     @overload
     def infer_many(
@@ -123,6 +126,7 @@ class Client:
         inputs: Iterable[Mapping[str, Tensor]],
         *,
         window: int = ...,
+        outputs: Sequence[str] | None = ...,
         version: str | None = ...,
         timeout: float | None = ...,
         priority: int = ...,
@@ -136,6 +140,7 @@ class Client:
         inputs: Iterable[Mapping[str, Tensor]],
         *,
         window: int = ...,
+        outputs: Sequence[str] | None = ...,
         version: str | None = ...,
         timeout: float | None = ...,
         priority: int = ...,
@@ -148,6 +153,7 @@ class Client:
         inputs: Iterable[Mapping[str, Tensor]],
         *,
         window: int = DEFAULT_WINDOW,
+        outputs: Sequence[str] | None = None,
         version: str | None = None,
         timeout: float | None = None,
         priority: int = 0,
@@ -162,6 +168,7 @@ class Client:
             model: its name.
             inputs: as for `infer`, one mapping for each request; the arrays must not change until its answer is there.
             window: most requests on their way at a time.
+            outputs: as for `infer`.
             version: as for `infer`.
             timeout: as for `infer`, of each request by itself.
             priority: as for `infer`.
@@ -175,7 +182,7 @@ class Client:
         timeout_s = self._timeout_s if timeout is None else timeout
         check_call(timeout_s, priority)
         check_window(window)
-        prepare = partial(self._prepare, model, version, timeout_s, priority)
+        prepare = partial(self._prepare, model, outputs, version, timeout_s, priority)
         return answers_in_order(self._shared, inputs, prepare, window, return_errors=return_errors)
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
@@ -228,6 +235,7 @@ class Client:
         self,
         model: str,
         inputs: Mapping[str, Tensor],
+        outputs: Sequence[str] | None,
         version: str | None,
         timeout: float | None,
         priority: int,
@@ -235,7 +243,7 @@ class Client:
         is_detached: bool,
     ) -> Handle[Answer]:
         timeout_s = self._timeout_s if timeout is None else timeout
-        request = self._prepare(model, version, timeout_s, priority, inputs, time.monotonic())
+        request = self._prepare(model, outputs, version, timeout_s, priority, inputs, time.monotonic())
         self._shared.submit(request, is_detached=is_detached)
         handle: Handle[Answer] = request.handle
         return handle
@@ -243,13 +251,14 @@ class Client:
     def _prepare(
         self,
         model: str,
+        outputs: Sequence[str] | None,
         version: str | None,
         timeout_s: float,
         priority: int,
         inputs: Mapping[str, Tensor],
         now: float,
     ) -> PendingRequest:
-        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority)
+        form, frames = self._forms.infer(model, inputs, version, timeout_s, priority, outputs)
         placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
         return new_request(Handle(self._shared, self._ids.next()), form, frames, timeout_s, now, placement)
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from trtd.wire.messages import InferAnswer
 from trtd.wire.tensors import BFloat16 as BFloat16
+from trtd.wire.tensors import Float8 as Float8
 
-Tensor = np.ndarray[Any, Any] | BFloat16
+Tensor = np.ndarray[Any, Any] | BFloat16 | Float8
 
 _MICRO = 1e-6
 

@@ -44,6 +44,9 @@ from trtd.wire.messages import (
     ModelDescription,
 )
 
+MAX_HABIT_BYTES = 4096
+"""Longer headers are not kept for each connection."""
+
 ModelsOf = Callable[[TenantName], Iterable[ModelDescription]]
 
 
@@ -159,7 +162,7 @@ class Intake:
                 size += beside_bytes
                 if size > settings.max_request_bytes:
                     raise TooLarge(f"the request has more than {settings.max_request_bytes} bytes")
-            elif split_header(header) is not None:
+            elif len(header) <= MAX_HABIT_BYTES and split_header(header) is not None:
                 caller.habit = Habit(header, frame_sizes, settings, message)
             request = Request(
                 id=request_id,
@@ -252,7 +255,8 @@ def fingerprint(request: Request) -> bytes:
     """
     message = cast("InferRequest", decode_client_message(request.payload[0]))
     tensors = [(spec.name, spec.dtype, spec.shape) for spec in message.inputs]
-    digest = hashlib.blake2b(repr((message.model, message.version, tensors)).encode(), digest_size=16)
+    asked = (message.model, message.version, tensors, message.outputs)
+    digest = hashlib.blake2b(repr(asked).encode(), digest_size=16)
     for piece in tensor_pieces(request, message):
         digest.update(piece)
     return digest.digest()

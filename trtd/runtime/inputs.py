@@ -21,13 +21,15 @@ class Layout:
     Attributes:
         specs: the inputs, in the order of the model, which is that of the frames.
         items: first dimension of all of them; 1 where the model is not batched.
+        outputs: names of the outputs that are wanted; None for all.
     """
 
-    __slots__ = ("_has_bools", "_views", "items", "specs")
+    __slots__ = ("_has_bools", "_views", "items", "outputs", "specs")
 
-    def __init__(self, specs: tuple[TensorSpec, ...], items: int) -> None:
+    def __init__(self, specs: tuple[TensorSpec, ...], items: int, outputs: tuple[str, ...] | None = None) -> None:
         self.specs = specs
         self.items = items
+        self.outputs = outputs
         self._has_bools = any(spec.dtype is Dtype.BOOL for spec in specs)
         self._views = [(spec.name, spec.shape, to_numpy(spec.dtype)) for spec in specs]
 
@@ -50,6 +52,12 @@ class Layout:
                 flags.writeable = False
             arrays[name] = array
         return arrays
+
+
+def wanted(request: Mapping[str, Any], outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Which outputs a request is to be given, of those that the model has; requests of one batch agree in that."""
+    asked = request.layout.outputs if type(request) is Inputs else None
+    return outputs if asked is None else asked
 
 
 class Inputs(Mapping[str, np.ndarray]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +16,12 @@ import numpy as np
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
 from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
+from trtd.runtime.inputs import wanted
+from trtd.runtime.onnx_file import shaped_names
 from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
 from trtd.runtime.ort import ort, ort_state
 from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
-from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract
+from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract, Unserved
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensors import to_numpy
 
@@ -35,14 +37,26 @@ DTYPES: dict[str, Dtype] = {
     "tensor(uint64)": Dtype.UINT64,
     "tensor(float16)": Dtype.FLOAT16,
     "tensor(bfloat16)": Dtype.BFLOAT16,
+    "tensor(float8e4m3fn)": Dtype.FLOAT8_E4M3FN,
+    "tensor(float8e4m3fnuz)": Dtype.FLOAT8_E4M3FNUZ,
+    "tensor(float8e5m2)": Dtype.FLOAT8_E5M2,
+    "tensor(float8e5m2fnuz)": Dtype.FLOAT8_E5M2FNUZ,
+    "tensor(float8e8m0)": Dtype.FLOAT8_E8M0FNU,
     "tensor(float)": Dtype.FLOAT32,
     "tensor(double)": Dtype.FLOAT64,
     "tensor(complex64)": Dtype.COMPLEX64,
     "tensor(complex128)": Dtype.COMPLEX128,
 }
 
-ONNX_BFLOAT16 = 16
-"""TensorProto.BFLOAT16."""
+BITS: dict[Dtype, int] = {
+    Dtype.BFLOAT16: 16,
+    Dtype.FLOAT8_E4M3FN: 17,
+    Dtype.FLOAT8_E4M3FNUZ: 18,
+    Dtype.FLOAT8_E5M2: 19,
+    Dtype.FLOAT8_E5M2FNUZ: 20,
+    Dtype.FLOAT8_E8M0FNU: 24,
+}
+"""Dtypes that pass the binding as their bits, and their numbers in onnx.proto (TensorProto.DataType)."""
 
 WARM_UP_DIM = 16
 """Size of free dimensions other than the first in warm-up inputs: a guess, as the model does not say what it takes."""
@@ -124,9 +138,10 @@ class OnnxModel:
         """Any number: memory alone bounds it."""
 
     def open_slot(self) -> PlainSlot | BitsSlot:
-        """A slot; the one for bfloat16 is apart, because that takes a longer way through the binding."""
-        tensors = self._description.inputs + self._description.outputs
-        kind = BitsSlot if any(tensor.dtype is Dtype.BFLOAT16 for tensor in tensors) else PlainSlot
+        """A slot; the one for what NumPy lacks is apart, because that takes a longer way through the binding."""
+        one = self._description
+        tensors = one.inputs + one.optional_inputs + one.outputs
+        kind = BitsSlot if any(tensor.dtype in BITS for tensor in tensors) else PlainSlot
         return kind(self._session, self._description)
 
     def warm_up_inputs(self) -> Sequence[Arrays]:
@@ -149,6 +164,8 @@ class OnnxModel:
 
 def warm_up_shape(contract: TensorContract, batch: int) -> tuple[int, ...]:
     """A shape that the contract allows."""
+    if contract.shape is None:
+        return (batch,)
     sizes = [WARM_UP_DIM if size is None else size for size in contract.shape]
     if contract.shape and contract.shape[0] is None:
         sizes[0] = batch
@@ -171,20 +188,22 @@ class PlainSlot:
         self._session = session
         self._run = inner_run(session)
         self._binding = inner_binding(session)
-        self._outputs = [output.name for output in description.outputs]
-        self._dtypes = [to_numpy(output.dtype) for output in description.outputs]
-        self._known: dict[tuple[tuple[int, ...], ...], list[KnownOutput]] = {}
-        """By the shapes of the inputs the outputs, as they were; empty where their shapes vary."""
+        self._outputs = tuple(output.name for output in description.outputs)
+        self._dtypes = {output.name: to_numpy(output.dtype) for output in description.outputs}
+        self._inputs_count = len(description.inputs)
+        self._known: dict[Hashable, list[KnownOutput]] = {}
+        """By the wanted outputs and the inputs' shapes the outputs, as they were; empty where their shapes vary."""
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
+        outputs = wanted(requests[0], self._outputs)
         try:
-            arrays = self._run(self._outputs, join(requests), None)
+            arrays = self._run(outputs, join(requests), None)
         except MemoryError:
             raise
         except Exception as error:
             raise refusal(error) from error
-        return cut(dict(zip(self._outputs, arrays, strict=True)), requests)
+        return cut(dict(zip(outputs, arrays, strict=True)), requests)
 
     def run_into(self, request: Arrays, area: np.ndarray, address: int) -> Arrays:
         """Run one request; see `trtd.runtime.protocol.PlacingSlot.run_into`.
@@ -193,7 +212,10 @@ class PlainSlot:
         a whole number that somebody changed in between could lead out of a buffer.
         """
         inputs = join([request])
-        key = tuple([array.shape for array in inputs.values()])
+        names = wanted(request, self._outputs)
+        # Names of inputs only where some may be missing.
+        given = None if len(inputs) == self._inputs_count else tuple(inputs)
+        key = (names, given, tuple([array.shape for array in inputs.values()]))
         known = self._known.get(key)
         if known is None:
             outputs = self.run([request])[0]
@@ -201,7 +223,7 @@ class PlainSlot:
                 self._known.clear()
             self._known[key] = [
                 KnownOutput(name, outputs[name].shape, dtype, math.prod(outputs[name].shape) * dtype.itemsize)
-                for name, dtype in zip(self._outputs, self._dtypes, strict=True)
+                for name, dtype in zip(names, map(self._dtypes.__getitem__, names), strict=True)
             ]
             return outputs
         places_of = {
@@ -212,7 +234,7 @@ class PlainSlot:
         if not places_of:
             return self.run([request])[0]
         try:
-            return self._run_bound(inputs, places_of)
+            return self._run_bound(inputs, names, places_of)
         except MemoryError:
             raise
         except Exception:
@@ -221,41 +243,45 @@ class PlainSlot:
             self._known[key] = []
             return outputs
 
-    def _run_bound(self, inputs: Arrays, places_of: Places) -> Arrays:
-        """Run with outputs that go to their places; those that are not named are made by the runtime."""
-        if self._binding is not None and len(places_of) == len(self._outputs):
+    def _run_bound(self, inputs: Arrays, names: Sequence[str], places_of: Places) -> Arrays:
+        """Run with outputs that go to their places; those that have none are made by the runtime."""
+        # The binding that is kept knows what was bound before, so that it is for runs that bind the same names.
+        is_usual = len(inputs) == self._inputs_count and len(places_of) == len(self._outputs)
+        if self._binding is not None and is_usual:
             self._binding.run(inputs, places_of)
             return {name: target for name, (target, _) in places_of.items()}
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        for name in self._outputs:
+        for name in names:
             if name in places_of:
                 target, address = places_of[name]
                 binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, address)
             else:
                 binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        pairs = zip(self._outputs, binding.get_outputs(), strict=True)
+        pairs = zip(names, binding.get_outputs(), strict=True)
         return {name: places_of[name][0] if name in places_of else value.numpy() for name, value in pairs}
 
 
 class BitsSlot:
-    """Runs batches in which bfloat16 occurs: it passes the binding as its bits, wrapped in typed values."""
+    """Runs batches with dtypes that NumPy lacks: they pass the binding as their bits, wrapped in typed values."""
 
     def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
         self._session = session
-        self._bits = {tensor.name for tensor in description.inputs if tensor.dtype is Dtype.BFLOAT16}
-        self._outputs = [output.name for output in description.outputs]
+        inputs = description.inputs + description.optional_inputs
+        self._bits = {tensor.name: BITS[tensor.dtype] for tensor in inputs if tensor.dtype in BITS}
+        self._outputs = tuple(output.name for output in description.outputs)
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
         inputs = join(requests)
+        names = wanted(requests[0], self._outputs)
         try:
             values = self._session.run_with_ort_values(
-                self._outputs, {name: self._wrap(name, array) for name, array in inputs.items()}
+                names, {name: self._wrap(name, array) for name, array in inputs.items()}
             )
-            outputs = {name: unwrap(value) for name, value in zip(self._outputs, values, strict=True)}
+            outputs = {name: unwrap(value) for name, value in zip(names, values, strict=True)}
         except MemoryError:
             raise
         except Exception as error:
@@ -265,17 +291,18 @@ class BitsSlot:
     def _wrap(self, name: str, array: np.ndarray) -> ort.OrtValue:
         # The value refers to the array's memory, and `inputs` keeps the array alive through the run.
         if name in self._bits:
-            return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, ONNX_BFLOAT16)
+            return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, self._bits[name])
         return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def unwrap(value: ort.OrtValue) -> np.ndarray:
-    """A value as an array of its own; bfloat16 as uint16."""
-    if value.data_type() != "tensor(bfloat16)":
+    """A value as an array of its own; what NumPy lacks as its bits."""
+    dtype = DTYPES.get(value.data_type())
+    if dtype not in BITS:
         array: np.ndarray = value.numpy()
         return array
     shape = tuple(value.shape())
-    result = np.empty(shape, np.uint16)
+    result = np.empty(shape, to_numpy(dtype))
     if result.nbytes:
         ctypes.memmove(result.ctypes.data, value.data_ptr(), result.nbytes)
     return result
@@ -285,35 +312,60 @@ def describe(session: ort.InferenceSession, settings: ModelSettings) -> ModelDes
     """What the session takes and gives.
 
     It is batched when `max_batch` is above 1 and the first dimension of every tensor varies, under one name or none:
-    such a model is taken to treat each item by itself.
+    such a model is taken to treat each item by itself. An output that is listed twice is given once. Outputs of types
+    that do not travel are left out while there are others.
 
     Raises:
-        trtd.errors.InvalidConfig: a tensor is of a type that does not travel.
+        trtd.errors.InvalidConfig: an input without a default, or every output, is of a type that does not travel.
     """
-    inputs = tuple(contract(node, "input", settings) for node in session.get_inputs())
-    outputs = tuple(contract(node, "output", settings) for node in session.get_outputs())
-    nodes = [*session.get_inputs(), *session.get_outputs()]
+    where = f"model {settings.name!r}: {settings.path}"
+    shaped = _shaped_names(settings.path)
+    inputs = []
+    for node in session.get_inputs():
+        if node.type not in DTYPES:
+            raise InvalidConfig(f"{where}: input {node.name!r} {untravelled(node.type)}")
+        inputs.append(contract(node, shaped))
+    listed = {node.name: node for node in session.get_outputs()}.values()
+    outputs = [node for node in listed if node.type in DTYPES]
+    unserved = tuple(Unserved(node.name, untravelled(node.type)) for node in listed if node.type not in DTYPES)
+    if unserved and not outputs:
+        raise InvalidConfig(f"{where}: no output travels: {unserved[0].name!r} {unserved[0].reason}")
+    nodes = [*session.get_inputs(), *outputs]
     first_dims = [node.shape[0] if node.shape else 0 for node in nodes]
     names = {dim for dim in first_dims if isinstance(dim, str)}
     is_batched = settings.max_batch > 1 and bool(inputs) and all(is_free(dim) for dim in first_dims) and len(names) <= 1
     return ModelDescription(
         name=settings.name,
         version=settings.version,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=tuple(inputs),
+        outputs=tuple(contract(node, shaped) for node in outputs),
         is_batched=is_batched,
         max_batch=settings.max_batch if is_batched else 0,
+        optional_inputs=tuple(
+            contract(node, shaped) for node in session.get_overridable_initializers() if node.type in DTYPES
+        ),
+        unserved=unserved,
     )
 
 
-def contract(node: Any, kind: str, settings: ModelSettings) -> TensorContract:
-    """One input or output as clients are told of it."""
-    dtype = DTYPES.get(node.type)
-    if dtype is None:
-        raise InvalidConfig(
-            f"model {settings.name!r}: {settings.path}: {kind} {node.name!r} is a {node.type}, which does not travel"
-        )
-    return TensorContract(node.name, dtype, tuple(None if is_free(dim) else dim for dim in node.shape))
+def untravelled(type_name: str) -> str:
+    """Why a tensor of this type does not travel, as the end of a sentence."""
+    return f"is a {type_name}, which does not travel"
+
+
+def contract(node: Any, shaped: frozenset[str]) -> TensorContract:
+    """One input or output as clients are told of it; `shaped` are those that are known to have a shape."""
+    if not node.shape and node.name not in shaped:
+        return TensorContract(node.name, DTYPES[node.type], None)
+    return TensorContract(node.name, DTYPES[node.type], tuple(None if is_free(dim) else dim for dim in node.shape))
+
+
+def _shaped_names(path: str) -> frozenset[str]:
+    """As far as the file tells; what it does not tell is left to ONNX Runtime, whose own format has no names here."""
+    try:
+        return shaped_names(path)
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def is_free(dim: int | str | None) -> bool:

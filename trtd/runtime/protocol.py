@@ -17,7 +17,7 @@ from trtd.wire.settings import ModelSettings
 from trtd.wire.tensorrt import DeviceReport
 
 Arrays = Mapping[str, np.ndarray]
-"""Tensors by name, C-contiguous. bfloat16 is a uint16 array; the model's description says which it is."""
+"""Tensors by name, C-contiguous. bfloat16 is a uint16 array, float8 a uint8 one; the description says which it is."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of tensors by name, without free dimensions."""

@@ -174,7 +174,7 @@ class ScriptedModel:
 
     def __init__(self, script: Script, settings: ModelSettings) -> None:
         self._script = script
-        is_batched = settings.max_batch > 1 and all(one.shape[:1] == (None,) for one in script.inputs)
+        is_batched = settings.max_batch > 1 and all((one.shape or ())[:1] == (None,) for one in script.inputs)
         self._description = ModelDescription(
             name=settings.name,
             version=settings.version,
@@ -210,7 +210,7 @@ class ScriptedModel:
             return ()
         return (
             {
-                one.name: np.zeros([1 if size is None else size for size in one.shape], to_numpy(one.dtype))
+                one.name: np.zeros([1 if size is None else size for size in one.shape or ()], to_numpy(one.dtype))
                 for one in self._script.inputs
             },
         )

@@ -34,13 +34,13 @@ from trtd.wire.messages import (
     RouterMessage,
     Timing,
 )
-from trtd.wire.specs import decode_specs, encode_specs
+from trtd.wire.specs import decode_names, decode_specs, encode_specs
 
 MIN_PRIORITY = -8
 MAX_PRIORITY = 7
 
 _INFER_KEYS = frozenset(
-    {"v", "type", "id", "model", "version", "inputs", "timeout_s", "priority", "is_resent", "has_area"}
+    {"v", "type", "id", "model", "version", "inputs", "outputs", "timeout_s", "priority", "is_resent", "has_area"}
 )
 _DESCRIBE_KEYS = frozenset({"v", "type", "id", "model"})
 _HEALTH_KEYS = frozenset({"v", "type", "id"})
@@ -62,6 +62,8 @@ def encode_client_message(message: ClientMessage) -> bytes:
         if message.version is not None:
             fields["version"] = message.version
         fields["inputs"] = encode_specs(message.inputs)
+        if message.outputs is not None:
+            fields["outputs"] = message.outputs
         if message.timeout_s is not None:
             fields["timeout_s"] = message.timeout_s
         if message.priority:
@@ -113,6 +115,7 @@ def _decode_infer_request(fields: headers.Fields) -> InferRequest:
         priority,
         headers.boolean(fields, "is_resent") if "is_resent" in fields else False,
         headers.boolean(fields, "has_area") if "has_area" in fields else False,
+        decode_names(fields, "outputs") if "outputs" in fields else None,
     )
 
 

@@ -8,7 +8,7 @@ from msgpack import packb
 
 from trtd.errors import Malformed, TooLarge
 from trtd.wire import headers
-from trtd.wire.messages import ModelDescription, TensorContract
+from trtd.wire.messages import ModelDescription, TensorContract, Unserved
 from trtd.wire.specs import DTYPES, wrong_dtype
 
 MAX_MODELS = 1024
@@ -16,6 +16,7 @@ MAX_MODELS_BYTES = 128 * 1024
 """Most bytes of the frame that describes a tenant's models."""
 
 _CONTRACT_ITEMS = 3
+_UNSERVED_ITEMS = 2
 
 
 def encode_models(models: tuple[ModelDescription, ...]) -> bytes:
@@ -45,17 +46,7 @@ def decode_models(data: bytes | memoryview) -> tuple[ModelDescription, ...]:
 
 def models_to_plain(models: tuple[ModelDescription, ...]) -> list[headers.Fields]:
     """Models as plain values for msgpack."""
-    return [
-        {
-            "name": model.name,
-            "version": model.version,
-            "inputs": _contracts_to_plain(model.inputs),
-            "outputs": _contracts_to_plain(model.outputs),
-            "is_batched": model.is_batched,
-            "max_batch": model.max_batch,
-        }
-        for model in models
-    ]
+    return list(map(_model_to_plain, models))
 
 
 def models_from_plain(values: object) -> tuple[ModelDescription, ...]:
@@ -63,6 +54,22 @@ def models_from_plain(values: object) -> tuple[ModelDescription, ...]:
     if type(values) is not tuple:
         raise Malformed(f"models: expected an array, got {headers.type_name(values)}")
     return tuple(map(_model_from_plain, values))
+
+
+def _model_to_plain(model: ModelDescription) -> headers.Fields:
+    fields: headers.Fields = {
+        "name": model.name,
+        "version": model.version,
+        "inputs": _contracts_to_plain(model.inputs),
+        "outputs": _contracts_to_plain(model.outputs),
+        "is_batched": model.is_batched,
+        "max_batch": model.max_batch,
+    }
+    if model.optional_inputs:
+        fields["optional_inputs"] = _contracts_to_plain(model.optional_inputs)
+    if model.unserved:
+        fields["unserved"] = [(one.name, one.reason) for one in model.unserved]
+    return fields
 
 
 def _model_from_plain(fields: object) -> ModelDescription:
@@ -75,6 +82,8 @@ def _model_from_plain(fields: object) -> ModelDescription:
         outputs=_contracts_from_plain(fields, "outputs"),
         is_batched=headers.boolean(fields, "is_batched"),
         max_batch=headers.uint(fields, "max_batch"),
+        optional_inputs=_contracts_from_plain(fields, "optional_inputs") if "optional_inputs" in fields else (),
+        unserved=_unserved_from_plain(fields) if "unserved" in fields else (),
     )
 
 
@@ -92,10 +101,20 @@ def _contracts_from_plain(fields: headers.Fields, key: str) -> tuple[TensorContr
         if dtype is None:
             raise wrong_dtype(entry[1], f"{key} {headers.show(name)}")
         shape = entry[2]
-        if type(shape) is not tuple or not all(map(_is_dim, shape)):
-            raise Malformed(f"{key} {headers.show(name)} shape: expected an array of integers and nil")
+        if shape is not None and (type(shape) is not tuple or not all(map(_is_dim, shape))):
+            raise Malformed(f"{key} {headers.show(name)} shape: expected nil or an array of integers and nil")
         contracts.append(TensorContract(name, dtype, shape))
     return tuple(contracts)
+
+
+def _unserved_from_plain(fields: headers.Fields) -> tuple[Unserved, ...]:
+    unserved: list[Unserved] = []
+    for entry in headers.array(fields, "unserved"):
+        if type(entry) is not tuple or len(entry) != _UNSERVED_ITEMS:
+            raise Malformed(f"unserved[{len(unserved)}]: expected [name, reason]")
+        name = headers.check_name(entry[0], f"unserved[{len(unserved)}]")
+        unserved.append(Unserved(name, headers.text({"reason": entry[1]}, "reason")))
+    return tuple(unserved)
 
 
 def _is_dim(value: object) -> bool:

@@ -13,7 +13,7 @@ from msgpack import packb
 
 from trtd.core.ids import RequestId
 from trtd.errors import TooLarge
-from trtd.wire.codec import encode_router_message
+from trtd.wire.codec import decode_router_message, encode_router_message
 from trtd.wire.messages import MAX_HEADER_BYTES, InferAnswer, TensorSpec, Timing
 
 _SAMPLE_ID = RequestId(bytes(range(0xA0, 0xB0)))
@@ -32,6 +32,7 @@ class ResultForm:
 
         Raises:
             trtd.errors.TooLarge: a header could break its limit.
+            trtd.errors.Malformed: nobody could read it.
         """
         sample = encode_router_message(InferAnswer(_SAMPLE_ID, model, version, generation, outputs, _SAMPLE_TIMING))
         before, _, after = sample.removesuffix(_SAMPLE_TIMING_BYTES).partition(_SAMPLE_ID)
@@ -42,6 +43,8 @@ class ResultForm:
         self._before = before
         self._after = after
         self._pack = whole.pack
+        # What cannot be read answers nobody, who then waits until the time is up.
+        decode_router_message(self.header(_SAMPLE_ID, 0, 0, 0))
 
     def header(self, request: RequestId, queue_us: int, batch_us: int, compute_us: int) -> bytes:
         """The header of one result."""

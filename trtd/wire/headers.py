@@ -21,7 +21,9 @@ MAX_TEXT_BYTES = 1024
 MAX_UINT = 2**63 - 1
 """Largest whole number in a header; it fits a signed 64-bit integer of any language."""
 
-_MAX_ITEMS = 64
+_MAX_ITEMS = 512
+"""More than tensors may be, so that too many of them are told apart from what is no header at all."""
+_MAX_PAIRS = 64
 _WORST_UTF8_BYTES = 4
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _TYPE_NAMES = {
@@ -47,7 +49,7 @@ def unpack(data: bytes | memoryview, what: str, max_bytes: int = MAX_HEADER_BYTE
     if len(data) > max_bytes:
         raise Malformed(f"{what} has {len(data)} bytes, the most is {max_bytes}")
     try:
-        return unpackb(data, use_list=False, max_array_len=max_items, max_map_len=_MAX_ITEMS, ext_hook=_refuse_ext)
+        return unpackb(data, use_list=False, max_array_len=max_items, max_map_len=_MAX_PAIRS, ext_hook=_refuse_ext)
     except ExtraData:
         raise Malformed(f"{what} is followed by further bytes in its frame") from None
     except UnicodeDecodeError:

@@ -6,7 +6,7 @@ place. Two such headers that agree in all bytes but the id mean the same, so the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
 from trtd.wire.arenas import REF_BYTES
@@ -15,6 +15,8 @@ from trtd.wire.frames import travelling_bytes
 from trtd.wire.messages import WIRE_VERSION, ClientMessage, InferRequest, Place
 
 MAX_ENTRIES = 512
+MAX_BYTES = 2 * 1024 * 1024
+"""Most headers that are remembered, and most bytes of them; what is kept beside a header grows with it."""
 
 HeaderKey = tuple[int, bytes]
 """All of a header but its id."""
@@ -44,11 +46,30 @@ class Known(NamedTuple):
     has_refs: bool = False
 
 
+T = TypeVar("T")
+
+
+class Remembered(dict[HeaderKey, T], Generic[T]):
+    """What was found out about headers. It starts anew rather than grow beyond its bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def remember(self, key: HeaderKey, value: T) -> None:
+        """Keep one more, that is not there."""
+        self._bytes += len(key[1])
+        if len(self) >= MAX_ENTRIES or self._bytes > MAX_BYTES:
+            self.clear()
+            self._bytes = len(key[1])
+        self[key] = value
+
+
 class HeaderMemo:
     """Remembers the headers that were decoded last, up to their ids."""
 
     def __init__(self) -> None:
-        self._known: dict[HeaderKey, Known] = {}
+        self._known: Remembered[Known] = Remembered()
 
     def decode(self, header: bytes) -> tuple[RequestId, Known]:
         """A client's message as its id and everything else.
@@ -67,9 +88,7 @@ class HeaderMemo:
             return request_id, known
         message = decode_client_message(header)
         known = _know(message)
-        if len(self._known) >= MAX_ENTRIES:
-            self._known.clear()
-        self._known[key] = known
+        self._known.remember(key, known)
         return message.id, known
 
 

@@ -14,9 +14,10 @@ from trtd.core.ids import RequestId
 
 WIRE_VERSION = 1
 
-MAX_HEADER_BYTES = 4096
-MAX_TENSORS = 32
-"""Most tensors in one request or answer."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Room for as many tensors as travel with names of some fifty bytes, and for naming as many outputs."""
+MAX_TENSORS = 256
+"""Most tensors in one request or answer: a decoder's past has two for each of its layers."""
 MAX_DIMS = 16
 MAX_NAME_BYTES = 256
 MAX_ENTRIES = 64
@@ -24,7 +25,7 @@ MAX_ENTRIES = 64
 
 
 class Dtype(StrEnum):
-    """Element types that travel. `bfloat16` travels as its 16 bits; strings do not travel."""
+    """Element types that travel. `bfloat16` and the float8s travel as their bits; strings do not travel."""
 
     BOOL = "bool"
     INT8 = "int8"
@@ -37,6 +38,11 @@ class Dtype(StrEnum):
     UINT64 = "uint64"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+    FLOAT8_E4M3FN = "float8_e4m3fn"
+    FLOAT8_E4M3FNUZ = "float8_e4m3fnuz"
+    FLOAT8_E5M2 = "float8_e5m2"
+    FLOAT8_E5M2FNUZ = "float8_e5m2fnuz"
+    FLOAT8_E8M0FNU = "float8_e8m0fnu"
     FLOAT32 = "float32"
     FLOAT64 = "float64"
     COMPLEX64 = "complex64"
@@ -45,6 +51,8 @@ class Dtype(StrEnum):
 
 ITEM_BYTES: dict[Dtype, int] = {
     Dtype.BOOL: 1, Dtype.INT8: 1, Dtype.UINT8: 1,
+    Dtype.FLOAT8_E4M3FN: 1, Dtype.FLOAT8_E4M3FNUZ: 1, Dtype.FLOAT8_E5M2: 1, Dtype.FLOAT8_E5M2FNUZ: 1,
+    Dtype.FLOAT8_E8M0FNU: 1,
     Dtype.INT16: 2, Dtype.UINT16: 2, Dtype.FLOAT16: 2, Dtype.BFLOAT16: 2,
     Dtype.INT32: 4, Dtype.UINT32: 4, Dtype.FLOAT32: 4,
     Dtype.INT64: 8, Dtype.UINT64: 8, Dtype.FLOAT64: 8, Dtype.COMPLEX64: 8,
@@ -95,6 +103,7 @@ class InferRequest:
             then.
         has_area: one more frame follows those of the inputs: an `ArenaRef` to the area of the client's shared memory
             into which the outputs may be written. Outputs that do not fit there come in frames.
+        outputs: names of the outputs that are wanted, in the order in which they shall come; None for all.
     """
 
     id: RequestId
@@ -105,6 +114,7 @@ class InferRequest:
     priority: int = 0
     is_resent: bool = False
     has_area: bool = False
+    outputs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +184,30 @@ class ErrorAnswer:
 
 @dataclass(frozen=True, slots=True)
 class TensorContract:
-    """One input or output of a model; None is a dimension that may vary."""
+    """One input or output of a model.
+
+    Attributes:
+        name: of it.
+        dtype: element type.
+        shape: None is a dimension that may vary; None in place of all of them: nobody knows how many there are.
+    """
 
     name: str
     dtype: Dtype
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """An output of a model that no answer has.
+
+    Attributes:
+        name: of it.
+        reason: why, as the end of a sentence that begins with its name.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +217,13 @@ class ModelDescription:
     Attributes:
         name: of the model.
         version: of the model.
-        inputs: each with dtype and shape.
-        outputs: likewise.
+        inputs: each with dtype and shape; a request has all of them.
+        outputs: likewise; what a request gets that names none.
         is_batched: whether the first dimension of every tensor counts items, so that requests may run together.
         max_batch: most items that are joined to one run; 0 where the model does not batch. One request may have more,
             where the model takes that.
+        optional_inputs: each has a default; a request may have them too, and is not joined with others then.
+        unserved: the outputs that no answer has.
     """
 
     name: str
@@ -201,6 +232,8 @@ class ModelDescription:
     outputs: tuple[TensorContract, ...]
     is_batched: bool
     max_batch: int
+    optional_inputs: tuple[TensorContract, ...] = ()
+    unserved: tuple[Unserved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

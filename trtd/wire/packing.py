@@ -19,8 +19,8 @@ ALIGNMENT_BYTES = 16
 MAGIC = 0x31707274
 """`trp1`, read as little endian."""
 HEAD = Struct("<IIQ")
-MAX_FRAMES = 4096
-"""Most frames of one message: 64 requests of 33 tensors stay below it."""
+MAX_FRAMES = 32_768
+"""Most frames of one message: 64 requests with as many tensors as travel stay below it."""
 MAX_REMEMBERED_FRAMES = 2 * 64 + 2
 """Longer messages are laid out anew each time: a header, and a frame or two for each of 64 requests are usual."""
 

@@ -1,4 +1,4 @@
-"""Tensors inside headers: the specs `[name, dtype, shape, place]` under `inputs` and `outputs`."""
+"""Tensors inside headers: the specs `[name, dtype, shape, place]` under `inputs` and `outputs`, and bare names."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def decode_specs(fields: headers.Fields, key: str) -> tuple[TensorSpec, ...]:
     if len(specs) > 1 and len({spec.name for spec in specs}) != len(specs):
         raise Malformed(f"{key}: two tensors have the same name")
     return tuple(specs)
+
+
+def decode_names(fields: headers.Fields, key: str) -> tuple[str, ...]:
+    """The names of tensors under `key`, at least one.
+
+    Raises:
+        Malformed: there are none or too many, one breaks the rules, or two are the same.
+    """
+    names = headers.array(fields, key)
+    if not 0 < len(names) <= MAX_TENSORS:
+        raise Malformed(f"{key}: has {len(names)} names, expected 1 to {MAX_TENSORS}")
+    for place, name in enumerate(names):
+        headers.check_name(name, f"{key}[{place}]")
+    if len(set(names)) != len(names):
+        raise Malformed(f"{key}: names a tensor twice")
+    return names
 
 
 def wrong_dtype(dtype: object, where: str) -> TrtdError:

@@ -1,29 +1,41 @@
 """numpy arrays as tensor frames and back: C order, little endian, without copies where the memory is so already.
 
-Counting and sizing frames without numpy is in `trtd.wire.frames`. bfloat16, which numpy lacks, travels as its 16
-bits: a uint16 array here, wrapped as `BFloat16` where its dtype has to be told apart.
+Counting and sizing frames without numpy is in `trtd.wire.frames`. bfloat16 and the float8s, which numpy lacks, travel
+as their bits: a uint16 or uint8 array here, wrapped as `BFloat16` or `Float8` where its dtype has to be told apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trtd.errors import Malformed, UnsupportedDtype
+from trtd.wire.float8 import Float8Form, round_to
 from trtd.wire.frames import check_frames as check_frames
 from trtd.wire.frames import frame_bytes
 from trtd.wire.frames import payload_bytes as payload_bytes
 from trtd.wire.messages import ITEM_BYTES, Dtype, TensorSpec
 
-_TO_NUMPY: dict[Dtype, np.dtype[Any]] = {
-    dtype: np.dtype("uint16" if dtype is Dtype.BFLOAT16 else dtype.value).newbyteorder("<") for dtype in Dtype
+FLOAT8S: dict[Dtype, Float8Form] = {
+    Dtype.FLOAT8_E4M3FN: Float8Form(4, 3, 7, has_sign=True, not_numbers=frozenset({0x7F, 0xFF})),
+    Dtype.FLOAT8_E4M3FNUZ: Float8Form(4, 3, 8, has_sign=True, not_numbers=frozenset({0x80})),
+    Dtype.FLOAT8_E5M2: Float8Form(
+        5, 2, 15, has_sign=True, not_numbers=frozenset({0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF}), infinities=(0x7C, 0xFC)
+    ),
+    Dtype.FLOAT8_E5M2FNUZ: Float8Form(5, 2, 16, has_sign=True, not_numbers=frozenset({0x80})),
+    Dtype.FLOAT8_E8M0FNU: Float8Form(8, 0, 127, has_sign=False, not_numbers=frozenset({0xFF})),
 }
-_FROM_NUMPY: dict[np.dtype[Any], Dtype] = {_TO_NUMPY[dtype]: dtype for dtype in Dtype if dtype is not Dtype.BFLOAT16}
-_BFLOAT16_NAME = "bfloat16"
-"""What numpy extensions (ml_dtypes) call it."""
+_BITS: dict[Dtype, str] = {Dtype.BFLOAT16: "uint16", **dict.fromkeys(FLOAT8S, "uint8")}
+_TO_NUMPY: dict[Dtype, np.dtype[Any]] = {
+    dtype: np.dtype(_BITS.get(dtype, dtype.value)).newbyteorder("<") for dtype in Dtype
+}
+_FROM_NUMPY: dict[np.dtype[Any], Dtype] = {_TO_NUMPY[dtype]: dtype for dtype in Dtype if dtype not in _BITS}
+_EXTENSIONS = {dtype.value: dtype for dtype in _BITS}
+"""By what extensions of numpy (ml_dtypes) call them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +47,11 @@ class BFloat16:
     """
 
     bits: npt.NDArray[np.uint16]
+
+    @property
+    def dtype(self) -> Dtype:
+        """As it travels."""
+        return Dtype.BFLOAT16
 
     def __post_init__(self) -> None:
         if not isinstance(self.bits, np.ndarray) or self.bits.dtype != np.uint16:
@@ -60,7 +77,62 @@ class BFloat16:
         return self.bits.shape
 
 
-Tensor = np.ndarray | BFloat16
+@dataclass(frozen=True, slots=True, eq=False)
+class Float8:
+    """A tensor of one of the float8s, told apart from uint8.
+
+    Attributes:
+        bits: the 8 bits of each element, dtype uint8.
+        dtype: which of them.
+    """
+
+    bits: npt.NDArray[np.uint8]
+    dtype: Dtype
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, np.ndarray) or self.bits.dtype != np.uint8:
+            raise TypeError("Float8 takes an array of uint8; Float8.from_float32 converts numbers")
+        if self.dtype not in FLOAT8S:
+            raise ValueError(f"dtype has to be one of {', '.join(FLOAT8S)}, not {self.dtype}")
+
+    @classmethod
+    def from_float32(cls, values: npt.ArrayLike, dtype: Dtype | str) -> Float8:
+        """Round float32 numbers to the nearest that the dtype has, ties to even; those beyond become the largest.
+
+        What it cannot have at all (NaN where there is none, numbers below 0 without a sign) becomes the nearest too.
+        """
+        return cls(round_to(_table(Dtype(dtype)), np.asarray(values, dtype=np.float32)), Dtype(dtype))
+
+    def to_float32(self) -> npt.NDArray[np.float32]:
+        """The same numbers as float32, exactly."""
+        return np.asarray(_table(self.dtype)[self.bits])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.bits.shape
+
+
+Bits = BFloat16 | Float8
+"""Tensors of dtypes that numpy lacks."""
+Tensor = np.ndarray | BFloat16 | Float8
+
+
+@cache
+def _table(dtype: Dtype) -> npt.NDArray[np.float32]:
+    return FLOAT8S[dtype].values()
+
+
+def wrap(dtype: Dtype, array: np.ndarray) -> Tensor:
+    """An array of `to_numpy(dtype)` as a tensor that tells its dtype."""
+    if dtype is Dtype.BFLOAT16:
+        return BFloat16(array)
+    return Float8(array, dtype) if dtype in FLOAT8S else array
+
+
+def bits_of(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array of numpy's: its bits where numpy lacks its dtype."""
+    return tensor.bits if isinstance(tensor, Bits) else tensor
 
 
 def to_dtype(dtype: np.dtype[Any]) -> Dtype:
@@ -72,8 +144,8 @@ def to_dtype(dtype: np.dtype[Any]) -> Dtype:
     known = _FROM_NUMPY.get(dtype)
     if known is not None:
         return known
-    if dtype.name == _BFLOAT16_NAME:
-        return Dtype.BFLOAT16
+    if dtype.name in _EXTENSIONS:
+        return _EXTENSIONS[dtype.name]
     known = _FROM_NUMPY.get(dtype.newbyteorder("<"))
     if known is None:
         raise UnsupportedDtype(f"dtype {dtype} does not travel; send one of {', '.join(Dtype)}")
@@ -81,7 +153,7 @@ def to_dtype(dtype: np.dtype[Any]) -> Dtype:
 
 
 def to_numpy(dtype: Dtype) -> np.dtype[Any]:
-    """The numpy dtype of a tensor, little endian; uint16 for bfloat16."""
+    """The numpy dtype of a tensor, little endian; uint16 or uint8 for what numpy lacks."""
     return _TO_NUMPY[dtype]
 
 
@@ -91,7 +163,7 @@ def spec_of(name: str, tensor: Tensor) -> TensorSpec:
     Raises:
         UnsupportedDtype: its dtype does not travel.
     """
-    dtype = Dtype.BFLOAT16 if isinstance(tensor, BFloat16) else to_dtype(tensor.dtype)
+    dtype = tensor.dtype if isinstance(tensor, Bits) else to_dtype(tensor.dtype)
     return TensorSpec(name, dtype, tensor.shape)
 
 
@@ -104,10 +176,10 @@ def to_frame(tensor: Tensor) -> memoryview:
     Raises:
         UnsupportedDtype: its dtype does not travel.
     """
-    array = tensor.bits if isinstance(tensor, BFloat16) else tensor
+    array = bits_of(tensor)
     if array.dtype not in _FROM_NUMPY:
         dtype = to_dtype(array.dtype)
-        array = array.view(np.uint16) if dtype is Dtype.BFLOAT16 else array.astype(_TO_NUMPY[dtype])
+        array = array.view(_TO_NUMPY[dtype]) if dtype in _BITS else array.astype(_TO_NUMPY[dtype])
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from trtd.core.batching import Waiting
 from trtd.core.ids import LeaseId, RequestId
-from trtd.errors import TrtdError
+from trtd.errors import Malformed, ModelFailed, TrtdError
 from trtd.runtime.areas import places
 from trtd.runtime.gather import Rows
-from trtd.runtime.inputs import Inputs
+from trtd.runtime.inputs import Inputs, wanted
 from trtd.runtime.protocol import Arrays
 from trtd.wire.arenas import ArenaRef, encode_ref
 from trtd.wire.batches import RESULT_ITEMS, encode_results_items
@@ -34,6 +34,8 @@ SMALL_BYTES = 16 * 1024
 Placed = tuple[int, ...]
 """Numbers of the outputs that lie in the client's shared memory."""
 NOTHING: Placed = ()
+Shapes = tuple[tuple[int, ...], ...]
+"""Of the outputs."""
 
 
 # Not frozen: one is made per request.
@@ -128,12 +130,13 @@ class Results:
         frames: list[Any] = []
         for job, named in zip(jobs, outputs, strict=True):
             model, area = job.model, job.inputs.area
-            arrays = [named[name] for name in model.output_names]
+            names = wanted(job.inputs, model.output_names)
+            arrays = [named[name] for name in names]
             if area is None:
                 own, placed = [_bytes_of(array) for array in arrays], NOTHING
             else:
                 own, placed = _place(area, arrays)
-            form = self._form(model, tuple([array.shape for array in arrays]), placed)
+            form = self._form(model, names, tuple([array.shape for array in arrays]), placed)
             items += (job.lease, 1 + len(own), None)
             frames.append(form.header(job.id, job.queue_us, int((started_at - job.arrived_at) * 1e6), compute_us))
             frames += own
@@ -142,13 +145,14 @@ class Results:
     def _add_rows(self, answers: Answers, jobs: Sequence[Job], rows: Rows, started_at: float, compute_us: int) -> None:
         """The same from the outputs of the whole batch, without arrays for each request."""
         model, ends = jobs[0].model, rows.ends
-        arrays = [rows.outputs[name] for name in model.output_names]
+        names = wanted(jobs[0].inputs, model.output_names)
+        arrays = [rows.outputs[name] for name in names]
         inner = [array.shape[1:] for array in arrays]
         columns = [_cut(_bytes_of(array), array.nbytes // ends[-1], ends) for array in arrays]
         waited_us = _since([job.arrived_at for job in jobs], started_at)
         areas = [job.inputs.area for job in jobs]
         if type(ends) is range and areas.count(None) == len(jobs):
-            form = self._form(model, tuple([(ends.step, *shape) for shape in inner]), NOTHING)
+            form = self._form(model, names, tuple([(ends.step, *shape) for shape in inner]), NOTHING)
             width = 1 + len(columns)
             items: list[Any] = [None] * (RESULT_ITEMS * len(jobs))
             items[0::RESULT_ITEMS] = [job.lease for job in jobs]
@@ -165,30 +169,34 @@ class Results:
         start = 0
         for job, end, batch_us, pieces in zip(jobs, ends, waited_us, zip(*columns, strict=True), strict=True):
             own, placed = (pieces, NOTHING) if job.inputs.area is None else _place(job.inputs.area, pieces)
-            form = self._form(model, tuple([(end - start, *shape) for shape in inner]), placed)
+            form = self._form(model, names, tuple([(end - start, *shape) for shape in inner]), placed)
             start = end
             items += (job.lease, 1 + len(own), None)
             frames.append(form.header(job.id, job.queue_us, batch_us, compute_us))
             frames += own
         answers.extend(items, frames)
 
-    def _form(self, model: ServedModel, shapes: tuple[tuple[int, ...], ...], placed: Placed) -> ResultForm:
-        key = (model, shapes, placed)
+    def _form(self, model: ServedModel, names: tuple[str, ...], shapes: Shapes, placed: Placed) -> ResultForm:
+        key = (model, names, shapes, placed)
         form = self._forms.get(key)
         if form is None:
-            form = self._new_form(model, shapes, placed)
+            form = self._new_form(model, names, shapes, placed)
             if len(self._forms) >= MAX_FORMS:
                 self._forms.clear()
             self._forms[key] = form
         return form
 
-    def _new_form(self, model: ServedModel, shapes: tuple[tuple[int, ...], ...], placed: Placed) -> ResultForm:
-        description = model.description
+    def _new_form(self, model: ServedModel, names: tuple[str, ...], shapes: Shapes, placed: Placed) -> ResultForm:
         specs = tuple(
-            TensorSpec(one.name, one.dtype, shape, Place.ARENA if number in placed else Place.FRAME)
-            for number, (one, shape) in enumerate(zip(description.outputs, shapes, strict=True))
+            TensorSpec(name, model.outputs[name].dtype, shape, Place.ARENA if number in placed else Place.FRAME)
+            for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
         )
-        return ResultForm(description.name, description.version, self._generation, specs)
+        description = model.description
+        try:
+            return ResultForm(description.name, description.version, self._generation, specs)
+        except Malformed as error:
+            # Such as more dimensions than travel, where the model does not say how many an output has.
+            raise ModelFailed(f"model {model}: its answer does not travel: {error.message}") from error
 
 
 def _since(instants: list[float], now: float) -> list[int]:

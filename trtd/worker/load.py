@@ -8,15 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trtd.core.faults import FaultKind
-from trtd.errors import InvalidConfig, ModelFailed, TrtdError
+from trtd.errors import ModelFailed
 from trtd.observe import get_logger
 from trtd.runtime import open_runtime
 from trtd.runtime.protocol import Runtime, Slot
-from trtd.wire.batches import decode_worker_items, encode_attach
-from trtd.wire.messages import MAX_DIMS, MAX_TENSORS, Attach, ModelDescription
 from trtd.wire.settings import ModelSettings, WorkerSettings
 from trtd.worker.faults import judged
 from trtd.worker.probe import probe
+from trtd.worker.travels import check_travels
 from trtd.worker.validate import Catalogue, ServedModel
 
 log = get_logger()
@@ -82,7 +81,7 @@ def warm_up(served: ServedModel, slot: Slot) -> None:
     Raises:
         trtd.errors.ModelFailed: it refused them; also what the run raises itself.
     """
-    is_guess = any(None in contract.shape[1:] for contract in served.description.inputs)
+    is_guess = any(one.shape is None or None in one.shape[1:] for one in served.description.inputs)
     for inputs in served.model.warm_up_inputs():
         try:
             slot.run([inputs])
@@ -90,26 +89,3 @@ def warm_up(served: ServedModel, slot: Slot) -> None:
             if not is_guess:
                 raise ModelFailed(f"model {served}: warm-up failed: {error.message}") from error
             log.warning("worker.warm_up_refused", model=str(served), reason=error.message)
-
-
-def check_travels(description: ModelDescription, settings: WorkerSettings) -> None:
-    """Whether a model's tensors fit the wire protocol, so that no answer fails for that later.
-
-    Raises:
-        trtd.errors.InvalidConfig: it has too many tensors, dimensions, or a name that does not travel.
-    """
-    where = f"model {description.name!r}"
-    for kind, contracts in (("inputs", description.inputs), ("outputs", description.outputs)):
-        if len(contracts) > MAX_TENSORS:
-            raise InvalidConfig(f"{where}: it has {len(contracts)} {kind}, of which {MAX_TENSORS} travel at most")
-        for contract in contracts:
-            if len(contract.shape) > MAX_DIMS:
-                dims = len(contract.shape)
-                raise InvalidConfig(
-                    f"{where}: {contract.name!r} has {dims} dimensions, of which {MAX_DIMS} travel at most"
-                )
-    try:
-        attach = Attach(settings.tenant, settings.replica, settings.generation, (description,))
-        decode_worker_items(encode_attach(attach))
-    except TrtdError as error:
-        raise InvalidConfig(f"{where}: {error.message}") from error

@@ -22,7 +22,7 @@ from trtd.worker.arenas import Area, Arena, Arenas
 if TYPE_CHECKING:
     from trtd.worker.validate import ServedModel
 
-FLOATS = frozenset({Dtype.FLOAT16, Dtype.BFLOAT16, Dtype.FLOAT32, Dtype.FLOAT64, Dtype.COMPLEX64, Dtype.COMPLEX128})
+FLOATS = frozenset(dtype for dtype in Dtype if dtype.startswith(("float", "bfloat", "complex")))
 MIN_IN_PLACE_BYTES = 64 * 1024
 """Smaller inputs are copied whatever they are: that takes a few microseconds."""
 

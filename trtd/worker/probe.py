@@ -11,7 +11,7 @@ from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
 from trtd.runtime.protocol import Slot
 from trtd.wire.messages import Dtype, TensorContract, TensorSpec
 from trtd.wire.settings import ProbeSettings
-from trtd.wire.tensors import BFloat16, to_dtype, to_frame, to_numpy
+from trtd.wire.tensors import Bits, to_dtype, to_frame, to_numpy, wrap
 from trtd.worker.validate import ServedModel, show_shape
 
 INPUT_PREFIX = "in."
@@ -102,7 +102,7 @@ def read_known_answer(served: ServedModel, path: str) -> KnownAnswer:
 
 
 def _dtype_of(array: np.ndarray, wanted: Dtype | None) -> Dtype:
-    # An .npz file has no bfloat16: its bits stand in a uint16 array.
+    # An .npz file has no bfloat16 and no float8: their bits stand in arrays of uint16 and uint8.
     if wanted is not None and array.dtype == to_numpy(wanted):
         return wanted
     return to_dtype(array.dtype)
@@ -110,8 +110,9 @@ def _dtype_of(array: np.ndarray, wanted: Dtype | None) -> Dtype:
 
 def _widen(contract: TensorContract, array: np.ndarray) -> np.ndarray:
     """Numbers whose differences do not overflow."""
-    if contract.dtype is Dtype.BFLOAT16:
-        return BFloat16(array).to_float32()
+    tensor = wrap(contract.dtype, array)
+    if isinstance(tensor, Bits):
+        return tensor.to_float32()
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 

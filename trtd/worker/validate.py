@@ -6,7 +6,8 @@ in their group may share a batch (`trtd.core.batching`). Headers that differ in 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 from typing import Never
 
 from trtd.core.batching import BatchLimits
@@ -16,7 +17,7 @@ from trtd.runtime.inputs import Layout
 from trtd.runtime.protocol import Model
 from trtd.wire.codec import decode_client_message
 from trtd.wire.frames import payload_bytes
-from trtd.wire.memo import AFTER_ID, BEFORE_ID, HeaderKey, split_header
+from trtd.wire.memo import AFTER_ID, BEFORE_ID, Remembered, split_header
 from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
 from trtd.wire.settings import ModelSettings
 from trtd.worker.plans import Plan
@@ -27,8 +28,8 @@ ALONE_FROM_BYTES = 1 << 20
 To join them, and to cut what comes of it, costs more than a common run saves. Measured with an echo of 4 MiB in shared
 memory, 32 requests in flight, two busy cores: 7 to 10 times as many requests per second alone.
 """
-MAX_PLANS = 512
-"""Most headers that are remembered."""
+MAX_SHOWN = 16
+"""Most names in one line for people."""
 
 
 class ServedModel:
@@ -38,49 +39,59 @@ class ServedModel:
         self.model = model
         self.settings = settings
         self.description = model.description
-        self.output_names = [contract.name for contract in self.description.outputs]
-        self._contracts = {contract.name: contract for contract in self.description.inputs}
+        self.outputs = {contract.name: contract for contract in self.description.outputs}
+        self.output_names = tuple(self.outputs)
+        self._required = len(self.description.inputs)
+        self._contracts = {
+            contract.name: contract for contract in self.description.inputs + self.description.optional_inputs
+        }
 
     def __str__(self) -> str:
         return f"{self.description.name} {self.description.version}"
 
-    def plan(self, specs: tuple[TensorSpec, ...], *, has_area: bool = False) -> Plan:
-        """Compare the inputs that a header names with what the model takes.
+    def plan(
+        self, specs: tuple[TensorSpec, ...], *, outputs: tuple[str, ...] | None = None, has_area: bool = False
+    ) -> Plan:
+        """Compare the inputs that a header names with what the model takes, and the outputs with what it gives.
 
         Args:
             specs: in the order of their frames.
+            outputs: that are wanted; None for all.
             has_area: whether one more frame says where the outputs may be written.
 
         Raises:
             trtd.errors.InvalidInput: names, dtypes or shapes are others.
         """
-        if len(specs) != len(self._contracts):
-            self._refuse_names(specs)
-        named = {}
-        for spec in specs:
+        named, places = {}, {}
+        for place, spec in enumerate(specs):
             contract = self._contracts.get(spec.name)
             if contract is None:
                 self._refuse_names(specs)
             if spec.dtype is not contract.dtype:
                 self._refuse(contract, f"got {spec.dtype}, wanted {contract.dtype}")
-            if len(spec.shape) != len(contract.shape):
+            if contract.shape is not None and not _fits(spec.shape, contract.shape):
                 self._refuse_shape(contract, spec)
-            for got, wanted in zip(spec.shape, contract.shape, strict=True):
-                if got != wanted and wanted is not None:
-                    self._refuse_shape(contract, spec)
             named[spec.name] = spec
-        ordered = [named[name] for name in self._contracts]
-        order = [specs.index(spec) for spec in ordered]
+            places[spec.name] = place
+        if any(contract.name not in named for contract in self.description.inputs):
+            self._refuse_names(specs)
+        if outputs is None:
+            outputs = self.output_names
+        elif not self.outputs.keys() >= set(outputs):
+            self._refuse_outputs(outputs)
+        ordered = [named[name] for name in self._contracts if name in named]
+        order = [places[spec.name] for spec in ordered]
         items = most = 1
         group: Hashable | None = None
-        if self.description.is_batched:
+        # What has a default is one for all items, so that who gives another runs alone.
+        if self.description.is_batched and len(specs) == self._required:
             items = self._count_items(specs)
             most = self._most_items(items, specs)
             # No items are nothing to share a run with: runtimes differ in what they make of them.
             if items and not self._runs_alone(ordered):
-                group = (self, *[spec.shape[1:] for spec in ordered])
+                group = (self, outputs, *[spec.shape[1:] for spec in ordered])
         limits = BatchLimits(most, self.settings.max_delay_s)
-        return Plan(self, Layout(tuple(ordered), items), group, limits, order, has_area=has_area)
+        return Plan(self, Layout(tuple(ordered), items, outputs), group, limits, order, has_area=has_area)
 
     def _runs_alone(self, specs: Sequence[TensorSpec]) -> bool:
         return not self.model.copies_inputs and sum(map(payload_bytes, specs)) >= ALONE_FROM_BYTES
@@ -110,9 +121,19 @@ class ServedModel:
         return min(max_batch, most)
 
     def _refuse_names(self, specs: Sequence[TensorSpec]) -> Never:
-        got = ", ".join(repr(spec.name) for spec in specs) or "none"
-        wanted = ", ".join(repr(name) for name in self._contracts) or "none"
-        raise InvalidInput(f"model {self}: got inputs {got}, wanted {wanted}")
+        got = show_names(spec.name for spec in specs)
+        wanted = show_names(one.name for one in self.description.inputs)
+        optional = self.description.optional_inputs
+        more = f" and, where wanted, {show_names(one.name for one in optional)}" if optional else ""
+        raise InvalidInput(f"model {self}: got inputs {got}, wanted {wanted}{more}")
+
+    def _refuse_outputs(self, outputs: Sequence[str]) -> Never:
+        for name in outputs:
+            for one in self.description.unserved:
+                if name == one.name:
+                    raise InvalidInput(f"model {self}: output {name!r} {one.reason}")
+        unknown = show_names(name for name in outputs if name not in self.outputs)
+        raise InvalidInput(f"model {self}: it has no outputs {unknown}; there are {show_names(self.output_names)}")
 
     def _refuse_shape(self, contract: TensorContract, spec: TensorSpec) -> Never:
         self._refuse(contract, f"got shape {show_shape(spec.shape)}, wanted {show_shape(contract.shape)}")
@@ -121,8 +142,22 @@ class ServedModel:
         raise InvalidInput(f"model {self}: input {contract.name!r}: {text}")
 
 
-def show_shape(shape: Sequence[int | None]) -> str:
-    """A shape for people: `[?, 4]`, a question mark where any size will do."""
+def _fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(got) == len(wanted) and all(one in (None, size) for size, one in zip(got, wanted, strict=True))
+
+
+def show_names(names: Iterable[str]) -> str:
+    """Names of tensors for people, the first ones where there are many."""
+    shown = [repr(name) for name in islice(names, MAX_SHOWN + 1)]
+    if len(shown) > MAX_SHOWN:
+        shown[-1] = "..."
+    return ", ".join(shown) or "none"
+
+
+def show_shape(shape: Sequence[int | None] | None) -> str:
+    """A shape for people: `[?, 4]`, a question mark where any size will do; `any` where any shape will do."""
+    if shape is None:
+        return "any"
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
@@ -161,7 +196,7 @@ class Desk:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._plans: dict[HeaderKey, Plan] = {}
+        self._plans: Remembered[Plan] = Remembered()
         self.last: tuple[bytes, bytes, Plan | None] = (b"", b"", None)
 
     def read(self, header: bytes) -> tuple[RequestId, Plan]:
@@ -178,9 +213,7 @@ class Desk:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plan(self._decode(header))
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
+            self._plans.remember(key, plan)
         self.last = (header[BEFORE_ID], header[AFTER_ID], plan)
         return request_id, plan
 
@@ -192,4 +225,5 @@ class Desk:
         return request
 
     def _plan(self, request: InferRequest) -> Plan:
-        return self._catalogue.find(request).plan(request.inputs, has_area=request.has_area)
+        model = self._catalogue.find(request)
+        return model.plan(request.inputs, outputs=request.outputs, has_area=request.has_area)

@@ -7,7 +7,7 @@ import pytest
 
 from trtd.cli import bench, infer
 from trtd.cli.tensors import make_inputs
-from trtd.client import BFloat16
+from trtd.client import BFloat16, Float8
 from trtd.errors import ErrorCode, InvalidInput, Usage
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 
@@ -22,13 +22,14 @@ def test_inputs_of_every_dtype_are_made(dtype, source):
     """Each dtype can be generated, in the shape that the model names."""
     x = make_inputs(make_model(dtype), [f"x={source}"], [])["x"]
     assert x.shape == (1, 3)
-    if dtype is Dtype.BFLOAT16:
-        assert isinstance(x, BFloat16)
+    if isinstance(x, BFloat16 | Float8):
+        assert x.dtype is dtype
         x = x.to_float32()
     else:
         assert isinstance(x, np.ndarray)
         assert x.dtype == dtype.value
-    if source != "random":
+    # This one has neither a zero nor a sign, and its least number stands for one.
+    if source != "random" and (dtype, source) != (Dtype.FLOAT8_E8M0FNU, "zeros"):
         assert (x == (source == "ones")).all()
 
 
@@ -53,6 +54,24 @@ def test_files(tmp_path):
         x = make_inputs(make_model(Dtype.BFLOAT16), [f"x={tmp_path}/{name}.npy"], [])["x"]
         assert isinstance(x, BFloat16)
         assert x.to_float32() == [1.0]
+
+
+def test_float8_files(tmp_path):
+    """Bits are taken as bits and numbers are rounded."""
+    np.save(tmp_path / "bits.npy", np.array([0x38], dtype=np.uint8))
+    np.save(tmp_path / "numbers.npy", np.array([1.01]))
+    for name in ("bits", "numbers"):
+        x = make_inputs(make_model(Dtype.FLOAT8_E4M3FN), [f"x={tmp_path}/{name}.npy"], [])["x"]
+        assert isinstance(x, Float8)
+        assert x.to_float32() == [1.0]
+
+
+def test_inputs_with_a_default_are_made_where_they_are_named():
+    """Otherwise the model's own is taken; shapes that nobody knows have one dimension."""
+    optional = (TensorContract("w", Dtype.FLOAT32, (2,)),)
+    model = ModelDescription("m", "1", (TensorContract("x", Dtype.FLOAT32, None),), (), False, 0, optional)
+    assert {name: x.shape for name, x in make_inputs(model, [], []).items()} == {"x": (1,)}
+    assert {name: x.shape for name, x in make_inputs(model, ["w=ones"], []).items()} == {"x": (1,), "w": (2,)}
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"\x80\x04N."])

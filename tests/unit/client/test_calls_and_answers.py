@@ -21,6 +21,7 @@ from trtd.wire import codec, packing
 from trtd.wire.arenas import REF_BYTES
 from trtd.wire.forms import ResultForm
 from trtd.wire.messages import (
+    MAX_TENSORS,
     DescribeRequest,
     Dtype,
     ErrorAnswer,
@@ -142,8 +143,8 @@ def test_thousands_of_forms_are_not_kept():
         ({"x": np.array(["a"])}, UnsupportedDtype),
         ({"x": np.array([None])}, UnsupportedDtype),
         ({"x": 1.0}, UnsupportedDtype),
-        ({f"x{number}": np.zeros(1) for number in range(33)}, InvalidInput),
-        ({f"{number}" * 200: np.zeros(1) for number in range(10, 30)}, TooLarge),
+        ({f"x{number}": np.zeros(1) for number in range(MAX_TENSORS + 1)}, InvalidInput),
+        ({f"{number}" * 85: np.zeros(1) for number in range(100, 100 + MAX_TENSORS)}, TooLarge),
     ],
 )
 def test_calls_that_cannot_be_made(inputs, error):

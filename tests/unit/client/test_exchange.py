@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from tests.support.wire import pack_bundle
+from tests.support.wire import pack, pack_bundle
 from trtd.client.arenas import Arenas
 from trtd.client.calls import Form
 from trtd.client.exchange import Completion, Exchange
@@ -362,3 +362,24 @@ def test_a_lost_bundle_is_sent_again():
     assert isinstance(first, InferRequest)
     assert isinstance(second, InferRequest)
     assert (first.is_resent, second.is_resent) == (True, True)
+
+
+@pytest.mark.parametrize("is_bundled", [False, True])
+def test_an_answer_that_cannot_be_read_ends_its_request(is_bundled):
+    """Whose it is can be read, and so its caller gets the reason at once instead of waiting until the time is up."""
+    exchange, transport = make_exchange(ConnectionEvent.CONNECTED)
+    submit(exchange, 1)
+    submit(exchange, 2)
+    spec = ["y", "float32", [1], "frame"]
+    fields = {"v": 1, "type": "result", "id": make_id(1), "model": "m", "version": "1", "generation": 1}
+    header = pack({**fields, "outputs": [spec, spec], "timing": [0, 0, 0]})
+    transport.answers.append([BUNDLE_HEADER, pack_bundle([[header]])] if is_bundled else [header])
+    transport.answers.append([pack({**fields, "id": make_id(9), "outputs": [spec, spec]})])
+    transport.answers.append([b"nonsense"])
+    ((owner, outcome),) = exchange.turn(0.0, is_connection_news=False)
+    assert owner.number == 1
+    assert isinstance(outcome, Malformed)
+    assert "two tensors have the same name" in outcome.message
+    transport.answer(2)
+    ((owner, _),) = exchange.turn(0.0, is_connection_news=False)
+    assert owner.number == 2

@@ -23,6 +23,7 @@ from tests.support.wire import FIRST_LEASE, make_attach, make_batch, make_descri
 from trtd.core.ids import LeaseId
 from trtd.errors import ErrorCode, Malformed, TooLarge, UnsupportedVersion
 from trtd.wire import batches
+from trtd.wire.batches import MAX_FRAME_COUNT
 from trtd.wire.messages import MAX_ENTRIES, MAX_HEADER_BYTES
 
 uints = st.integers(0, 2**63 - 1)
@@ -66,7 +67,7 @@ def test_attach_round_trips(models: int) -> None:
 def test_a_full_message_fits_a_header() -> None:
     """64 entries with the largest numbers stay within the limit of a header."""
     most = 2**63 - 1
-    entries = tuple(BatchEntry(most, 34, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
+    entries = tuple(BatchEntry(most, MAX_FRAME_COUNT, most, most, True) for _ in range(MAX_ENTRIES))  # type: ignore[arg-type]  # NewType
     batch = Batch(most, entries, most)
     header = encode_batch(batch)
     assert len(header) <= MAX_HEADER_BYTES
@@ -95,8 +96,8 @@ RESULTS = (0xC1, 1, 2, 3, FIRST_LEASE, 2, 0)
         (0, 0xC0, "start otherwise"),
         (2, 0, "of kind 0"),
         (2, 2, "of kind 2"),
-        (6, 0, "1 to 34 frames, got 0"),
-        (6, 35, "1 to 34 frames, got 35"),
+        (6, 0, f"1 to {MAX_FRAME_COUNT} frames, got 0"),
+        (6, MAX_FRAME_COUNT + 1, f"1 to {MAX_FRAME_COUNT} frames, got {MAX_FRAME_COUNT + 1}"),
     ],
 )
 def test_a_bad_batch_is_refused(at: int, value: int, text: str) -> None:
@@ -112,8 +113,8 @@ def test_a_bad_batch_is_refused(at: int, value: int, text: str) -> None:
     [
         (0, 0xC0, "not valid msgpack|further bytes|start otherwise|got nil"),
         (2, 1, "of kind 1"),
-        (5, 0, "1 to 34 frames, got 0"),
-        (5, 35, "1 to 34 frames, got 35"),
+        (5, 0, f"1 to {MAX_FRAME_COUNT} frames, got 0"),
+        (5, MAX_FRAME_COUNT + 1, f"1 to {MAX_FRAME_COUNT} frames, got {MAX_FRAME_COUNT + 1}"),
         (6, len(ErrorCode) + 1, "unknown code 21"),
     ],
 )

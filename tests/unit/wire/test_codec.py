@@ -165,7 +165,7 @@ def test_an_error_leaves_out_a_wait_that_makes_no_sense(wait_s: float) -> None:
 
 def test_a_header_beyond_its_limit_is_not_sent() -> None:
     """The side that writes says that the names are too long, before the other side refuses them."""
-    inputs = tuple(make_spec("n" * 200 + str(at)) for at in range(MAX_TENSORS))
+    inputs = tuple(make_spec("n" * 250 + str(at)) for at in range(MAX_TENSORS))
     with pytest.raises(TooLarge, match=f"the most is {MAX_HEADER_BYTES}"):
         codec.encode_client_message(make_infer_request(inputs=inputs))
 

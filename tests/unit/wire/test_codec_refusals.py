@@ -17,9 +17,13 @@ from trtd.core.ids import RequestId
 from trtd.errors import Malformed, TrtdError, UnsupportedDtype, UnsupportedVersion
 from trtd.wire import codec
 from trtd.wire.messages import (
+    MAX_HEADER_BYTES,
     MAX_TENSORS,
     UNKNOWN_REQUEST_ID,
 )
+
+PLAIN = {"name": "m", "version": "1", "inputs": [], "outputs": [], "is_batched": False, "max_batch": 0}
+"""A description of a model as it travels."""
 
 
 def refusal(fields: dict[str, Any]) -> str:
@@ -69,6 +73,11 @@ def refusal(fields: dict[str, Any]) -> str:
         ({"is_resent": None}, "is_resent: expected a boolean, got nil"),
         ({"inputs": ...}, "inputs: missing"),
         ({"inputs": {}}, "inputs: expected an array, got a map"),
+        ({"outputs": None}, "outputs: expected an array, got nil"),
+        ({"outputs": []}, f"outputs: has 0 names, expected 1 to {MAX_TENSORS}"),
+        ({"outputs": [f"y{at}" for at in range(MAX_TENSORS + 1)]}, f"outputs: has {MAX_TENSORS + 1} names"),
+        ({"outputs": ["y", 1]}, "outputs[1]: expected a string, got an integer"),
+        ({"outputs": ["y", "z", "y"]}, "outputs: names a tensor twice"),
         ({"colour": 1}, "'colour' is no key of an infer request"),
         ({b"model": 1}, "b'model' is no key of an infer request"),
         ({"x" * 300: 1}, "is no key of an infer request"),
@@ -125,9 +134,9 @@ def test_two_tensors_of_one_name_are_refused() -> None:
 
 
 def test_the_number_of_tensors_is_bounded() -> None:
-    """The 33rd tensor is refused, the 32nd is not."""
+    """One tensor more than travel is refused, as many as travel are not."""
     inputs = [[f"x{at}", "float32", [], "frame"] for at in range(MAX_TENSORS + 1)]
-    assert "has 33 tensors, the most is 32" in refusal(infer_fields(inputs=inputs))
+    assert f"has {MAX_TENSORS + 1} tensors, the most is {MAX_TENSORS}" in refusal(infer_fields(inputs=inputs))
     assert codec.decode_client_message(pack(infer_fields(inputs=inputs[:-1])))
 
 
@@ -172,9 +181,9 @@ def test_another_version_is_refused_before_anything_else(version: int) -> None:
         (b"\xdf\x00\x00\x00\x02\xa1v\x01\xa1v\x01", "names a key twice"),
         (b"\x91" * 2000 + b"\xc0", "is not valid msgpack"),
         (b"\x91" * 500 + b"\xc0", "the header is an array"),
-        (pack(infer_fields(model="x" * 5000)), "has 50"),
+        (pack(infer_fields(model="x" * MAX_HEADER_BYTES)), f"the most is {MAX_HEADER_BYTES}"),
         (pack({f"key{at}": at for at in range(65)}), "is not valid msgpack"),
-        (pack(infer_fields(inputs=[0] * 65)), "is not valid msgpack"),
+        (pack(infer_fields(inputs=[0] * 513)), "is not valid msgpack"),
     ],
 )
 def test_bytes_that_are_no_header_are_refused(data: bytes, line: str) -> None:
@@ -242,7 +251,13 @@ def test_the_id_is_read_from_a_refused_header_where_possible(data: bytes, expect
         ([5], "models: expected a map for each, got an integer"),
         ({}, "models: expected an array, got a map"),
         ([{"name": "m", "version": "1", "inputs": [["x", "float32"]]}], "inputs[0]: expected [name, dtype, shape]"),
-        ([{"name": "m", "version": "1", "inputs": [["x", "float32", [-1]]]}], "expected an array of integers and nil"),
+        (
+            [{**PLAIN, "inputs": [["x", "float32", [-1]]]}],
+            "expected nil or an array of integers and nil",
+        ),
+        ([{**PLAIN, "optional_inputs": 1}], "optional_inputs: expected an array"),
+        ([{**PLAIN, "unserved": [["y"]]}], "unserved[0]: expected [name, reason]"),
+        ([{**PLAIN, "unserved": [["y", 1]]}], "reason: expected a string"),
         ([{"name": "m", "version": "1", "inputs": [["x", "string", [1]]]}], "string tensors do not travel"),
     ],
 )

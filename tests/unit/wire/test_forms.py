@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tests.support.wire import make_spec
 from trtd.core.ids import RequestId
-from trtd.errors import TooLarge
+from trtd.errors import Malformed, TooLarge
 from trtd.wire.codec import decode_router_message, encode_router_message
 from trtd.wire.forms import ResultForm
-from trtd.wire.messages import InferAnswer, Timing
+from trtd.wire.messages import MAX_TENSORS, InferAnswer, Timing
 
 uints = st.integers(0, 2**63 - 1)
 
@@ -39,6 +39,20 @@ def test_a_form_says_what_the_encoder_says(model, request_id, generation, shapes
 
 def test_a_header_that_could_break_its_limit_is_refused_beforehand() -> None:
     """A form is only made where every header from it fits."""
-    outputs = tuple(make_spec(name=f"{at:02}" + "y" * 118) for at in range(32))
+    outputs = tuple(make_spec(name=f"{at:03}" + "y" * 240) for at in range(MAX_TENSORS))
     with pytest.raises(TooLarge):
+        ResultForm("m", "1", 1, outputs)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "line"),
+    [
+        ((make_spec("y"), make_spec("y")), "same name"),
+        ((make_spec("y", shape=(1,) * 17),), "17 dimensions"),
+        ((make_spec("y", shape=(2**62,)),), "more than"),
+    ],
+)
+def test_a_header_that_nobody_could_read_is_refused_beforehand(outputs, line) -> None:
+    """A client that cannot read its answer would wait until its time is up."""
+    with pytest.raises(Malformed, match=line):
         ResultForm("m", "1", 1, outputs)

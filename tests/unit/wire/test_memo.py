@@ -9,7 +9,7 @@ from trtd.core.ids import RequestId
 from trtd.errors import Malformed
 from trtd.wire import codec, memo
 from trtd.wire.memo import HeaderMemo
-from trtd.wire.messages import Dtype, HealthRequest, InferRequest
+from trtd.wire.messages import MAX_HEADER_BYTES, Dtype, HealthRequest, InferRequest
 
 OTHER_ID = RequestId(b"o" * 16)
 
@@ -76,3 +76,16 @@ def test_the_memo_is_bounded() -> None:
     for at in range(3 * memo.MAX_ENTRIES):
         headers.decode(codec.encode_client_message(make_infer_request(timeout_s=1.0 + at)))
         assert len(headers._known) <= memo.MAX_ENTRIES
+
+
+def test_the_memo_is_bounded_in_bytes() -> None:
+    """Large headers are remembered as well, and fewer of them."""
+    headers = HeaderMemo()
+    long = "n" * 250
+    for at in range(3 * memo.MAX_BYTES // MAX_HEADER_BYTES):
+        inputs = tuple(make_spec(f"{long}{at:03}{number:03}") for number in range(200))
+        header = codec.encode_client_message(make_infer_request(inputs=inputs))
+        _, known = headers.decode(header)
+        assert headers.decode(header)[1] is known
+        assert sum(len(key[1]) for key in headers._known) <= memo.MAX_BYTES
+    assert len(headers._known) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from tests.support.wire import make_spec
 from trtd.errors import Malformed, UnsupportedDtype
 from trtd.wire import tensors
 from trtd.wire.messages import Dtype, TensorSpec
-from trtd.wire.tensors import BFloat16
+from trtd.wire.tensors import BFloat16, Float8
 
 NUMBERS = np.arange(24).reshape(2, 3, 4)
 
@@ -23,7 +24,7 @@ def travel(array: Any) -> np.ndarray:
     return tensors.from_frame(tensors.spec_of("x", array), bytes(tensors.to_frame(array)))
 
 
-@pytest.mark.parametrize("dtype", [dtype for dtype in Dtype if dtype is not Dtype.BFLOAT16])
+@pytest.mark.parametrize("dtype", [dtype for dtype in Dtype if "bfloat" not in dtype and "float8" not in dtype])
 @pytest.mark.parametrize("shape", [(24,), (2, 3, 4), (1, 24, 1)])
 def test_every_dtype_travels(dtype: Dtype, shape: tuple[int, ...]) -> None:
     """An array arrives with its numbers, its dtype and its shape."""
@@ -194,3 +195,48 @@ def test_a_0d_bfloat16_scalar_stays_an_array():
     floats = BFloat16.from_float32(1.5).to_float32()
     assert isinstance(floats, np.ndarray)
     assert (floats.shape, float(floats)) == ((), 1.5)
+
+
+FLOAT8S = sorted(tensors.FLOAT8S)
+
+
+@pytest.mark.parametrize("dtype", FLOAT8S)
+def test_float8_means_what_others_say_that_it_means(dtype: Dtype) -> None:
+    """Every pattern of bits is the number that ml_dtypes takes it for, and every such number has its own pattern."""
+    patterns = np.arange(256, dtype=np.uint8)
+    numbers = Float8(patterns, dtype).to_float32()
+    expected = patterns.view(np.dtype(getattr(ml_dtypes, dtype))).astype(np.float32)
+    np.testing.assert_array_equal(numbers, expected)
+    finite = np.isfinite(numbers)
+    np.testing.assert_array_equal(Float8.from_float32(numbers[finite], dtype).bits, patterns[finite])
+    assert np.isnan(Float8.from_float32(np.nan, dtype).to_float32())
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in FLOAT8S if dtype is not Dtype.FLOAT8_E8M0FNU])
+def test_float32_is_rounded_to_the_nearest_float8(dtype: Dtype) -> None:
+    """As ml_dtypes rounds, ties included; what is too large becomes the largest there is."""
+    numbers = Float8(np.arange(256, dtype=np.uint8), dtype).to_float32()
+    finite = np.sort(numbers[np.isfinite(numbers)])
+    between = (finite[1:] + finite[:-1]) / 2
+    values = np.concatenate([between, np.nextafter(between, np.float32(0)), finite * np.float32(0.99)])
+    expected = values.astype(np.dtype(getattr(ml_dtypes, dtype))).view(np.uint8)
+    np.testing.assert_array_equal(Float8.from_float32(values, dtype).bits, expected)
+    largest = Float8.from_float32([np.inf, 1e9, -1e9], dtype).to_float32()
+    assert largest.tolist() == [finite[-1], finite[-1], finite[0]]
+
+
+@pytest.mark.parametrize("dtype", FLOAT8S)
+def test_float8_travels(dtype: Dtype) -> None:
+    """As its bits, from our own type and from an array of ml_dtypes, in whatever order it lies in memory."""
+    bits = np.arange(24, dtype=np.uint8).reshape(2, 3, 4).T
+    for tensor in (Float8(bits, dtype), bits.view(np.dtype(getattr(ml_dtypes, dtype)))):
+        assert tensors.spec_of("x", tensor) == TensorSpec("x", dtype, (4, 3, 2))
+        np.testing.assert_array_equal(travel(tensor), bits)
+
+
+def test_float8_takes_bits_and_its_own_dtypes_only() -> None:
+    """Numbers given as bits by mistake, and other dtypes, are refused."""
+    with pytest.raises(TypeError, match="takes an array of uint8"):
+        Float8(np.zeros(3, np.float32), Dtype.FLOAT8_E5M2)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ValueError, match="not float32"):
+        Float8(np.zeros(3, np.uint8), Dtype.FLOAT32)

@@ -15,7 +15,7 @@ from trtd.core.faults import FaultKind, ProcessFault
 from trtd.demo import models
 from trtd.errors import ModelFailed, OutOfMemory
 from trtd.runtime.scripted import ScriptedModel, ScriptedRuntime, ScriptedSlot
-from trtd.wire.messages import Dtype, ModelDescription
+from trtd.wire.messages import MAX_TENSORS, Dtype, ModelDescription
 from trtd.wire.settings import ProbeSettings
 from trtd.worker import load as loading
 from trtd.worker.load import load, prepare
@@ -48,6 +48,9 @@ def known(tmp_path):
         return ProbeSettings(str(path), absolute, relative)
 
     return known
+
+
+SCALAR = {"name": "x", "dtype": "int8", "shape": []}
 
 
 def fault_of(work) -> tuple[FaultKind, bool, str]:
@@ -181,11 +184,30 @@ def test_want_of_memory_while_warming_up_is_not_permanent(tmp_path):
     ("fields", "text"),
     [
         (
-            {"inputs": [{"name": f"x{n}", "dtype": "int8", "shape": []} for n in range(33)], "outputs": None},
-            "33 inputs",
+            {
+                "inputs": [{**SCALAR, "name": f"x{n}"} for n in range(MAX_TENSORS + 1)],
+                "outputs": None,
+            },
+            f"{MAX_TENSORS + 1} inputs",
         ),
         ({"inputs": [{"name": "x", "dtype": "int8", "shape": [1] * 17}]}, "17 dimensions"),
         ({"outputs": ["a\nb"]}, "control character"),
+        ({"inputs": [{**SCALAR, "name": f"x{n}"} for n in range(2)], "outputs": ["y", "y"]}, "two tensors"),
+        ({"inputs": [{**SCALAR, "shape": [2**62]}]}, "stands for more than"),
+        (
+            {
+                "inputs": [{**SCALAR, "name": f"{n:03}{'x' * 240}"} for n in range(MAX_TENSORS)],
+                "outputs": [f"y{n}" for n in range(MAX_TENSORS)],
+            },
+            "not every request for it travels: the header needs",
+        ),
+        (
+            {
+                "inputs": [{"name": f"x{n}", "dtype": "int8", "shape": [1] * 10} for n in range(MAX_TENSORS)],
+                "outputs": [f"{n:03}{'y' * 240}" for n in range(MAX_TENSORS)],
+            },
+            "not every answer of it travels: the header needs",
+        ),
     ],
 )
 def test_models_that_do_not_travel_are_refused_at_load(tmp_path, fields, text):

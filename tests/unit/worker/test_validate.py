@@ -10,6 +10,7 @@ import pytest
 from tests.support.served import make_served
 from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
+from trtd.wire import memo
 from trtd.wire.codec import encode_client_message
 from trtd.wire.messages import Dtype, HealthRequest, InferRequest, TensorContract, TensorSpec
 from trtd.wire.tensors import spec_of, to_frame
@@ -171,7 +172,7 @@ def test_headers_of_other_kinds_are_not_mixed_up():
 
 def test_the_desk_forgets_rather_than_grow(monkeypatch):
     """However many kinds of headers come, only so many are remembered, and all are understood."""
-    monkeypatch.setattr(validate, "MAX_PLANS", 3)
+    monkeypatch.setattr(memo, "MAX_ENTRIES", 3)
     desk = Desk(Catalogue([make_served()]))
     for items in range(1, 9):
         assert desk.read(header(items, shape=(items, 4)))[1].items == items

@@ -20,6 +20,8 @@ DTYPES: dict[str, Dtype] = {
     "FLOAT": Dtype.FLOAT32,
     "HALF": Dtype.FLOAT16,
     "BF16": Dtype.BFLOAT16,
+    "FP8": Dtype.FLOAT8_E4M3FN,
+    "E8M0": Dtype.FLOAT8_E8M0FNU,
     "INT8": Dtype.INT8,
     "INT32": Dtype.INT32,
     "INT64": Dtype.INT64,
