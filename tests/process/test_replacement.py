@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.support.daemon import Daemon, OperatorError, script, tenant, wait_until
+from trtd.demo.models import mlp
 from trtd.errors import TrtdError
 
 CALLERS = 8
@@ -190,6 +193,31 @@ def test_stop_first_has_one_worker_at_a_time(make_daemon):
     break_model(daemon)
     with pytest.raises(OperatorError, match="tenant a: worker a/0 is quarantined: model 'echo'"):
         daemon.call("reload")
+
+
+def test_new_weights_beside_a_model_are_taken_in(make_daemon, tmp_path):
+    """A reload replaces the worker when the data beside its ONNX model are another file of the same size and time."""
+    model, weights = tmp_path / "m.onnx", tmp_path / "w.data"
+    answers = []
+    daemon = make_daemon({"a": {"runtime": "onnxruntime", "models": {"m": {"path": str(model)}}}})
+    for seed in (1, 2):
+        fresh = tmp_path / str(seed)
+        fresh.mkdir()
+        proto = onnx.load_from_string(mlp(seed))
+        onnx.save(proto, fresh / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+        if seed == 1:
+            (fresh / "m.onnx").replace(model)
+        else:
+            shutil.copystat(weights, fresh / "w.data")
+        (fresh / "w.data").replace(weights)
+        if seed == 1:
+            daemon.start()
+            daemon.wait_ready()
+        else:
+            assert daemon.call("reload")["changed"] == ["a"]
+        with daemon.client() as client:
+            answers.append(client.infer("m", {"x": np.ones((1, 64), np.float32)}, timeout=20)["y"])
+    assert not np.array_equal(*answers)
 
 
 def test_a_drained_tenant_is_resumed_not_restarted(daemon):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 
 from trtd.config.accounts import EVERYONE, SYSTEM, Accounts
@@ -19,6 +18,7 @@ from trtd.core.fleet import Replacement, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
+from trtd.supervisor.model_files import Stat, identities
 from trtd.supervisor.peers import Roles
 from trtd.wire import addresses
 from trtd.wire.settings import (
@@ -31,9 +31,6 @@ from trtd.wire.settings import (
     WorkerSettings,
 )
 from trtd.wire.tensorrt import TensorRTSettings
-
-Stat = Callable[[str], os.stat_result]
-"""Looks at a file; raises OSError where it cannot."""
 
 
 def log_format(config: Config, *, is_terminal: bool) -> str:
@@ -197,17 +194,7 @@ def _limits(tenant: Tenant) -> TenantLimits:
 def _worker_digest(config: Config, tenant: str, stat: Stat) -> str:
     """Of all that a worker is told, and of the files it reads, so that a replaced file replaces the worker."""
     settings = worker_settings(config, tenant, replica=0, generation=0, log_format="")
-    paths = [path for model in settings.models for path in (model.path, model.probe.path if model.probe else None)]
-    return _digest([asdict(settings), [_identity(path, stat) for path in paths if path is not None]])
-
-
-def _identity(path: str, stat: Stat) -> list[str | int]:
-    """What changes when a file is replaced; a file that cannot be seen has none but its name."""
-    try:
-        status = stat(path)
-    except (OSError, ValueError):
-        return [path]
-    return [path, status.st_size, status.st_mtime_ns]
+    return _digest([asdict(settings), identities(settings, stat)])
 
 
 def _digest(value: object) -> str:
