@@ -25,6 +25,6 @@ def test_a_refused_network_is_an_error_and_no_abort(monkeypatch, refused):
         try:
             monkeypatch.setattr(socket, "socket", Refusing)
             with pytest.raises(OSError, match=f"no socket of {refused.name} may be opened .*RestrictAddressFamilies"):
-                port.bind("tcp://127.0.0.1:0", 0o600)
+                port.bind("tcp://127.0.0.1:0")
         finally:
             port.close()

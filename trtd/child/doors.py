@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import stat
 from pathlib import Path
@@ -35,6 +36,20 @@ class Door:
         self._listener: socket.socket | None = None
         self._identity: Identity | None = None
         self._was_open = False
+        self._is_lent = False
+
+    @classmethod
+    def lent(cls, path: Path, mode: int, fd: int) -> Door:
+        """A door at which another process opened the socket, with a copy of its descriptor; its path stays in the end.
+
+        It is open, unless nobody is found there any more: then it is ours to open.
+        """
+        door = cls(path, mode)
+        if is_answered(path):
+            door._listener = socket.socket(fileno=os.dup(fd))
+            door._identity = identity_of(path)
+            door._is_lent = door._was_open = True
+        return door
 
     @property
     def is_open(self) -> bool:
@@ -95,11 +110,12 @@ class Door:
         """Listen no more, and take the path away if it is ours still. Repeatable."""
         if self._listener is None:
             return
-        if self.is_in_place():
+        if not self._is_lent and self.is_in_place():
             with contextlib.suppress(OSError):
                 self.path.unlink()
         self._listener.close()
         self._listener = self._identity = None
+        self._is_lent = False
 
 
 def identity_of(path: Path) -> Identity | None:

@@ -87,7 +87,7 @@ class Stream:
             StreamClosed: the peer is gone.
         """
         parts, size_bytes = packing.pack_sized(frames)
-        blocks: list[Any] = [b"".join(parts)] if size_bytes < JOINED_BYTES else _blocks(parts)
+        blocks: list[Any] = [b"".join(parts)] if size_bytes < JOINED_BYTES else join_small(parts)
         if self._out or fds:
             # The first bytes of a message carry its descriptors.
             self._out.append((memoryview(blocks[0]), tuple(map(os.dup, fds))))
@@ -222,7 +222,7 @@ class Stream:
             self._sock.close()
 
 
-def _blocks(parts: list[Any]) -> list[memoryview]:
+def join_small(parts: list[Any]) -> list[memoryview]:
     """The parts as few blocks of bytes: small ones joined, large ones as they are."""
     blocks: list[memoryview] = []
     small: list[Any] = []

@@ -185,8 +185,15 @@ class Access:
             return None
         if not self.admits(domain, peer):
             return None
+        return self._remember(domain, peer)
+
+    def admit_local(self, tenant: str, peer: Peer) -> str | None:
+        """The owner's name for a local process that may use the tenant, None for any other one."""
+        return self._remember(tenant, peer) if self.admits(tenant, peer) else None
+
+    def _remember(self, tenant: str, peer: Peer) -> str:
         owner = f"uid:{peer.uid}"
-        self._admitted[domain][owner] = peer
+        self._admitted[tenant][owner] = peer
         return owner
 
     def _judge_key(self, domain: str, key: str) -> str | None:

@@ -10,23 +10,25 @@ tensors travel in frames, so a client loses nothing but speed. Its arenas are wi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from pathlib import Path
 
+from trtd.child.doors import Door
 from trtd.core.arenas import Arena, ArenaBook
 from trtd.core.ids import TenantName
+from trtd.core.places import Places
 from trtd.errors import BY_CODE, Malformed, Overloaded, TrtdError
 from trtd.router.arena_hub import ArenaHub
 from trtd.router.memfds import Closer, check_memfd, is_memory
 from trtd.router.offers import Connection, Packet
-from trtd.router.sockets import listen
 from trtd.wire.arenas import ArenaAccepted, ArenaOffered, ArenaRefused, ArenaWithdrawn, Welcome, decode_packet
 from trtd.wire.settings import TenantEndpoint
 
 MAX_CONNECTIONS = 512
 """Most connections of one tenant's clients."""
+MAX_CONNECTIONS_OF_USER = MAX_CONNECTIONS * 3 // 4
+"""Most of them of one user, so that there are some for the others."""
 MAX_STRANGE = 16
 """Descriptors of no memory that one tenant may have waiting to be closed; with more, its clients are hung up on."""
 
@@ -47,10 +49,10 @@ class TenantArenas:
         self._hub = hub
         self._tenant = TenantName(settings.tenant)
         self._path = settings.arenas_path
-        self._listener: socket.socket | None = None
-        self._is_paused = False
+        self._door: Door | None = None
         self._is_reported = False
         self._connections: dict[int, Connection] = {}
+        self._places = Places(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_USER)
         self._strange = Closer()
         self.open()
 
@@ -69,32 +71,50 @@ class TenantArenas:
         self.open()
 
     def open(self) -> None:
-        """Listen, if that is not so already; also again after there was no descriptor for a connection."""
-        if self._listener is None and self._path:
-            try:
-                self._listener = listen(Path(self._path), self._hub.socket_mode, socket.SOCK_SEQPACKET)
-            except OSError as error:
-                if not self._is_reported:
-                    self._is_reported = True
-                    self._hub.report("arenas.open_failed", self._tenant, path=self._path, cause=str(error))
-                return
-            self._is_reported = False
-            self._is_paused = True
-        if self._listener is not None and self._is_paused:
-            self._is_paused = False
-            listener = self._listener
-            self._hub.watch(listener.fileno(), lambda: self._accept(listener))
-
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except BlockingIOError:
+        """Listen, if that is not so already."""
+        if self._door is not None or not self._path:
             return
+        door = Door(Path(self._path), self._hub.socket_mode, socket.SOCK_SEQPACKET)
+        self._door = door if self._bind(door) else None
+
+    def look_after(self) -> None:
+        """Listen again where the socket was lost or could not be opened, or there was no descriptor for a peer."""
+        self.open()
+        door = self._door
+        if door is None:
+            return
+        if not door.is_in_place():
+            if door.is_open:
+                self._hub.report("arenas.socket_lost", self._tenant, path=self._path)
+                self._hub.poller.unwatch(door.fileno())
+            self._bind(door)
+        elif not self._hub.poller.is_watched(door.fileno()):
+            self._hub.poller.watch(door.fileno(), self._accept)
+
+    def _bind(self, door: Door) -> bool:
+        try:
+            door.open()
         except OSError as error:
-            # Most likely there is no descriptor left. The connection waits, and would be reported again at once.
-            self._is_paused = True
-            self._hub.unwatch(listener.fileno())
+            if not self._is_reported:
+                self._is_reported = True
+                self._hub.report("arenas.open_failed", self._tenant, path=self._path, cause=str(error))
+            return False
+        self._is_reported = False
+        self._hub.poller.watch(door.fileno(), self._accept)
+        return True
+
+    def _accept(self) -> None:
+        door = self._door
+        if door is None:
+            return
+        try:
+            sock = door.accept()
+        except OSError as error:
+            # There is no descriptor left. The connection waits, and would be reported again at once.
+            self._hub.poller.unwatch(door.fileno())
             self._hub.report("arenas.accept_failed", self._tenant, cause=str(error))
+            return
+        if sock is None:
             return
         connection = Connection(sock)
         problem = self._why_not(connection)
@@ -103,17 +123,15 @@ class TenantArenas:
             self._hub.report("arenas.peer_refused", self._tenant, cause=problem, peer=str(connection.peer))
             return
         self._connections[connection.fd] = connection
-        self._hub.watch(connection.fd, lambda: self._hear(connection))
+        self._hub.poller.watch(connection.fd, lambda: self._hear(connection))
         self._send(connection, Welcome(self.book.max_bytes, self._hub.has_bundles))
 
     def _why_not(self, connection: Connection) -> str | None:
         if not self._hub.access.admits(self._tenant, connection.peer):
             return "not allowed"
-        if len(self._connections) >= MAX_CONNECTIONS:
-            return f"the tenant has {MAX_CONNECTIONS} connections"
         if connection.fd > self._hub.max_fd:
             return "no descriptors to spare"
-        return None
+        return self._places.take(connection.peer.uid)
 
     def _hear(self, connection: Connection) -> None:
         """Handle one packet, or the end of a connection."""
@@ -218,21 +236,18 @@ class TenantArenas:
         """End a connection; its arenas are withdrawn."""
         if self._connections.pop(connection.fd, None) is None:
             return
-        self._hub.unwatch(connection.fd)
+        self._hub.poller.unwatch(connection.fd)
+        self._places.leave(connection.peer.uid)
         for key in connection.keys:
             self.book.withdraw(key)
         connection.close()
 
     def _stop_listening(self) -> None:
-        if self._listener is None:
+        if self._door is None:
             return
-        if not self._is_paused:
-            self._hub.unwatch(self._listener.fileno())
-        self._is_paused = False
-        with contextlib.suppress(FileNotFoundError):
-            Path(self._path).unlink()
-        self._listener.close()
-        self._listener = None
+        self._hub.poller.unwatch(self._door.fileno())
+        self._door.close()
+        self._door = None
 
     def close(self) -> None:
         """Take nothing more, and end every connection. Arenas that requests still hold end with these."""

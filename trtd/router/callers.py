@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trtd.core.admission import allowed_timeout_s
 from trtd.core.ids import TenantName
-from trtd.router.sockets import Port
 from trtd.wire.memo import AFTER_ID, BEFORE_ID
 from trtd.wire.messages import InferRequest
 from trtd.wire.settings import TenantEndpoint
@@ -16,13 +15,13 @@ class Route(NamedTuple):
     """Where an answer goes: one connection of one socket.
 
     Attributes:
-        port: the socket.
-        peer: the connection.
+        port: the endpoint's socket, of ZeroMQ or of our own.
+        peer: the connection, as that names it.
         takes_bundles: whether the question came in a bundle, so that the answer may leave in one.
     """
 
-    port: Port
-    peer: bytes
+    port: Any
+    peer: Any
     takes_bundles: bool = False
 
 
@@ -32,16 +31,18 @@ class Caller:
     Attributes:
         route: where its answers go.
         owner: name that the access check gave the connection.
-        address: of the peer, as libzmq says it: on ipc what the kernel knows of it.
+        address: of the peer, as libzmq says it: of a local process what the kernel knows of it.
+        is_named: whether it wants a name of its own choice, which no connection may have.
         habit: what it asked last, where the next request is likely to be the same; None without such.
     """
 
-    __slots__ = ("_in_bundles", "address", "habit", "owner", "route")
+    __slots__ = ("_in_bundles", "address", "habit", "is_named", "owner", "route")
 
-    def __init__(self, route: Route, owner: str, address: str) -> None:
+    def __init__(self, route: Route, owner: str, address: str, *, is_named: bool = False) -> None:
         self.route = route
         self.owner = owner
         self.address = address
+        self.is_named = is_named
         self.habit: Habit | None = None
         self._in_bundles: Caller | None = None
 
@@ -49,7 +50,8 @@ class Caller:
     def in_bundles(self) -> Caller:
         """The same connection for what comes in its bundles."""
         if self._in_bundles is None:
-            self._in_bundles = Caller(self.route._replace(takes_bundles=True), self.owner, self.address)
+            route = self.route._replace(takes_bundles=True)
+            self._in_bundles = Caller(route, self.owner, self.address, is_named=self.is_named)
         return self._in_bundles
 
 

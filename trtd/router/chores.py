@@ -6,6 +6,7 @@ Also the announcement that a tenant is empty, because that has to wait for answe
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 from trtd.core.dispatch import Dispatcher
@@ -35,6 +36,7 @@ class Chores:
         link: to the supervisor.
         dispatcher: whose numbers are told.
         front: whose parked answers are tried again.
+        look_after: opens what was lost or could not be opened; called about once a second.
         log: for the memory limit.
         now: monotonic seconds.
 
@@ -44,13 +46,21 @@ class Chores:
     """
 
     def __init__(
-        self, settings: RouterSettings, link: Link, dispatcher: Dispatcher, front: Front, log: Logger, now: float
+        self,
+        settings: RouterSettings,
+        link: Link,
+        dispatcher: Dispatcher,
+        front: Front,
+        look_after: Callable[[float], None],
+        log: Logger,
+        now: float,
     ) -> None:
         self.turns = 0
         self._settings = settings
         self._link = link
         self._dispatcher = dispatcher
         self._front = front
+        self._look_after = look_after
         self._log = log
         self._beat_at = self._stats_at = self._retry_at = self.due = now
         self._retry_s = RETRY_FIRST_S
@@ -80,7 +90,7 @@ class Chores:
             exit_code = self._beat()
         if now >= self._stats_at:
             self._stats_at = now + STATS_EVERY_S
-            self._front.open_missing()
+            self._look_after(now)
             for tenant in self._front.endpoints:
                 self._tell_stats(tenant, must_arrive=False)
         self.due = min(self._beat_at, self._stats_at)

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trtd.child.doors import Door
 from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
 from trtd.errors import Malformed
 from trtd.observe import Logger, RateLimit
-from trtd.router.sockets import listen
 from trtd.wire.messages import Attach
 
 MAX_CONNECTIONS = 4096
 """Connections of processes of the daemon's own user, named by the supervisor or not."""
+MAX_ACCEPTED = 16
+"""Connections taken in one turn of the loop."""
 SOCKET_MODE = 0o600
 
 READABLE = select.EPOLLIN
@@ -85,15 +87,17 @@ class Connections:
     """
 
     def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger) -> None:
-        self._path = Path(path)
         self._watch = watch
         self._log = log
         self._limit = RateLimit(1.0)
         self._own_uid = os.geteuid()
-        self._listener = listen(self._path, SOCKET_MODE)
+        self._door = Door(Path(path), SOCKET_MODE)
+        self._door.open()
+        self._is_paused = False
+        self._is_reported = False
         self._by_fd: dict[int, Connection] = {}
         self.ready: dict[Connection, None] = {}
-        watch(self._listener.fileno(), READABLE)
+        watch(self._door.fileno(), READABLE)
 
     def all(self) -> Iterable[Connection]:
         """Every connection; a copy, so that some may be closed meanwhile."""
@@ -103,7 +107,7 @@ class Connections:
         """A descriptor is ready for something; False when it is none of the workers'."""
         connection = self._by_fd.get(fd)
         if connection is None:
-            if fd != self._listener.fileno():
+            if fd != self._door.fileno():
                 return False
             self._accept()
             return True
@@ -147,22 +151,49 @@ class Connections:
             self._log.warning(event, held_back=held_back, **fields)
 
     def _accept(self) -> None:
-        while True:
+        for _ in range(MAX_ACCEPTED):
             try:
-                sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
+                sock = self._door.accept()
             except OSError as error:
+                # The connection waits, and would wake us again at once.
+                self._pause()
                 self.report("worker.accept_failed", cause=str(error))
+                return
+            if sock is None:
                 return
             pid, uid, _ = peer_of(sock)
             if uid != self._own_uid or len(self._by_fd) >= MAX_CONNECTIONS:
-                self.report("peer.refused", endpoint=str(self._path), address=f"uid {uid}, pid {pid}")
+                self.report("peer.refused", endpoint=str(self._door.path), address=f"uid {uid}, pid {pid}")
                 sock.close()
                 continue
             connection = Connection(Stream(sock), pid)
             self._by_fd[connection.fd] = connection
             self._watch(connection.fd, READABLE)
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self._watch(self._door.fileno(), 0)
+
+    def look_after(self) -> None:
+        """Listen again where the socket was taken away, or there was no descriptor for a connection."""
+        if self._door.is_in_place():
+            if self._is_paused:
+                self._is_paused = False
+                self._watch(self._door.fileno(), READABLE)
+            return
+        if self._door.is_open:
+            self._log.error("worker.socket_lost", path=str(self._door.path))
+            self._pause()
+        try:
+            self._door.open()
+        except OSError as error:
+            if not self._is_reported:
+                self._is_reported = True
+                self._log.error("worker.socket_open_failed", path=str(self._door.path), cause=str(error))
+            return
+        self._is_paused = self._is_reported = False
+        self._watch(self._door.fileno(), READABLE)
 
     def _fill(self, connection: Connection) -> None:
         try:
@@ -186,7 +217,8 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections; nobody can connect any more."""
-        self._path.unlink(missing_ok=True)
-        self._listener.close()
+        if self._door.is_open and not self._is_paused:
+            self._watch(self._door.fileno(), 0)
+        self._door.close()
         for connection in self.all():
             self.drop(connection)

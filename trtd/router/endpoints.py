@@ -16,16 +16,16 @@ from trtd.core.ids import TenantName
 from trtd.errors import Malformed, TooLarge, TrtdError
 from trtd.router.arenas import TenantArenas
 from trtd.router.callers import Caller, Route
+from trtd.router.guests import MAX_BODY_FRAMES, MAX_FRAMES_SKIPPED, Received
 from trtd.router.keys import read_secret_key
+from trtd.router.reception import LocalPort, Reception
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
 from trtd.wire.bundles import pack_bundles
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 from trtd.wire.settings import TenantEndpoint
 
-MAX_BODY_FRAMES = MAX_TENSORS + 1
-"""Most frames after the header: tensors, and the area for the outputs."""
-MAX_FRAMES_SKIPPED = 256
-"""Frames of an unusable message that are read off at a time, so that an endless one takes no more than its turns."""
+MAX_CONNECTIONS = 2048
+"""Most connections of one tenant on its unix socket."""
 FRAME_HEADROOM = 2
 """A frame so many times as long as a request may be still gets a typed answer; a longer one ends its connection."""
 MAX_KNOWN = 4096
@@ -45,16 +45,19 @@ LINGER_S = 2.0
 """How long answers that libzmq holds may take to leave after an endpoint was closed."""
 
 
-Received = tuple[Caller, bytes, list[Any], int, TrtdError | None]
-"""One message as it was read: who sent it, its header, its tensor frames (not copied), and the bytes of them all.
+class LocalSource:
+    """The unix socket of a tenant as something to read messages from; `read` is the port's."""
 
-Where the last one is not None, it says why the message is not taken: its frames were not kept, nor was a header that is
-too long to be looked at.
-"""
+    __slots__ = ("endpoint", "port", "read")
+
+    def __init__(self, endpoint: Endpoint, port: LocalPort) -> None:
+        self.endpoint = endpoint
+        self.port = port
+        self.read = port.read
 
 
 class Source:
-    """One socket of a tenant as something to read messages from."""
+    """The ZeroMQ socket of a tenant, likewise."""
 
     __slots__ = ("_callers", "_is_skipping", "endpoint", "max_request_bytes", "port")
 
@@ -100,9 +103,11 @@ class Source:
         return caller, header, [], size, error
 
     def _learn(self, peer: bytes, frame: Any) -> Caller:
-        caller = Caller(Route(self.port, peer), frame.get("User-Id"), frame.get("Peer-Address"))
         # An id that the client chose passes on to the next connection that chooses it.
-        if peer[0] == NAMED_BY_LIBZMQ:
+        is_named = peer[0] != NAMED_BY_LIBZMQ
+        route = Route(self.port, peer)
+        caller = Caller(route, frame.get("User-Id"), frame.get("Peer-Address"), is_named=is_named)
+        if not is_named:
             if len(self._callers) >= MAX_KNOWN:
                 self._callers.clear()
             self._callers[peer] = caller
@@ -114,6 +119,9 @@ class Source:
                 self._is_skipping = False
                 return count
         return MAX_FRAMES_SKIPPED
+
+
+AnySource = Source | LocalSource
 
 
 class Parked(NamedTuple):
@@ -138,6 +146,7 @@ class Endpoint:
         late: where it adds itself while it has parked answers.
         bundling: where it adds itself while it has answers that leave together.
         arenas: the shared memory of its clients.
+        reception: what all unix endpoints share.
 
     Attributes:
         tenant: whose.
@@ -156,13 +165,15 @@ class Endpoint:
         late: set[Endpoint],
         bundling: set[Endpoint],
         arenas: TenantArenas,
+        reception: Reception,
     ) -> None:
         self.tenant = TenantName(settings.tenant)
         self.arenas = arenas
         self.settings = settings
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[str, AnySource] = {}
         self.undeliverable = 0
         self._context = context
+        self._reception = reception
         self._used = used
         self._late = late
         self._bundling = bundling
@@ -183,12 +194,19 @@ class Endpoint:
         wanted = [self.settings.address, self.settings.tcp_address]
         return [address for address in wanted if address is not None and address not in self.sources]
 
-    def stale_sources(self, settings: TenantEndpoint) -> list[Source]:
+    def stale_sources(self, settings: TenantEndpoint) -> list[AnySource]:
         """The sockets that new settings close, because another address or another limit needs another socket."""
         if settings.max_request_bytes != self.settings.max_request_bytes:
             return list(self.sources.values())
         wanted = {settings.address, settings.tcp_address}
         return [source for address, source in self.sources.items() if address not in wanted]
+
+    def look_after(self, now: float) -> None:
+        """What has to be done about once a second."""
+        self.arenas.look_after()
+        for source in self.sources.values():
+            if isinstance(source, LocalSource):
+                source.port.look_after(now)
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Obey new settings; what is `missing` afterwards has to be opened."""
@@ -198,7 +216,7 @@ class Endpoint:
         self.settings = settings
         self.arenas.configure(settings)
 
-    def bind(self, address: str, curve_secret_key_file: str | None, listener_fd: int | None = None) -> Source:
+    def bind(self, address: str, curve_secret_key_file: str | None, listener_fd: int | None = None) -> AnySource:
         """Listen at one of the `missing` addresses, with a socket that listens there already if there is one.
 
         Raises:
@@ -206,20 +224,28 @@ class Endpoint:
             InvalidConfig: the address or the secret key cannot be used.
         """
         max_request_bytes = self.settings.max_request_bytes
+        max_frame_bytes = FRAME_HEADROOM * max_request_bytes + MAX_HEADER_BYTES
         is_remote = address == self.settings.tcp_address
+        if not is_remote:
+            local = LocalPort(self._reception, self.tenant, max_frame_bytes, max_request_bytes, MAX_CONNECTIONS)
+            try:
+                local.bind(address, self._socket_mode, listener_fd)
+            except BaseException:
+                local.close()
+                raise
+            return self.sources.setdefault(address, LocalSource(self, local))
         options = PortOptions(
             zap_domain=self.tenant,
-            max_frame_bytes=FRAME_HEADROOM * max_request_bytes + MAX_HEADER_BYTES,
+            max_frame_bytes=max_frame_bytes,
             curve_secret_key=read_secret_key(curve_secret_key_file) if is_remote else None,
         )
         port = Port(self._context, options, self._used)
         try:
-            port.bind(address, self._socket_mode, listener_fd)
+            port.bind(address, listener_fd)
         except BaseException:
             port.close()
             raise
-        source = self.sources[address] = Source(self, port, max_request_bytes)
-        return source
+        return self.sources.setdefault(address, Source(self, port, max_request_bytes))
 
     def deliver(self, route: Route, frames: Sequence[Any], now: float) -> None:
         """Send an answer, or park it where its client does not read; one to a bundle waits for `send_bundles`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Callable
 
 import zmq
@@ -13,7 +14,10 @@ from trtd.observe import Logger
 from trtd.router.access import Access
 from trtd.router.arena_hub import ArenaHub
 from trtd.router.arenas import TenantArenas
-from trtd.router.endpoints import Endpoint, Received, Source
+from trtd.router.endpoints import AnySource, Endpoint
+from trtd.router.guests import Received
+from trtd.router.poller import Poller
+from trtd.router.reception import Reception
 from trtd.router.sockets import Port
 from trtd.router.turns import ReadTurns
 from trtd.wire.settings import RouterSettings, TenantEndpoint
@@ -61,14 +65,24 @@ class Front:
         self._used = used
         self._watch = watch
         self._log = log
-        self._sources: dict[int, Source] = {}
+        self._sources: dict[int, AnySource] = {}
         self.turns = ReadTurns()
         self._reported: set[tuple[str, str]] = set()
         self.paused: dict[TenantName, float] = {}
+        self._poller = Poller()
+        max_fd = highest_spare_fd()
+        self._reception = Reception(access, self._poller, max_fd, lambda: len(self.endpoints), clock, log)
         self._arenas = ArenaHub(
-            access, settings.socket_mode, has_bundles=True, tell_workers=end_arena, clock=clock, log=log
+            access,
+            self._poller,
+            max_fd,
+            settings.socket_mode,
+            has_bundles=True,
+            tell_workers=end_arena,
+            clock=clock,
+            log=log,
         )
-        watch(self._arenas.fd, True)
+        watch(self._poller.fd, True)
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Open a tenant's endpoint, or change it; requests that wait there are read when the loop comes to it."""
@@ -80,7 +94,14 @@ class Front:
         if endpoint is None:
             arenas = TenantArenas(self._arenas, settings)
             endpoint = Endpoint(
-                self._context, settings, self._settings.socket_mode, self._used, self.late, self.bundling, arenas
+                self._context,
+                settings,
+                self._settings.socket_mode,
+                self._used,
+                self.late,
+                self.bundling,
+                arenas,
+                self._reception,
             )
             self.endpoints[tenant] = endpoint
         else:
@@ -99,10 +120,11 @@ class Front:
         endpoint.close()
         self._access.forget(tenant)
 
-    def open_missing(self) -> None:
-        """Try again to open what could not be opened."""
+    def look_after(self, now: float) -> None:
+        """Open again what was lost, or could not be opened, and send away who does not come to the point."""
+        self._reception.expire(now)
         for endpoint in self.endpoints.values():
-            endpoint.arenas.open()
+            endpoint.look_after(now)
             if endpoint.missing:
                 self._open(endpoint)
 
@@ -122,7 +144,7 @@ class Front:
             self.turns.wake(source)
             self._log.debug("endpoint.opened", tenant=endpoint.tenant, address=address)
 
-    def _unwatch(self, endpoint: Endpoint, sources: list[Source]) -> None:
+    def _unwatch(self, endpoint: Endpoint, sources: list[AnySource]) -> None:
         for source in sources:
             self._watch(source.port.fd, False)
             del self._sources[source.port.fd]
@@ -167,9 +189,9 @@ class Front:
             if source.endpoint.tenant not in self.paused:
                 self.turns.wake(source)
             return True
-        if fd != self._arenas.fd:
+        if fd != self._poller.fd:
             return False
-        self._arenas.serve()
+        self._poller.serve()
         return True
 
     def read(self, take: Callable[[Endpoint, Received], int]) -> None:
@@ -185,5 +207,16 @@ class Front:
         """Close every endpoint."""
         for tenant in list(self.endpoints):
             self.forget(tenant)
-        self._watch(self._arenas.fd, False)
+        self._reception.close()
         self._arenas.close()
+        self._watch(self._poller.fd, False)
+        self._poller.close()
+
+
+def highest_spare_fd() -> int:
+    """Highest descriptor that what clients send or open may have.
+
+    The kernel gives the lowest free number, so what is above is kept for what the router cannot do without: libzmq
+    aborts where it gets no descriptor.
+    """
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4

@@ -19,7 +19,8 @@ from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode, Malformed, NotAllowed, TooLarge, TrtdError, Unavailable, UnknownModel
 from trtd.router.access import Access
 from trtd.router.callers import Caller, Habit
-from trtd.router.endpoints import MAX_BODY_FRAMES, NAMED_BY_LIBZMQ, Endpoint, Received
+from trtd.router.endpoints import Endpoint
+from trtd.router.guests import MAX_BODY_FRAMES, Received
 from trtd.router.places import resolve, tensor_pieces
 from trtd.wire.arenas import REF_BYTES
 from trtd.wire.bundles import BUNDLE_HEADER, unpack_bundle
@@ -81,7 +82,7 @@ class Intake:
         try:
             if len(frames) != 1:
                 raise Malformed(f"a bundle has one frame beside its header, got {len(frames)}")
-            messages = unpack_bundle(frames[0].buffer)
+            messages = unpack_bundle(memoryview(frames[0]))
         except Malformed as problem:
             endpoint.deliver(caller.route, error_frames(UNKNOWN_REQUEST_ID, problem.code, problem.message), now)
             return 1
@@ -148,7 +149,7 @@ class Intake:
             TrtdError: it is not taken.
         """
         route, owner, settings = caller.route, caller.owner, endpoint.settings
-        if route.peer[0] != NAMED_BY_LIBZMQ:
+        if caller.is_named:
             raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
         if not self._access.is_admitted(endpoint.tenant, owner):
             raise NotAllowed(f"{owner} may not use the tenant {endpoint.tenant} any more")

@@ -27,8 +27,9 @@ from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access
 from trtd.router.chores import Chores
-from trtd.router.endpoints import Endpoint, Received
+from trtd.router.endpoints import Endpoint
 from trtd.router.front import Front
+from trtd.router.guests import Received
 from trtd.router.intake import Intake, error_frames, fingerprint
 from trtd.router.link import Link
 from trtd.router.orders import Orders
@@ -92,7 +93,7 @@ class RouterLoop:
         )
         self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
-        self._chores = Chores(settings, link, self._dispatcher, self._front, log, self._clock())
+        self._chores = Chores(settings, link, self._dispatcher, self._front, self._look_after, log, self._clock())
         self._given_enough: set[TenantName] = set()
         self._stop_by: float | None = None
         self._answer_polls = BusyPoll(settings.busy_poll_s)
@@ -227,6 +228,10 @@ class RouterLoop:
                 # The supervisor replaces it and revokes its leases, so that they count and cannot go round for ever.
                 self._link.tell(WorkerMisbehaved(*worker, reason))
         return len(results)
+
+    def _look_after(self, now: float) -> None:
+        self._front.look_after(now)
+        self._workers.look_after()
 
     def _take_request(self, endpoint: Endpoint, received: Received) -> int:
         now = self._clock()

@@ -1,25 +1,22 @@
-"""One ROUTER socket as the router uses it: options that bound what a peer can do, and a listening socket of our own.
+"""One ROUTER socket as the router uses it for peers over TCP: options that bound what a peer can do.
 
 A `Port` never blocks. What its messages mean is for `trtd.router.endpoints`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import zmq
 import zmq.backend
 
+from trtd.child.doors import BACKLOG
 from trtd.errors import InvalidConfig
 
-BACKLOG = 4096
-"""Connections that wait for accept(2); the kernel's own limit may be lower."""
 HANDSHAKE_TIMEOUT_MS = 2000
 HEARTBEAT_EVERY_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 3000
@@ -71,12 +68,11 @@ class Port:
         receive: `receive(WAIT_NOT)` copies a frame to bytes, `receive(0, False)` gives a `zmq.Frame`.
     """
 
-    __slots__ = ("_get", "_path", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
+    __slots__ = ("_get", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], options: PortOptions, used: set[Port]) -> None:
         self._socket = context.socket(zmq.ROUTER)
         self._used = used
-        self._path: Path | None = None
         self.address = ""
         self.is_closed = False
         for option, value in (
@@ -102,27 +98,21 @@ class Port:
         self._send: Callable[..., Any] = zmq.backend.Socket.send.__get__(self._socket)
         self._get: Callable[..., Any] = zmq.backend.Socket.get.__get__(self._socket)
 
-    def bind(self, address: str, mode: int, listener_fd: int | None = None) -> None:
-        """Listen at an `ipc://` or `tcp://` address; `mode` is for the socket file of the former.
-
-        With `listener_fd`, which listens there already, a copy of it is used, and its socket file is left to its owner.
+    def bind(self, address: str, listener_fd: int | None = None) -> None:
+        """Listen at a `tcp://` address. With `listener_fd`, which listens there already, a copy of it is used.
 
         Raises:
-            OSError: the address is taken, or its directory cannot be written.
+            OSError: the address is taken.
             InvalidConfig: the address is of another kind.
         """
         if listener_fd is not None:
             self._socket.setsockopt(zmq.USE_FD, os.dup(listener_fd))
-        elif address.startswith("ipc:///"):
-            self._path = Path(address.removeprefix("ipc://"))
-            # libzmq takes the descriptor over and closes it with the socket.
-            self._socket.setsockopt(zmq.USE_FD, listen(self._path, mode).detach())
         elif address.startswith("tcp://"):
             is_ipv6 = address.startswith("tcp://[")
             require_network(is_ipv6)
             self._socket.setsockopt(zmq.IPV6, int(is_ipv6))
         else:
-            raise InvalidConfig(f"address {address!r} is neither ipc:// with an absolute path nor tcp://")
+            raise InvalidConfig(f"address {address!r} is not tcp://")
         self._socket.bind(address)
         self.address = address
 
@@ -153,9 +143,6 @@ class Port:
         if self.is_closed:
             return
         self.is_closed = True
-        if self._path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
         self._socket.close(linger=round(linger_s * 1000))
 
 
@@ -174,27 +161,3 @@ def require_network(is_ipv6: bool) -> None:
                 f"no socket of {needed.name} may be opened ({error.strerror}); see RestrictAddressFamilies= of the unit"
             )
             raise OSError(error.errno, text) from None
-
-
-def listen(path: Path, mode: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A listening unix socket that appears at its path with the right mode, in place of whatever was there.
-
-    libzmq would bind with the mode of the umask, and on close unlink a path that may be a successor's already.
-
-    Raises:
-        OSError: the path is too long, or its directory cannot be written.
-    """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # One thread binds sockets, so one name is enough, and a short one keeps within the 107 bytes of sun_path.
-    fresh = path.with_name(".new")
-    fresh.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
-    try:
-        listener.bind(str(fresh))
-        fresh.chmod(mode)
-        listener.listen(BACKLOG)
-        fresh.rename(path)
-    except OSError:
-        listener.close()
-        raise
-    return listener

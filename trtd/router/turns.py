@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from trtd.core.ids import TenantName
 from trtd.core.scheduling import DeficitRoundRobin
-from trtd.router.endpoints import Endpoint, Received, Source
+from trtd.router.endpoints import AnySource, Endpoint
+from trtd.router.guests import Received
 
 MESSAGE_COST_BYTES = 8 * 1024
 """What a message costs its tenant's share besides its bytes."""
@@ -33,9 +34,9 @@ class ReadTurns:
 
     def __init__(self) -> None:
         self.has_input = False
-        self._lone: Source | None = None
+        self._lone: AnySource | None = None
         self._turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
-        self._awake: dict[TenantName, deque[Source]] = {}
+        self._awake: dict[TenantName, deque[AnySource]] = {}
 
     def add(self, tenant: TenantName, weight: int) -> None:
         """A tenant is new, or its weight has changed."""
@@ -50,7 +51,7 @@ class ReadTurns:
         del self._awake[tenant]
         self._turns.remove(tenant)
 
-    def drop(self, source: Source) -> None:
+    def drop(self, source: AnySource) -> None:
         """Read nothing more of one closed source."""
         if source is self._lone:
             self._lone = None
@@ -64,7 +65,7 @@ class ReadTurns:
                 self._turns.deactivate(tenant)
                 self.has_input = len(self._turns) > 0
 
-    def wake(self, source: Source) -> None:
+    def wake(self, source: AnySource) -> None:
         """A source may have input."""
         lone = self._lone
         if lone is source:
@@ -78,7 +79,7 @@ class ReadTurns:
             self._line_up(lone)
         self._line_up(source)
 
-    def _line_up(self, source: Source) -> None:
+    def _line_up(self, source: AnySource) -> None:
         tenant = source.endpoint.tenant
         awake = self._awake[tenant]
         if source not in awake:
@@ -95,7 +96,7 @@ class ReadTurns:
             self.has_input = False
 
     @staticmethod
-    def _read_lone(source: Source, take: Callable[[Endpoint, Received], int]) -> bool:
+    def _read_lone(source: AnySource, take: Callable[[Endpoint, Received], int]) -> bool:
         """Read the only source there is; whether nothing more is there."""
         endpoint = source.endpoint
         reads = messages = 0
@@ -136,7 +137,7 @@ class ReadTurns:
 
     @staticmethod
     def _read_source(
-        source: Source, take: Callable[[Endpoint, Received], int], most: int, allowance: float
+        source: AnySource, take: Callable[[Endpoint, Received], int], most: int, allowance: float
     ) -> tuple[int, float, bool]:
         """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
         cost = 0

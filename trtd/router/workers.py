@@ -57,6 +57,7 @@ class Workers:
     Attributes:
         heed: to be called with a descriptor and its events, see `trtd.router.connections.Connections.heed`.
         ready: connections from which `read` may get something.
+        look_after: to be called about once a second.
 
     Raises:
         OSError: the path cannot be had.
@@ -66,6 +67,7 @@ class Workers:
         self._connections = Connections(path, watch, log)
         self.heed = self._connections.heed
         self.ready = self._connections.ready
+        self.look_after = self._connections.look_after
         self._send = self._connections.send
         self._pids: dict[WorkerId, int] = {}
         self._speakers: dict[WorkerId, Connection] = {}

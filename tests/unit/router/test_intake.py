@@ -62,9 +62,9 @@ class Door:
         return self.is_open
 
 
-def make_caller(peer: bytes = b"\0peer") -> Caller:
+def make_caller(*, is_named: bool = False) -> Caller:
     """A connection that has asked nothing yet."""
-    return Caller(Route(None, peer), OWNER, "")
+    return Caller(Route(None, b"peer"), OWNER, "", is_named=is_named)
 
 
 UINT8S = TensorSpec("x", Dtype.UINT8, (4,))
@@ -85,19 +85,19 @@ HEADERS.append(b"\x8f" + HEADERS[0][1:])
 FRAMES = [[b"1234"], [b"12345"], [bytes(REF_BYTES)], [b"1234", b"x"], []]
 
 
-@pytest.mark.parametrize("peer", [b"\0peer", b"own"])
-def test_what_a_connection_asked_before_changes_nothing(peer: bytes) -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+def test_what_a_connection_asked_before_changes_nothing(is_named: bool) -> None:
     """Each message of a connection has the outcome that it would have as the first one, in a bundle or not."""
     rng = random.Random(7)
     used, fresh = Door(), Door()
-    caller = make_caller(peer)
+    caller = make_caller(is_named=is_named)
     for step in range(3000):
         settings = rng.choice([*[SETTINGS] * 8, STRICTER])
         error = rng.choice([*[None] * 8, TooLarge("too large")])
         is_bundle = rng.random() < 0.3
         header = rng.choice([*HEADERS[:2] * 8, *HEADERS])
         frames = rng.choice([*FRAMES[:1] * 16, *FRAMES])
-        for door, asks in ((used, caller), (fresh, make_caller(peer))):
+        for door, asks in ((used, caller), (fresh, make_caller(is_named=is_named))):
             door.settings = settings
             if is_bundle:
                 bundle = Frame(pack_bundle([[header, *frames]] * 2))
@@ -107,7 +107,7 @@ def test_what_a_connection_asked_before_changes_nothing(peer: bytes) -> None:
             assert door.intake.take(door, received, float(step)) == (2 if is_bundle and error is None else 1)
         assert used.passed == fresh.passed
         used.passed, fresh.passed = [], []
-    assert (caller.habit is not None) == (peer[0] == 0)
+    assert (caller.habit is not None) == (not is_named)
 
 
 def test_new_settings_end_a_habit() -> None:
