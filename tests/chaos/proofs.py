@@ -6,7 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos import arenas, connects, drains, flood, hangs, hostile, reload, router, soak, supervisor, workers
+from tests.chaos import (
+    arenas,
+    connects,
+    drains,
+    flood,
+    hangs,
+    hostile,
+    pauses,
+    reload,
+    router,
+    soak,
+    supervisor,
+    workers,
+)
 from tests.chaos.figures import Report
 from tests.chaos.load import PAUSE_S
 
@@ -67,13 +80,18 @@ PROOFS: dict[str, Proof] = {
         (Option("kills", 50, "how many"), PAUSE, ARENAS),
     ),
     "hangs": Proof(
-        "workers stopped by a signal or stuck in native code",
+        "workers stuck in native code",
         lambda options: hangs.run(options["count"], options["progress-s"], options["pause-ms"] / 1e3),
         (
             Option("count", 20, "hangs of each kind"),
             Option("progress-s", 2.0, "the tenants' [health] progress_s"),
             PAUSE,
         ),
+    ),
+    "pauses": Proof(
+        "SIGSTOP of the supervisor, the router, a worker and all of them under load",
+        lambda options: pauses.run(options["longest-s"], options["pause-ms"] / 1e3),
+        (Option("longest-s", 30.0, "the longest stop, after those of 1 and 3 s"), PAUSE),
     ),
     "drains": Proof(
         "drain and resume under load, and drains that time out",

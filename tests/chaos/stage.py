@@ -131,8 +131,8 @@ class Observed(Daemon):
         log: of the daemon.
     """
 
-    def __init__(self, tenants: Mapping[str, Any]) -> None:
-        super().__init__(tenants)
+    def __init__(self, tenants: Mapping[str, Any], **sections: Any) -> None:
+        super().__init__(tenants, **sections)
         self.log_file.touch()
         self.log = Log(self.log_file)
 
@@ -177,11 +177,19 @@ class Stage(Observed):
         models: directory of the models.
     """
 
-    def __init__(self, models_directory: Path, others: Mapping[str, Any], *, is_large: bool, **settings: Any) -> None:
+    def __init__(
+        self,
+        models_directory: Path,
+        others: Mapping[str, Any],
+        sections: Mapping[str, Any],
+        *,
+        is_large: bool,
+        **settings: Any,
+    ) -> None:
         self.models = models_directory
         self.questions = make_questions(models_directory, is_large=is_large)
         self.settings = settings
-        super().__init__({**tenant_tables(models_directory, **settings), **others})
+        super().__init__({**tenant_tables(models_directory, **settings), **others}, **sections)
 
 
 keep_logs_in: Path | None = None
@@ -189,16 +197,25 @@ keep_logs_in: Path | None = None
 
 
 @contextmanager
-def stage(others: Mapping[str, Any] | None = None, *, is_large: bool = False, **settings: Any) -> Iterator[Stage]:
+def stage(
+    others: Mapping[str, Any] | None = None,
+    *,
+    router: Mapping[str, Any] | None = None,
+    is_large: bool = False,
+    **settings: Any,
+) -> Iterator[Stage]:
     """A daemon that is ready, with the three tenants and others.
 
     Args:
         others: tables of further tenants, by name.
+        router: the router's section; patient and restarted at once where it is not given.
         is_large: whether the three have tensors that are large enough for shared memory.
         settings: of each of the three.
     """
     with (
         tempfile.TemporaryDirectory(prefix="trtd-models-") as directory,
-        Stage(Path(directory), others or {}, is_large=is_large, **settings) as daemon,
+        Stage(
+            Path(directory), others or {}, {} if router is None else {"router": router}, is_large=is_large, **settings
+        ) as daemon,
     ):
         yield from daemon.run()

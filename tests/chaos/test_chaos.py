@@ -6,11 +6,12 @@ import pytest
 
 from tests.chaos.proofs import PROOFS
 
-NUMBERS: dict[str, dict[str, int]] = {
+NUMBERS: dict[str, dict[str, float]] = {
     "workers": {"kills": 100},
     "router": {"kills": 30},
     "supervisor": {"kills": 15},
     "hangs": {"count": 5},
+    "pauses": {"longest-s": 10.0},
     "drains": {"count": 50, "cut": 3},
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -46,14 +47,58 @@ def test_requests_of_a_killed_worker_are_answered_by_its_successor(make_daemon):
     assert answers[0].generation == generation + 1
 
 
-def test_a_stopped_worker_is_noticed_and_replaced(make_daemon):
-    """SIGSTOP ends the beats; the worker is killed for its silence and replaced."""
-    daemon = make_daemon({"a": tenant(health={"beat_s": 0.5})}).start()
+def test_a_stopped_worker_is_set_aside_and_comes_back(make_daemon):
+    """SIGSTOP costs a worker its work, which its sibling does, and not its life; SIGCONT brings it back."""
+    table = tenant(script("sleep", seconds=0.2), replicas=2, health={"beat_s": 0.5})
+    daemon = make_daemon({"a": table}).start()
+    pids = {worker["pid"] for worker in daemon.wait_ready()["tenants"][0]["workers"]}
+    with daemon.client() as client:
+        handles = [client.submit("echo", {"x": row(number)}) for number in range(8)]
+        generation = daemon.kill_worker("a", number=signal.SIGSTOP)
+        stopped = daemon.wait_event("worker.stopped", tenant="a", replica=0, generation=generation)
+        for number, handle in enumerate(handles):
+            np.testing.assert_array_equal(handle.result(20)["x"], row(number))
+        status = daemon.tenant("a")
+        assert (status["health"], [worker["is_stopped"] for worker in status["workers"]]) == ("degraded", [True, False])
+        os.kill(stopped["pid"], signal.SIGCONT)
+        daemon.wait_event("worker.continued", tenant="a", replica=0, generation=generation)
+        daemon.wait_ready()
+        os.kill(daemon.worker("a", 1)["pid"], signal.SIGSTOP)
+        np.testing.assert_array_equal(client.infer("echo", {"x": row(9.0)}, timeout=20)["x"], row(9.0))
+        os.kill(daemon.worker("a", 1)["pid"], signal.SIGCONT)
+    assert {worker["pid"] for worker in daemon.wait_ready()["tenants"][0]["workers"]} == pids
+
+
+def test_a_worker_that_stays_stopped_is_replaced(make_daemon):
+    """After [health] stopped_s a stopped worker is killed, and its only request is answered by its successor."""
+    daemon = make_daemon({"a": tenant(health={"beat_s": 0.2, "stopped_s": 1.0})}).start()
     daemon.wait_ready()
     generation = daemon.kill_worker("a", number=signal.SIGSTOP)
-    daemon.wait_event("worker.exited", tenant="a", generation=generation, cause="beat_missed")
-    daemon.wait_ready()
-    assert daemon.worker("a")["generation"] == generation + 1
+    with daemon.client() as client:
+        assert client.infer("echo", {"x": row()}, timeout=20).generation == generation + 1
+    exited = daemon.wait_event("worker.exited", tenant="a", generation=generation, cause="beat_missed")
+    assert exited["message"].startswith("was stopped by a signal for ")
+
+
+@pytest.mark.parametrize("who", ["supervisor", "all"])
+def test_a_pause_of_the_supervisor_costs_nobody_his_life(make_daemon, who):
+    """Beats that came while the supervisor stood still count, and a pause of all processes is nobody's silence."""
+    impatient = {"beat_s": 0.5}
+    daemon = make_daemon({"a": tenant(health=impatient), "b": tenant(health=impatient)}, router={"health": impatient})
+    daemon.start()
+    before = daemon.wait_ready()
+    children = [before["router"]["pid"], *(entry["workers"][0]["pid"] for entry in before["tenants"])]
+    paused = [daemon.pid] if who == "supervisor" else [daemon.pid, *children]
+    for pid in paused:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.0)
+    for pid in paused:
+        os.kill(pid, signal.SIGCONT)
+    with daemon.client() as client:
+        client.infer("echo", {"x": row()}, timeout=20)
+    time.sleep(1.0)
+    after = daemon.wait_ready()
+    assert [after["router"]["pid"], *(entry["workers"][0]["pid"] for entry in after["tenants"])] == children
 
 
 @pytest.mark.parametrize(
@@ -169,12 +214,13 @@ def test_the_router_is_restarted_as_its_own_section_says(make_daemon):
 
 
 def test_a_stopped_router_is_replaced_after_the_patience_of_its_own_section(make_daemon):
-    """SIGSTOP of the router is noticed after [router.health] beat_s, before the default's, and the next one serves."""
-    daemon = make_daemon(router={"health": {"beat_s": 0.5}}).start()
+    """A router that stays stopped for [router.health] stopped_s is replaced, and the next one serves."""
+    daemon = make_daemon(router={"health": {"beat_s": 0.5, "stopped_s": 1.0}}).start()
     daemon.wait_ready()
     daemon.kill_router(signal.SIGSTOP)
     exited = daemon.wait_event("router.exited", cause="beat_missed")
-    silent_s = float(exited["message"].removeprefix("gave no life sign for ").removesuffix(" s"))
-    assert 0.5 <= silent_s < RouterHealth().beat_s
+    stopped_s = float(exited["message"].removeprefix("was stopped by a signal for ").removesuffix(" s"))
+    assert 1.0 <= stopped_s < RouterHealth().stopped_s
+    assert daemon.events("router.stopped")
     with daemon.client() as client:
         client.infer("echo", {"x": row()}, timeout=20)

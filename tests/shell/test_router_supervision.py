@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import pytest
 
 from tests.support.router import PATIENCE_S, make_endpoint
+from trtd.child.stream import StreamClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.errors import ErrorCode, ExitCode
 from trtd.wire import control
@@ -101,6 +103,28 @@ def test_a_closed_worker_is_announced_when_it_is_empty(bench):
     bench.router.tell(control.WorkerClosed("a", 5, 1))
     assert bench.router.expect(control.WorkerIsEmpty) == control.WorkerIsEmpty("a", 5, 1)
     bench.worker(generation=2).serve(1)
+
+
+def test_a_worker_that_was_set_aside_comes_back(bench):
+    """What a stopped worker holds goes to its sibling, its late answer counts for nothing, and it may connect again."""
+    stopped = bench.worker()
+    client = bench.client()
+    request_id = client.ask()
+    late = stopped.receive()
+    bench.router.tell(control.WorkerSetAside(*stopped.id))
+    sibling = bench.worker(replica=1)
+    batch, requests = sibling.receive()
+    with contextlib.suppress(StreamClosed):
+        stopped.answer(*late)
+    sibling.answer(batch, requests)
+    assert client.receive()[0].id == request_id
+    stopped.reconnect()
+    stopped.attach()
+    bench.router.tell(control.WorkerClosed(*sibling.id))
+    client.ask()
+    stopped.serve(1)
+    assert isinstance(client.receive()[0], InferAnswer)
+    assert bench.router.stats("a", lambda it: it.answered == 2).failed == 0
 
 
 def test_a_forgotten_tenant_is_closed(bench):

@@ -13,6 +13,7 @@ from unittest import mock
 from trtd.core import fleet, lifecycle
 from trtd.core.dispatch import AnnounceTenantEmpty, Deliver, Dispatch, Dispatcher, Refuse
 from trtd.core.fleet import Fleet
+from trtd.core.patience import OwnTime, Patience
 from trtd.errors import ErrorCode
 
 Planting = Callable[[], AbstractContextManager[Any]]
@@ -237,6 +238,21 @@ def failed_successor_tried_for_ever() -> AbstractContextManager[Any]:
     return _wrap(Fleet, "handle", make)
 
 
+def own_pause_not_discounted() -> AbstractContextManager[Any]:
+    """The supervisor takes the time in which it stood still for silence of the others."""
+    return mock.patch.object(OwnTime, "read", lambda _self, now: now)
+
+
+def nobody_excused() -> AbstractContextManager[Any]:
+    """A process that is stopped, or gets no processor, is judged like one that hangs."""
+    return mock.patch.object(Patience, "excuse", lambda self, *_: self)
+
+
+def everybody_excused() -> AbstractContextManager[Any]:
+    """Each look at a silent process begins the patience with it anew."""
+    return mock.patch.object(Patience, "excuse", lambda self, _before, _after, _at, now: self._replace(since=now))
+
+
 BUGS: dict[str, Planting] = {
     "a lease is not released": lease_not_released,
     "a stale generation is accepted": stale_generation_accepted,
@@ -251,4 +267,7 @@ BUGS: dict[str, Planting] = {
     "a worker is closed before its successor is ready": closed_too_early,
     "a successor that fails makes its tenant unavailable": failed_successor_counts,
     "a successor that fails is tried for ever": failed_successor_tried_for_ever,
+    "an own pause is taken for the others' silence": own_pause_not_discounted,
+    "a stop is taken for a hang": nobody_excused,
+    "a hang is excused for ever": everybody_excused,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -21,6 +22,7 @@ from trtd.core.faults import ExitStatus, FaultKind
 from trtd.core.fleet import ROUTER, ChildEvent, Fleet
 from trtd.core.ids import TenantName, WorkerId, WorkerKey
 from trtd.core.lifecycle import Beat, BecameReady, Greeted, State
+from trtd.core.patience import OwnTime
 
 RESEND_GRACE_S = 0.1
 
@@ -33,6 +35,9 @@ class SimSupervisor:
         self.sim = sim
         self.fleet = Fleet(sim.plan.router_timeouts, sim.plan.restarts)
         self.processes: dict[str, Process] = {}
+        self.own = OwnTime()
+        self.is_paused = False
+        self._held: deque[Any] = deque()
         self._events: deque[Any] = deque()
         self._is_handling = False
         self._timer_at: float | None = None
@@ -43,12 +48,15 @@ class SimSupervisor:
 
     def handle(self, event: Any) -> None:
         """Feed the fleet; effects that bring further events at once are queued behind."""
+        if self.is_paused:
+            self._held.append(event)
+            return
         self._events.append(event)
         if self._is_handling:
             return
         self._is_handling = True
         while self._events:
-            for effect in self.fleet.handle(self._events.popleft(), self.clock.now):
+            for effect in self.fleet.handle(self._events.popleft(), self.own.read(self.clock.now)):
                 self._perform(effect)
         self._is_handling = False
         if not (isinstance(event, ChildEvent) and isinstance(event.event, Beat)):
@@ -59,12 +67,33 @@ class SimSupervisor:
         due = self.fleet.next_deadline()
         if due is not None and (self._timer_at is None or due < self._timer_at):
             self._timer_at = due
-            self.clock.at(due, self._ring, due)
+            self.clock.at(due + self.own.lost_s, self._ring, due)
 
     def _ring(self, due: float) -> None:
-        if self._timer_at == due:
+        if self._timer_at == due and not self.is_paused:
             self._timer_at = None
-            self.handle(fleet.TimePassed())
+            names = self.fleet.due(self.own.read(self.clock.now))
+            self.handle(fleet.TimePassed({name: self.processes[name].sight() for name in names}))
+
+    def pause(self, seconds: float) -> None:
+        """Stand still; what comes waits, and is heard before anybody is judged."""
+        if self.is_paused:
+            return
+        self.is_paused = True
+        self.own.expect(self.clock.now)
+        self.clock.after(seconds, self.go_on)
+
+    def go_on(self) -> None:
+        """The end of a pause."""
+        if not self.is_paused:
+            return
+        self.is_paused = False
+        self.own.read(self.clock.now)
+        self.own.expect(math.inf)
+        while self._held:
+            self.handle(self._held.popleft())
+        self._timer_at = None
+        self._arm()
 
     def _perform(self, effect: Any) -> None:
         match effect:
@@ -78,6 +107,8 @@ class SimSupervisor:
                 process = self.processes.get(name)
                 if process is not None:
                     process.die(ExitStatus(signal=9))
+            case fleet.ChildEffect(_, lifecycle.SetAside() | lifecycle.TakeBack()):
+                pass
             case fleet.ChildEffect(name, illegal):
                 raise AssertionError(f"{name}: {illegal}")
             case _:
@@ -171,6 +202,11 @@ class SimRouter(Process):
                 self._admit_if_attached(worker)
             case fleet.CloseWorker(worker):
                 self.dispatcher.close_worker(worker, now)
+            case fleet.SetWorkerAside(worker):
+                process = self.attached.pop(worker, None)
+                self.dispatcher.detach_worker(worker, now)
+                if process is not None:
+                    process.hung_up()
             case fleet.RevokeWorker(worker, fault):
                 self.revoked.add(worker)
                 self.admitted.pop(worker, None)

@@ -12,6 +12,7 @@ from trtd.core.batching import Batcher, BatchLimits, Waiting
 from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.core.lifecycle import Beat, BecameReady, FaultReported, Greeted
+from trtd.core.patience import Sight, ThreadSight
 from trtd.errors import ErrorCode
 
 SIGKILL = 9
@@ -56,6 +57,8 @@ class Process:
         self.pid = pid
         self.is_alive = True
         self.is_frozen = False
+        self.is_stopped = False
+        self.is_starved = False
         self.was_frozen = False
         self._held: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._on_exit = on_exit
@@ -74,12 +77,27 @@ class Process:
             call(*args)
 
     def freeze(self) -> None:
-        """Stop, like SIGSTOP: what comes in waits."""
+        """Hang: what comes in waits, and the kernel sees a process that sleeps."""
         self.is_frozen = self.was_frozen = True
+
+    def stop(self) -> None:
+        """Stand still as after SIGSTOP, for all to see."""
+        self.is_stopped = True
+        self.freeze()
+
+    def starve(self) -> None:
+        """Get no processor, however much it wants one."""
+        self.is_starved = True
+        self.freeze()
+
+    def sight(self) -> Sight:
+        """What the kernel says of it; a process that runs has run since the last look."""
+        ran_s = 0.0 if self.is_frozen else self.clock.now
+        return Sight(self.is_stopped, {self.pid: ThreadSight(self.is_starved, ran_s, 0.0)})
 
     def thaw(self) -> None:
         """Go on with everything that waited."""
-        self.is_frozen = False
+        self.is_frozen = self.is_stopped = self.is_starved = False
         while self._held and self.is_alive and not self.is_frozen:
             call, args = self._held.popleft()
             call(*args)
@@ -168,6 +186,14 @@ class SimWorker(Process):
         self.to_router = Link(self.clock, lambda item: router.do(router.worker_said, self, item))
         self.from_router = Link(self.clock, lambda entries: self.do(self._receive, entries))
         self.to_router.send("attach")
+
+    def hung_up(self) -> None:
+        """The router closed the connection; it is made anew as soon as this process runs."""
+        for link in (self.from_router, self.to_router):
+            if link is not None:
+                link.cut()
+        self.router = None
+        self.later(0.001, self.connect)
 
     def ask_to_stop(self) -> None:
         """Finish what runs, then leave with code 0."""

@@ -66,7 +66,7 @@ class Promises:
             return
         # Nobody harmed this tenant: its clients see full queues and passed deadlines at most.
         harmless = {"ok", ErrorCode.OVERLOADED, ErrorCode.DEADLINE_EXCEEDED}
-        if self.sim.router_was_harmed:
+        if self.sim.router_was_harmed or self.sim.router_stood_still:
             harmless |= {"gave up"}
         insist(call.outcome in harmless, f"{call.tenant} was left alone, and still got {call.outcome}")
 
@@ -171,5 +171,6 @@ class Promises:
             insist(not is_behind or self.sim.models_may_be_bad, f"{name} serves an old version in the end")
         router = self.sim.router
         insist(router is not None, "there is no router in the end")
+        insist(router.generation == 1 or self.sim.router_was_harmed, "the router was left alone and was replaced")
         for tenant in self.sim.tenants:
             insist(not router.dispatcher.unfinished(tenant), f"the router still holds requests of {tenant}")

@@ -65,6 +65,11 @@ CHAOS = (
     "resume",
     "restart",
     "drain_all",
+    "stop",
+    "starve",
+    "stop_router",
+    "pause_supervisor",
+    "pause_all",
 )
 BAD = "bad"
 """How a worker_digest begins whose workers cannot use their model."""
@@ -137,6 +142,7 @@ class Simulation:
         self.wishes: Counter[TenantName] = Counter()
         self.poisoned_tenants: set[TenantName] = set()
         self.router_was_harmed = False
+        self.router_stood_still = False
         if self.plan.poison:
             self.poisoned_tenants = {TenantName(draw.choice(names))}
             self.harmed |= self.poisoned_tenants
@@ -256,6 +262,36 @@ class Simulation:
             self.router.freeze()
             self.clock.after(self.clock.random.uniform(0.1, 2.0), self.router.thaw)
 
+    def _stop(self) -> None:
+        worker = self._pick_worker()
+        if worker is not None and not worker.is_frozen:
+            worker.stop()
+            self.clock.after(self.clock.random.uniform(0.1, 3.0), worker.thaw)
+
+    def _starve(self) -> None:
+        worker = self._pick_worker()
+        if worker is not None and not worker.is_frozen:
+            worker.starve()
+            self.clock.after(self.clock.random.uniform(0.1, 2.0), worker.thaw)
+
+    def _stop_router(self) -> None:
+        if self.router is not None and not self.router.is_frozen:
+            self.router_stood_still = True
+            self.router.stop()
+            self.clock.after(self.clock.random.uniform(0.1, 3.0), self.router.thaw)
+
+    def _pause_supervisor(self) -> None:
+        self.supervisor.pause(self.clock.random.uniform(0.1, 3.0))
+
+    def _pause_all(self) -> None:
+        seconds = self.clock.random.uniform(0.1, 3.0)
+        self.router_stood_still = True
+        self.supervisor.pause(seconds)
+        for process in self.supervisor.processes.values():
+            if process.is_alive and not process.is_frozen:
+                process.stop()
+                self.clock.after(seconds, process.thaw)
+
     def _cut(self) -> None:
         client = self.clock.random.choice(self.clients)
         router = client.router
@@ -306,6 +342,7 @@ class Simulation:
     def _settle(self) -> None:
         """Faults stop, poison is gone, and whatever was drained serves again."""
         self.plan = replace(self.plan, spawn_failure=0.0, start_failure=0.0, permanent_failure=0.0, poison=0.0)
+        self.supervisor.go_on()
         for process in list(self.supervisor.processes.values()):
             if process.is_frozen:
                 process.thaw()

@@ -73,6 +73,7 @@ def make_event(event: type[Event], generation: int = GENERATION, **changes: Any)
         "in_flight": 0,
         "fault": make_fault(),
         "status": CRASH,
+        "sight": None,
         **changes,
     }
     return event(**{name: values[name] for name in event.__dataclass_fields__})

@@ -166,6 +166,9 @@ class Health(_Section):
     warmup_s: Seconds = Field(120.0, description="from the first word to ready; loading models is part of it")
     beat_s: Seconds = Field(1.0, description="longest silence")
     progress_s: Seconds = Field(30.0, description="longest time without progress while work is in flight")
+    stopped_s: SecondsOrZero = Field(
+        60.0, description="how long it may be stopped by a signal or a debugger before it is replaced; 0: for ever"
+    )
     drain_s: Seconds = Field(30.0, description="for one that is replaced: until its last answer")
     stop_s: Seconds = Field(5.0, description="from the request to stop to SIGKILL")
     reap_s: Seconds = Field(10.0, description="from SIGKILL until it counts as stuck")

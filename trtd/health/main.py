@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 
+from trtd.child.own_loop import OwnLoop
 from trtd.child.trampoline import die_with_parent
 from trtd.errors import ExitCode
 from trtd.health.link import Link
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    asyncio.run(_serve(socket.socket(fileno=args.listener), socket.socket(fileno=args.link)))
+    with asyncio.Runner(loop_factory=OwnLoop) as runner:
+        runner.run(_serve(socket.socket(fileno=args.listener), socket.socket(fileno=args.link)))
     return ExitCode.OK
 
 

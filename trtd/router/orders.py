@@ -54,6 +54,7 @@ class Orders:
             control.AvailabilitySet: self._set_availability,
             control.WorkerAdmitted: self._admit,
             control.WorkerClosed: self._close,
+            control.WorkerSetAside: self._set_aside,
             control.WorkerRevoked: self._revoke,
             control.AskUnfinished: self._list_unfinished,
             control.PoisonReleased: self._release_poison,
@@ -99,6 +100,11 @@ class Orders:
     def _close(self, message: control.WorkerClosed, now: float) -> None:
         self._dispatcher.close_worker(_worker(message), now)
 
+    def _set_aside(self, message: control.WorkerSetAside, now: float) -> None:
+        worker = _worker(message)
+        self._workers.hang_up(worker)
+        self._dispatcher.detach_worker(worker, now)
+
     def _revoke(self, message: control.WorkerRevoked, now: float) -> None:
         worker = _worker(message)
         self._workers.forget(worker)
@@ -115,5 +121,7 @@ class Orders:
         self._dispatcher.release_poison(TenantName(message.tenant))
 
 
-def _worker(message: control.WorkerAdmitted | control.WorkerClosed | control.WorkerRevoked) -> WorkerId:
+def _worker(
+    message: control.WorkerAdmitted | control.WorkerClosed | control.WorkerRevoked | control.WorkerSetAside,
+) -> WorkerId:
     return WorkerId(TenantName(message.tenant), message.replica, message.generation)

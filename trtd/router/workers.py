@@ -98,6 +98,10 @@ class Workers:
     def forget(self, worker: WorkerId) -> None:
         """This life of the worker is over."""
         self._pids.pop(worker, None)
+        self.hang_up(worker)
+
+    def hang_up(self, worker: WorkerId) -> None:
+        """Close the worker's connection, and hear nothing more of what it had to say there. It may connect again."""
         connection = self._speakers.pop(worker, None)
         if connection is not None:
             self._connections.drop(connection)

@@ -107,6 +107,10 @@ class Children:
                 self._processes.tell(name, generation, control.Stop())
             case lifecycle.KillGroup(generation):
                 self._processes.kill(name, generation)
+            case lifecycle.SetAside():
+                narration.tell_set_aside(self._fleet.children[name])
+            case lifecycle.TakeBack():
+                narration.tell_taken_back(self._fleet.children[name])
             case lifecycle.IllegalEvent() as illegal:
                 narration.tell_illegal_event(name, illegal, now)
 
@@ -186,7 +190,7 @@ class Children:
                 self._facts.tenant(name.partition("/")[0], at).restarts[str(FaultKind.REQUESTED)] += 1
         elif name != ROUTER:
             reason = _restart_reason(before, after)
-            self._facts.tenant(name.partition("/")[0], at).restarts[reason] += 1
+            self._facts.tenant(name.partition("/")[0], self._processes.now()).restarts[reason] += 1
 
     def _note(self, name: str, generation: int, message: control.ChildMessage) -> None:
         seen = self._facts.child(name)

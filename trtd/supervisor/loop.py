@@ -1,5 +1,7 @@
 """The supervisor's loop: events go into the fleet one at a time, its effects are performed in order, one timer waits.
 
+Its clock is its own time (`trtd.child.own_loop`), so nobody is judged for a time in which it did not run itself.
+
 Whatever happens becomes a `FleetEvent` and comes through `submit`: messages and deaths of children, commands of
 operators, signals, the passing of time. Nothing here decides; nothing here waits for a child, an operator or a disk.
 """
@@ -38,6 +40,7 @@ from trtd.supervisor.metrics import make_metrics
 from trtd.supervisor.plan import Plan
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
+from trtd.supervisor.sights import look_at
 from trtd.supervisor.spawn import MPS_VARIABLE, ChildOrder
 from trtd.supervisor.status import About, make_status
 from trtd.wire.health import Metrics
@@ -168,7 +171,11 @@ class Supervisor:
 
     def _time_passed(self) -> None:
         self._timer = None
-        self.submit(TimePassed())
+        # What a child said before this instant counts, however long this loop took to come round to it.
+        self.processes.hear_all()
+        due = self.fleet.due(self._loop.time())
+        sights = {name: sight for name, pid in due.items() if (sight := look_at(pid)) is not None}
+        self.submit(TimePassed(sights))
 
     def _router_is_deaf(self, generation: int) -> None:
         fault = Fault(FaultKind.BEAT_MISSED, "did not read its channel", blame=Blame.DAEMON)

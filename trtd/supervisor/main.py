@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from trtd import observe
+from trtd.child.own_loop import OwnLoop
 from trtd.config.load import Loaded
 from trtd.config.model import Config
 from trtd.config.reload import reloaded
@@ -64,8 +65,8 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
     runtime_dir.prepare(directory)
     with contextlib.closing(runtime_dir.Lock(directory)) as lock:
         become_subreaper()
-        with contextlib.closing(notifier):
-            return asyncio.run(_Daemon(loaded, load, notifier, listeners, lock).run())
+        with contextlib.closing(notifier), asyncio.Runner(loop_factory=OwnLoop) as runner:
+            return runner.run(_Daemon(loaded, load, notifier, listeners, lock).run())
 
 
 def claim_cgroup() -> tuple[cgroup.Delegation | None, str]:

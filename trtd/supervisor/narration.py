@@ -37,7 +37,7 @@ def child_fields(child: Child) -> dict[str, Any]:
 
 def tell_child_moved(before: Child, after: Child, event: object, now: float, **more: Any) -> None:
     """Log that a child moved from one state to another, with the cause where it did not do so on request."""
-    area = "router" if after.name == ROUTER else "worker"
+    area = _area(after)
     fields = {**child_fields(before), "state": str(after.state), **more}
     fault = after.fault or (after.last_fault if after.last_fault is not before.last_fault else before.fault)
     if fault is not None:
@@ -53,6 +53,22 @@ def tell_child_moved(before: Child, after: Child, event: object, now: float, **m
     elif after.state in _MOVES:
         write = log.error if after.state is State.STUCK else log.warning if fault is not None else log.info
         write(f"{area}.{_MOVES[after.state]}", **fields)
+
+
+def tell_set_aside(child: Child) -> None:
+    """Log that a child is stopped by a signal, so that its work goes to others."""
+    fields = child_fields(child)
+    message = "stopped by a signal; SIGCONT lets it go on, and what it held goes to others"
+    log.warning(f"{_area(child)}.stopped", **fields, pid=child.pid, message=message)
+
+
+def tell_taken_back(child: Child) -> None:
+    """Log that a child that was set aside goes on."""
+    log.info(f"{_area(child)}.continued", **child_fields(child), pid=child.pid)
+
+
+def _area(child: Child) -> str:
+    return "router" if child.name == ROUTER else "worker"
 
 
 def tell_illegal_event(name: str, illegal: IllegalEvent, now: float) -> None:

@@ -33,7 +33,7 @@ MESSAGES_PER_TURN = 64
 OUTBOX_MESSAGES = 8192
 """Most messages kept for a child that does not read."""
 LAST_WORDS = 1024
-"""Most messages read of a child that has ended; the buffer of a channel holds fewer."""
+"""Most messages read of a child that has ended, or is about to be judged; the buffer of a channel holds fewer."""
 
 log = observe.get_logger()
 
@@ -48,7 +48,7 @@ class Listener(Protocol):
         """A packet came that is no message."""
 
     def child_exited(self, name: str, generation: int, status: ExitStatus, at: float) -> None:
-        """The process was reaped; `at` is the instant at which its end was seen."""
+        """The process was reaped; `at` is the monotonic instant at which its end was seen, as children measure it."""
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Processes:
         self.live: dict[tuple[str, int], Process] = {}
 
     def now(self) -> float:
-        """The loop's clock: monotonic seconds, comparable with what children say."""
+        """The loop's clock."""
         return self._loop.time()
 
     def start(self, name: str, generation: int, order: ChildOrder) -> Process:
@@ -156,6 +156,13 @@ class Processes:
             signal.pidfd_send_signal(process.spawned.pidfd, signal.SIGKILL)
         except ProcessLookupError:
             return
+
+    def hear_all(self) -> None:
+        """Read everything that has come of all children, so that nobody is called silent who was not heard."""
+        for process in list(self.live.values()):
+            for _ in range(LAST_WORDS):
+                if not self._hear_one(process):
+                    break
 
     def spare(self, pid: int) -> None:
         """A child of this process that somebody else here looks after: `sweep` leaves it alone."""
@@ -263,7 +270,7 @@ class Processes:
 
     def _ended(self, process: Process) -> None:
         """The pidfd became readable: read the last words, end the group, reap, tell."""
-        at = self._loop.time()
+        at = time.monotonic()
         for _ in range(LAST_WORDS):
             if not self._hear_one(process):
                 break

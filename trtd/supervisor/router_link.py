@@ -18,6 +18,7 @@ from trtd.core.fleet import (
     RevokeWorker,
     SetAvailability,
     SetGate,
+    SetWorkerAside,
 )
 from trtd.supervisor.facts import Facts
 from trtd.supervisor.processes import Processes
@@ -32,10 +33,20 @@ from trtd.wire.control import (
     WorkerAdmitted,
     WorkerClosed,
     WorkerRevoked,
+    WorkerSetAside,
 )
 from trtd.wire.settings import TenantEndpoint
 
-RouterEffect = ConfigureTenant | ForgetTenant | SetGate | SetAvailability | AdmitWorker | CloseWorker | RevokeWorker
+RouterEffect = (
+    ConfigureTenant
+    | ForgetTenant
+    | SetGate
+    | SetAvailability
+    | AdmitWorker
+    | CloseWorker
+    | RevokeWorker
+    | SetWorkerAside
+)
 
 
 def as_message(effect: RouterEffect, endpoints: Mapping[str, TenantEndpoint]) -> SupervisorMessage:
@@ -53,6 +64,8 @@ def as_message(effect: RouterEffect, endpoints: Mapping[str, TenantEndpoint]) ->
             return WorkerAdmitted(*worker, pid)
         case CloseWorker(worker):
             return WorkerClosed(*worker)
+        case SetWorkerAside(worker):
+            return WorkerSetAside(*worker)
         case RevokeWorker(worker, fault):
             return WorkerRevoked(*worker, str(fault.kind), fault.message)
 

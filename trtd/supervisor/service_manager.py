@@ -7,6 +7,7 @@ supervisor's loop on purpose: a loop that stands still feeds no watchdog. The da
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class ServiceManager:
         if not self._is_ready:
             yield
             return
-        self._say(RELOADING=1, MONOTONIC_USEC=round(self._loop.time() * 1e6))
+        self._say(RELOADING=1, MONOTONIC_USEC=round(time.monotonic() * 1e6))
         try:
             yield
         finally:

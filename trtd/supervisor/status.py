@@ -85,12 +85,12 @@ def make_status(
         if only is None or name == only
     ]
     router = fleet.children[ROUTER]
-    is_healthy = router.state is State.READY and all(tenant["health"] == "ready" for tenant in tenants)
+    is_healthy = _is_serving(router) and all(tenant["health"] == "ready" for tenant in tenants)
     return Status(
         v=STATUS_VERSION,
         at=_iso(wall),
         health="ready" if is_healthy else "degraded",
-        is_ready=router.state is State.READY and all(t["is_ready"] for t in tenants if t["is_required"]),
+        is_ready=_is_serving(router) and all(t["is_ready"] for t in tenants if t["is_required"]),
         daemon=DaemonStatus(
             pid=about.pid,
             version=about.version,
@@ -120,7 +120,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         name=name,
         phase=str(tenant.phase),
         health=health,
-        is_ready=health in {"ready", "degraded"} and fleet.children[ROUTER].state is State.READY,
+        is_ready=health in {"ready", "degraded"} and _is_serving(fleet.children[ROUTER]),
         is_required=table.required if table else False,
         gate="open" if seen.is_open else "closed",
         is_available=seen.is_available,
@@ -181,12 +181,16 @@ def _engines(table: TenantTable) -> list[EngineStatus]:
 def _health(tenant: Tenant, members: list[Child], seen: TenantFacts) -> str:
     if tenant.phase is not Phase.SERVING:
         return str(tenant.phase)
-    ready = [child.state is State.READY for child in members]
+    ready = [_is_serving(child) for child in members]
     if any(ready):
         return "ready" if all(ready) else "degraded"
     if any(child.state in IN_SERVICE for child in members) or seen.is_available:
         return "waiting"
     return "unavailable"
+
+
+def _is_serving(child: Child) -> bool:
+    return child.state is State.READY and not child.is_set_aside
 
 
 def _newest_described(children: list[Child], facts: Facts) -> ChildFacts | None:
@@ -228,6 +232,7 @@ def _child(child: Child, seen: ChildFacts, now: float, role: str = str(Role.MEMB
         restarts=child.restarts,
         deaths_in_window=sum(at > opens_at for at in child.deaths),
         restart_in_s=_rounded(max(0.0, (child.deadline or now) - now)) if is_waiting else None,
+        is_stopped=child.is_set_aside,
         last_fault=_fault(child.last_fault),
         rss_bytes=seen.rss_bytes,
         peak_rss_bytes=seen.peak_rss_bytes,

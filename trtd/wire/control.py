@@ -254,6 +254,15 @@ class WorkerAdmitted:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSetAside:
+    """The worker of this life is stopped by a signal: what it holds goes to others, until it connects again."""
+
+    tenant: str
+    replica: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerClosed:
     """To the router: nothing new for this worker; announce when it is empty."""
 
@@ -308,6 +317,7 @@ SupervisorMessage = (
     | GateSet
     | AvailabilitySet
     | WorkerAdmitted
+    | WorkerSetAside
     | WorkerClosed
     | WorkerRevoked
     | AskUnfinished

@@ -100,6 +100,7 @@ class ChildStatus(TypedDict):
         restarts: spawns beyond the first.
         deaths_in_window: deaths that count against the restart budget now.
         restart_in_s: time until the next restart, in BACKOFF or QUARANTINED.
+        is_stopped: whether it stands still, stopped by a signal or a debugger, and its work goes to others meanwhile.
         last_fault: newest fault of any life.
         rss_bytes: resident memory, as the child last said.
         peak_rss_bytes: highest of this process.
@@ -125,6 +126,7 @@ class ChildStatus(TypedDict):
     restarts: int
     deaths_in_window: int
     restart_in_s: float | None
+    is_stopped: bool
     last_fault: FaultStatus | None
     rss_bytes: int
     peak_rss_bytes: int

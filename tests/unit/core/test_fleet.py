@@ -165,9 +165,12 @@ def test_time_reaches_only_the_children_whose_time_has_come():
     """A silent worker is found at its deadline while the others go on."""
     world = FleetWorld(make_spec("a"), make_spec("b", timeouts=replace(Timeouts(), beat_s=5.0)))
     world.handle(ChildEvent(ROUTER, lifecycle.Beat(1, 1, 0)))
-    assert world.fleet.next_deadline() == world.now + 1.0
+    assert world.fleet.next_deadline() == world.now + 0.5
+    assert world.fleet.due(world.now) == {}
     world.now += 0.5
     world.handle(ChildEvent(ROUTER, lifecycle.Beat(1, 2, 0)))
+    assert world.fleet.due(world.now) == {"a/0": world.pids["a/0"]}
+    assert world.handle(TimePassed()) == []
     world.now += 0.5
     effects = world.handle(TimePassed())
     assert touched(effects) == {"a/0"}

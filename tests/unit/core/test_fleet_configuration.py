@@ -100,7 +100,7 @@ def test_new_timeouts_and_limits_apply_to_living_workers():
     timeouts = Timeouts(beat_s=7.0)
     assert world.apply(make_spec("a", timeouts=timeouts, restarts=STRICT)) == []
     world.beat()
-    assert world.fleet.children["a/0"].deadline == world.now + 7.0
+    assert world.fleet.children["a/0"].deadline == world.now + 7.0 / 2
     world.kill("a/0")
     world.run()
     assert world.states()["a/0"] is State.QUARANTINED

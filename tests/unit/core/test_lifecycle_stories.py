@@ -208,7 +208,7 @@ def test_beats_keep_a_child_in_service():
     """Each beat puts the deadline of silence off."""
     child, effects = live(make_child(State.READY), *((Beat(GENERATION, i, 1), NOW + 0.9 * i) for i in range(1, 9)))
     assert (child.state, effects) == (State.READY, [])
-    assert child.deadline == pytest.approx(NOW + 7.2 + child.timeouts.beat_s)
+    assert child.deadline == pytest.approx(NOW + 7.2 + child.timeouts.beat_s / 2)
 
 
 def test_work_without_progress_ends_service():
@@ -216,7 +216,8 @@ def test_work_without_progress_ends_service():
     child = make_child(State.READY)
     child, _ = live(child, *((Beat(GENERATION, 7, 1), NOW + 0.5 * i) for i in range(1, 61)))
     stalls_at = NOW + 0.5 + child.timeouts.progress_s
-    assert child.deadline == stalls_at
+    child, effects = step(child, TimePassed(), stalls_at - 0.1)
+    assert (child.deadline, effects) == (stalls_at, ())
     child, effects = step(child, TimePassed(), stalls_at)
     assert effects[0].fault.kind is FaultKind.PROGRESS_STALLED
     assert child.state is State.STOPPING
@@ -233,7 +234,10 @@ def test_an_idle_child_need_not_progress():
 def test_silence_while_warming_means_nothing():
     """Loading a model may hold the interpreter: only warmup_s bounds WARMING."""
     child, _ = step(make_child(State.STARTING), make_event(Greeted), NOW)
-    assert child.deadline == NOW + child.timeouts.warmup_s
+    ends_at = NOW + child.timeouts.warmup_s
+    child, effects = live(child, (TimePassed(), child.deadline), (TimePassed(), ends_at - 0.1))
+    assert (child.state, child.deadline, effects) == (State.WARMING, ends_at, [])
+    assert step(child, TimePassed(), ends_at)[0].state is State.STOPPING
 
 
 def test_a_restart_waits_for_what_the_child_holds():
@@ -347,4 +351,4 @@ def test_a_longer_patience_holds_before_the_next_beat():
     child = make_child(State.READY)
     child = lifecycle.adopt(child, replace(child.timeouts, beat_s=9.0), child.restarts_policy)
     child, effects = step(child, TimePassed(), NOW + 1)
-    assert (child.state, effects, child.deadline) == (State.READY, (), NOW + 9)
+    assert (child.state, effects, child.deadline) == (State.READY, (), NOW + 9 / 2)

@@ -24,19 +24,27 @@ from trtd.core.lifecycle import (
     Moves,
     OpenGate,
     RevokeLeases,
+    SetAside,
     Spawn,
     Spawned,
     SpawnFailed,
     State,
+    TakeBack,
     Timeouts,
     TimePassed,
     step,
 )
+from trtd.core.lifecycle.child import silence, stall
+from trtd.core.patience import Sight, ThreadSight
 from trtd.core.restarts import RestartPolicy
 from trtd.errors import Blame
 
 POLICY = RestartPolicy(base_s=0.5, cap_s=4.0, healthy_after_s=5.0, budget=2, window_s=20.0, probe_after_s=10.0)
-TIMEOUTS = Timeouts(hello_s=2.0, warmup_s=4.0, beat_s=1.0, progress_s=2.0, drain_s=3.0, stop_s=1.0, reap_s=1.0)
+TIMEOUTS = Timeouts(
+    hello_s=2.0, warmup_s=4.0, beat_s=1.0, progress_s=2.0, stopped_s=5.0, drain_s=3.0, stop_s=1.0, reap_s=1.0
+)
+STOPPED = Sight(True, {PID: ThreadSight(False, 1.0, 0.0)})
+STARVED = Sight(False, {PID: ThreadSight(True, 1.0, 0.0)})
 FRESH = make_child(State.STOPPED, timeouts=TIMEOUTS, restarts_policy=POLICY, generation=0, deadline=None)
 
 WISHES = tuple(event for event in EVENTS if "Requested" in event.__name__)
@@ -51,8 +59,10 @@ FAULTS = (
 
 def variants(event, generation):
     """Every event of a type that makes a difference."""
-    if event in WISHES or event is TimePassed:
+    if event in WISHES:
         return [event()]
+    if event is TimePassed:
+        return [TimePassed(), TimePassed(STOPPED), TimePassed(STARVED)]
     if event is Spawned:
         return [Spawned(generation, PID)]
     if event is SpawnFailed:
@@ -88,6 +98,10 @@ class ShellPromises:
             elif isinstance(effect, OpenGate):
                 assert self.open_generation is None
                 self.open_generation, self.is_closed = effect.generation, False
+            elif isinstance(effect, (SetAside, TakeBack)):
+                assert effect.generation == self.open_generation
+                assert before.is_set_aside is isinstance(effect, TakeBack)
+                assert after.is_set_aside is isinstance(effect, SetAside)
             elif isinstance(effect, CloseGate):
                 assert effect.generation == self.open_generation
                 assert not self.is_closed
@@ -99,8 +113,13 @@ class ShellPromises:
 
 
 def instants(child, now):
-    """The moments at which an event may be told apart: now, and when the child's patience ends."""
-    return {now} if child.deadline is None else {now, max(now, child.deadline)}
+    """The moments at which an event may be told apart: now, at the next look, and when the child's patience ends."""
+    if child.deadline is None:
+        return {now}
+    ends = {child.deadline, silence(child).ends_at, child.since + TIMEOUTS.drain_s}
+    if (stalled := stall(child)) is not None:
+        ends.add(stalled.ends_at)
+    return {now, *(max(now, at) for at in ends)}
 
 
 @settings(max_examples=100, deadline=None)
@@ -134,6 +153,8 @@ def essence(child, now):
         child.is_probing,
         child.fault and (child.fault.kind, child.fault.permanent, child.fault.is_charged),
         child.in_flight,
+        child.stopped_since is None,
+        child.is_set_aside,
         min(child.failures, 3),
         len(child.deaths),
         None if child.deadline is None else child.deadline <= now,

@@ -25,6 +25,7 @@ from trtd.core.fleet.vocabulary import (
     Replacement,
     ResumeRequested,
     RevokeWorker,
+    SetWorkerAside,
     ShutdownRequested,
     TenantEmptied,
     TenantRestartRequested,
@@ -33,6 +34,7 @@ from trtd.core.fleet.vocabulary import (
 )
 from trtd.core.ids import TenantName, WorkerId, WorkerKey
 from trtd.core.lifecycle import Child, Desired, State, Timeouts
+from trtd.core.patience import Sight
 from trtd.core.restarts import RestartPolicy
 
 DOWN = frozenset({State.STOPPED, State.STUCK})
@@ -77,6 +79,15 @@ class Fleet:
         """The instant at which `handle` has to be called with `TimePassed`; None while no child waits for one."""
         return self._roster.next_deadline()
 
+    def due(self, now: float) -> dict[str, int]:
+        """Process ids of the children that `TimePassed` would judge now, by name."""
+        children = self.children.values()
+        return {
+            child.name: child.pid
+            for child in children
+            if child.deadline is not None and child.deadline <= now and child.pid is not None
+        }
+
     def outdated_workers(self, tenant: TenantName) -> list[str]:
         """Workers that were not yet spawned for the present configuration and the newest restart asked for."""
         return [place.name for place in self.tenants[tenant].outdated]
@@ -106,8 +117,8 @@ class Fleet:
             case ChildEvent(name, child_event):
                 if name in self.children:
                     self._step(name, child_event, now)
-            case TimePassed():
-                self._pass_time(now)
+            case TimePassed(sights):
+                self._pass_time(sights, now)
             case TenantEmptied():
                 self._note_emptied(event)
             case ShutdownRequested():
@@ -139,15 +150,25 @@ class Fleet:
             elif self.children[name].state in HOPELESS:
                 self._unsettled.update(dict.fromkeys(self.tenants))
 
-    def _pass_time(self, now: float) -> None:
+    def _pass_time(self, sights: Mapping[str, Sight], now: float) -> None:
         for name in self._roster.take_due(now):
-            self._step(name, lifecycle.TimePassed(), now)
+            self._step(name, lifecycle.TimePassed(sights.get(name)), now)
 
     def _translate(self, name: str, effect: lifecycle.Effect, now: float) -> None:
         key = self._roster.keys.get(name)
         match effect:
-            case lifecycle.Spawn() | lifecycle.AskToStop() | lifecycle.KillGroup() | lifecycle.IllegalEvent():
+            case (
+                lifecycle.Spawn()
+                | lifecycle.AskToStop()
+                | lifecycle.KillGroup()
+                | lifecycle.TakeBack()
+                | lifecycle.IllegalEvent()
+            ):
                 self._effects.append(ChildEffect(name, effect))
+            case lifecycle.SetAside(generation):
+                self._effects.append(ChildEffect(name, effect))
+                if key is not None:
+                    self._effects.append(SetWorkerAside(WorkerId(*key, generation)))
             case lifecycle.OpenGate():
                 if key is None:
                     tenants = self.tenants.values()

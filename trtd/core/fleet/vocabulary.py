@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from trtd.core import lifecycle
 from trtd.core.faults import Fault
 from trtd.core.ids import TenantName, WorkerId
 from trtd.core.lifecycle import Timeouts
+from trtd.core.patience import Sight
 from trtd.core.restarts import RestartPolicy
 
 ROUTER = "router"
@@ -125,7 +127,13 @@ class ShutdownRequested:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The instant named by `next_deadline` has come."""
+    """The instant named by `next_deadline` has come, and everything that the children said was heard.
+
+    Attributes:
+        sights: what the kernel says of the processes of those children that are due (see `Fleet.due`), by name.
+    """
+
+    sights: Mapping[str, Sight] = field(default_factory=dict)
 
 
 FleetEvent = (
@@ -147,7 +155,14 @@ class ChildEffect:
     """Perform a lifecycle effect on the child's process, or log an event that could not be."""
 
     name: str
-    effect: lifecycle.Spawn | lifecycle.AskToStop | lifecycle.KillGroup | lifecycle.IllegalEvent
+    effect: (
+        lifecycle.Spawn
+        | lifecycle.AskToStop
+        | lifecycle.KillGroup
+        | lifecycle.SetAside
+        | lifecycle.TakeBack
+        | lifecycle.IllegalEvent
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +230,21 @@ class RevokeWorker:
     fault: Fault
 
 
+@dataclass(frozen=True, slots=True)
+class SetWorkerAside:
+    """Tell the router that the worker is stopped: its leases go to others, and it is admitted when it comes back."""
+
+    worker: WorkerId
+
+
 FleetEffect = (
-    ChildEffect | ConfigureTenant | ForgetTenant | SetGate | SetAvailability | AdmitWorker | CloseWorker | RevokeWorker
+    ChildEffect
+    | ConfigureTenant
+    | ForgetTenant
+    | SetGate
+    | SetAvailability
+    | AdmitWorker
+    | CloseWorker
+    | RevokeWorker
+    | SetWorkerAside
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from trtd.core.faults import Fault
 from trtd.core.lifecycle.vocabulary import IN_SERVICE, PROCESSLESS, Desired, State, Transition
+from trtd.core.patience import Patience, Sight
 from trtd.core.restarts import RestartPolicy
 
 HISTORY_LENGTH = 16
@@ -13,13 +14,16 @@ HISTORY_LENGTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Patience with one child, in seconds.
+    """Patience with one child, in seconds of the supervisor's own time (`trtd.core.patience.OwnTime`).
+
+    The first four do not run while the child is stopped by a signal or waits for a processor.
 
     Attributes:
         hello_s: from spawn to hello.
         warmup_s: from hello to ready; model loading is part of it.
         beat_s: longest silence of a READY, DRAINING child.
         progress_s: longest time without progress while work is in flight.
+        stopped_s: how long it may be stopped by a signal before it is killed; 0 for ever.
         drain_s: from CloseGate to Emptied before leases are revoked.
         stop_s: from AskToStop to exit before KillGroup.
         reap_s: from KillGroup to exit before the child counts as STUCK.
@@ -29,6 +33,7 @@ class Timeouts:
     warmup_s: float = 120.0
     beat_s: float = 1.0
     progress_s: float = 30.0
+    stopped_s: float = 60.0
     drain_s: float = 30.0
     stop_s: float = 5.0
     reap_s: float = 10.0
@@ -51,10 +56,16 @@ class Child:
         is_probing: whether this life is the one try of a suspended child; a death before it was healthy suspends it
             again.
         ready_at: when the present process became ready; None when it did not.
-        beat_at: instant of the last life sign.
+        beat_at: instant of the last life sign, of whatever kind; later by the time in which it was stopped since.
+        beat_excused_s: how much longer the next one may take, because the child waited for a processor.
         progress: last progress counter.
-        progress_at: when progress last changed, or nothing was in flight.
+        progress_at: when progress last changed, or nothing was in flight; later by stops likewise.
+        progress_excused_s: as for the life sign.
         in_flight: as the child last said.
+        sight: what the kernel said of it at the last look, None before the first one.
+        looked_at: when that was.
+        stopped_since: since when it is stopped by a signal, as far as was seen; None while it is not.
+        is_set_aside: whether what it held went to others, because it is stopped.
         fault: why the present process, or the last one where there is none, had to go; None while it is well.
         last_fault: the newest fault of any life, for people.
         failures: deaths since the last healthy period; the exponent of the backoff.
@@ -77,9 +88,15 @@ class Child:
     is_probing: bool = False
     ready_at: float | None = None
     beat_at: float = 0.0
+    beat_excused_s: float = 0.0
     progress: int = 0
     progress_at: float = 0.0
+    progress_excused_s: float = 0.0
     in_flight: int = 0
+    sight: Sight | None = None
+    looked_at: float = 0.0
+    stopped_since: float | None = None
+    is_set_aside: bool = False
     fault: Fault | None = None
     last_fault: Fault | None = None
     failures: int = 0
@@ -88,21 +105,57 @@ class Child:
     history: tuple[Transition, ...] = ()
 
 
-def patience_ends(child: Child, *, beat_at: float, progress_at: float, in_flight: int) -> float:
-    """The instant at which a serving child with these life signs is silent, stalled or draining for too long."""
+def silence(child: Child) -> Patience:
+    """Patience with the next life sign: the hello, the word that it is ready, or a beat."""
     timeouts = child.timeouts
-    ends = beat_at + timeouts.beat_s
-    if in_flight:
-        ends = min(ends, progress_at + timeouts.progress_s)
-    if child.state is State.DRAINING:
-        ends = min(ends, child.since + timeouts.drain_s)
-    return ends
+    limit_s = timeouts.beat_s
+    if child.state is State.STARTING:
+        limit_s = timeouts.hello_s
+    elif child.state is State.WARMING:
+        limit_s = timeouts.warmup_s
+    return Patience(child.beat_at, limit_s, child.beat_excused_s)
+
+
+def stall(child: Child) -> Patience | None:
+    """Patience with the next progress; None while nothing is in flight."""
+    if not child.in_flight:
+        return None
+    return Patience(child.progress_at, child.timeouts.progress_s, child.progress_excused_s)
 
 
 def wait_for_patience(child: Child) -> Child:
-    """The child with the deadline that its state and its life signs give it."""
-    ends = patience_ends(child, beat_at=child.beat_at, progress_at=child.progress_at, in_flight=child.in_flight)
-    return replace(child, deadline=ends)
+    """The child with the deadline that its state and its life signs give it: the next look, or the end of a drain."""
+    deadline = silence(child).next_look(child.looked_at)
+    if (stalled := stall(child)) is not None:
+        deadline = min(deadline, stalled.next_look(child.looked_at))
+    if child.state is State.DRAINING:
+        deadline = min(deadline, child.since + child.timeouts.drain_s)
+    return replace(child, deadline=deadline)
+
+
+def look(child: Child, sight: Sight | None, now: float) -> Child:
+    """The child after another look at its process, with what that excuses; nothing where the kernel does not tell."""
+    if sight is None:
+        return replace(child, sight=None, looked_at=now, stopped_since=None)
+    quiet = silence(child).excuse(child.sight, sight, child.looked_at, now)
+    stalled = stall(child)
+    if stalled is not None:
+        stalled = stalled.excuse(child.sight, sight, child.looked_at, now)
+    stopped_since = None
+    if sight.is_stopped:
+        # A serving child speaks so often that it can have been stopped ever since it was last heard.
+        began_at = max(child.beat_at, child.looked_at) if child.state in IN_SERVICE else now
+        stopped_since = began_at if child.stopped_since is None else child.stopped_since
+    return replace(
+        child,
+        beat_at=quiet.since,
+        beat_excused_s=quiet.excused_s,
+        progress_at=child.progress_at if stalled is None else stalled.since,
+        progress_excused_s=child.progress_excused_s if stalled is None else stalled.excused_s,
+        sight=sight,
+        looked_at=now,
+        stopped_since=stopped_since,
+    )
 
 
 def adopt(child: Child, timeouts: Timeouts, restarts_policy: RestartPolicy) -> Child:
@@ -148,6 +201,7 @@ def check(child: Child) -> None:
         "only what is about to go is restarting": not child.restarting
         or (is_up and state in (State.DRAINING, State.STOPPING, State.STUCK)),
         "DRAINING ends in a stop or a restart": state is not State.DRAINING or child.restarting == is_up,
+        "only what serves is set aside": not child.is_set_aside or state in IN_SERVICE,
         "what serves became ready, and is well": state not in IN_SERVICE
         or (child.ready_at is not None and child.fault is None and not child.is_killed),
         "the death tally is in order and bounded": list(child.deaths) == sorted(child.deaths)

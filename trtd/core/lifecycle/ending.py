@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trtd.core import restarts
 from trtd.core.faults import Fault, FaultKind, classify_exit
-from trtd.core.lifecycle.child import Child
+from trtd.core.lifecycle.child import Child, look, silence, wait_for_patience
 from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
 from trtd.core.lifecycle.starting import start
 from trtd.core.lifecycle.vocabulary import (
@@ -20,6 +20,7 @@ from trtd.core.lifecycle.vocabulary import (
     RevokeLeases,
     SpawnFailed,
     State,
+    TimePassed,
 )
 from trtd.errors import Blame
 
@@ -54,6 +55,7 @@ def kill(child: Child, event: Event, now: float, fault: Fault | None) -> Outcome
         State.STOPPING,
         deadline=now + child.timeouts.reap_s if is_alive else None,
         is_killed=is_alive,
+        is_set_aside=False,
         restarting=child.restarting and fault is None,
         fault=fault,
         last_fault=fault or child.last_fault,
@@ -80,8 +82,21 @@ def kill_to_restart(child: Child, event: Event, now: float) -> Outcome:
     return kill(replace(child, restarting=True, failures=0, deaths=()), event, now, None)
 
 
-def kill_for_slow_start(child: Child, event: Event, now: float) -> Outcome:
+def fault_of_stop(child: Child, now: float) -> Fault | None:
+    """Why a child that is stopped by a signal has to go; None as long as it may stay."""
+    stopped_s = child.timeouts.stopped_s
+    if child.stopped_since is None or not stopped_s or now < child.stopped_since + stopped_s:
+        return None
+    return Fault(FaultKind.BEAT_MISSED, f"was stopped by a signal for {now - child.stopped_since:.3g} s")
+
+
+def check_slow_start(child: Child, event: TimePassed, now: float) -> Outcome:
     """Kill a child whose patience to say hello, or to become ready, has ended."""
+    child = look(child, event.sight, now)
+    if (fault := fault_of_stop(child, now)) is not None:
+        return kill(child, event, now, fault)
+    if now < silence(child).ends_at:
+        return wait_for_patience(child), ()
     what = "said no hello" if child.state is State.STARTING else "did not become ready"
     fault = Fault(FaultKind.START_TIMED_OUT, f"{what} within {now - child.since:.3g} s")
     return kill(child, event, now, fault)
@@ -155,7 +170,7 @@ def exited(child: Child, event: Exited, now: float) -> Outcome:
     if child.pid is None:
         return refuse(child, event, now)
     fault = classify_exit(event.status)
-    dead = replace(child, fault=fault, last_fault=fault, restarting=False)
+    dead = replace(child, fault=fault, last_fault=fault, restarting=False, is_set_aside=False)
     if child.state not in IN_SERVICE:
         return _bury(dead, event, now, fault)
     buried, effects = _bury(settle_health(dead, now), event, now, fault)

@@ -26,6 +26,8 @@ def start(child: Child, event: Event, now: float, *, is_probing: bool = False) -
         is_probing=is_probing,
         ready_at=None,
         in_flight=0,
+        sight=None,
+        stopped_since=None,
         fault=None,
         restarts=child.restarts + 1 if child.history else 0,
     )
@@ -41,7 +43,7 @@ def spawned(child: Child, event: Spawned, now: float) -> Outcome:
     """Wait for the hello."""
     if child.pid is not None:
         return refuse(child, event, now)
-    return replace(child, pid=event.pid, deadline=now + child.timeouts.hello_s), ()
+    return wait_for_patience(replace(child, pid=event.pid, beat_at=now, beat_excused_s=0.0)), ()
 
 
 def spawned_too_late(child: Child, event: Spawned, now: float) -> Outcome:
@@ -58,12 +60,25 @@ def greeted(child: Child, event: Event, now: float) -> Outcome:
     """Wait for the models."""
     if child.pid is None:
         return refuse(child, event, now)
-    return enter(child, event, now, State.WARMING, deadline=now + child.timeouts.warmup_s), ()
+    warming = enter(child, event, now, State.WARMING, beat_at=now, beat_excused_s=0.0, stopped_since=None)
+    return wait_for_patience(warming), ()
 
 
 def become_ready(child: Child, event: Event, now: float) -> Outcome:
     """Open the gate."""
-    ready = enter(child, event, now, State.READY, ready_at=now, beat_at=now, progress=0, progress_at=now, in_flight=0)
+    ready = enter(
+        child,
+        event,
+        now,
+        State.READY,
+        ready_at=now,
+        beat_at=now,
+        beat_excused_s=0.0,
+        progress=0,
+        progress_at=now,
+        in_flight=0,
+        stopped_since=None,
+    )
     return wait_for_patience(ready), (OpenGate(child.generation),)
 
 

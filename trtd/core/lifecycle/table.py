@@ -116,7 +116,7 @@ ROWS: dict[State, dict[type[Event], Cell]] = {
         FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
         Emptied: ILLEGAL,
         Exited: Moves(ending.exited, (STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(ending.kill_for_slow_start, (STOPPING,)),
+        TimePassed: Moves(ending.check_slow_start, (STOPPING,)),
     },
     WARMING: {
         StartRequested: IGNORED,
@@ -133,7 +133,7 @@ ROWS: dict[State, dict[type[Event], Cell]] = {
         FaultReported: Moves(ending.kill_for_fault, (STOPPING,)),
         Emptied: ILLEGAL,
         Exited: Moves(ending.exited, (STARTING, BACKOFF, QUARANTINED)),
-        TimePassed: Moves(ending.kill_for_slow_start, (STOPPING,)),
+        TimePassed: Moves(ending.check_slow_start, (STOPPING,)),
     },
     READY: {
         StartRequested: IGNORED,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trtd.core.faults import ExitStatus, Fault
+from trtd.core.patience import Sight
 
 
 class State(StrEnum):
@@ -142,7 +143,13 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The instant named by `Child.deadline` has come (or passed)."""
+    """The instant named by `Child.deadline` has come (or passed), and everything that the child said was heard.
+
+    Attributes:
+        sight: of the child's process; None where there is none, or the kernel does not tell.
+    """
+
+    sight: Sight | None = None
 
 
 Event = (
@@ -224,6 +231,20 @@ class RevokeLeases:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """The child is stopped by a signal: what it holds goes to others, and nobody is to blame."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The child that was set aside goes on."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class IllegalEvent:
     """Log it: an event that cannot happen in this state. It changed nothing.
 
@@ -242,4 +263,4 @@ class IllegalEvent:
         return f"{self.event!r} cannot happen in {self.state} (after {path or 'nothing'})"
 
 
-Effect = Spawn | AskToStop | KillGroup | OpenGate | CloseGate | RevokeLeases | IllegalEvent
+Effect = Spawn | AskToStop | KillGroup | OpenGate | CloseGate | RevokeLeases | SetAside | TakeBack | IllegalEvent
