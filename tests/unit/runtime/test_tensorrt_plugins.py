@@ -25,11 +25,19 @@ class Bindings(SimpleNamespace):
     def __init__(self, handle="a handle"):
         self.calls = []
         self.book = ErrorBook()
-        registry = SimpleNamespace(load_library=lambda path: self.calls.append(("library", path)) or handle)
+        registry = SimpleNamespace(load_library=self.load_library, error_recorder=None)
+        self.handle, self.registry = handle, registry
         super().__init__(
             init_libnvinfer_plugins=lambda logger, space: self.calls.append(("own", logger, space)) or True,
             get_plugin_registry=lambda: registry,
         )
+
+    def load_library(self, path):
+        """As the registry does: what it has to say goes to its own recorder."""
+        self.calls.append(("library", path))
+        if self.handle is None:
+            self.registry.error_recorder.note(3, "No creator returned")
+        return self.handle
 
 
 @pytest.fixture
@@ -52,30 +60,31 @@ def build(tmp_path):
 def test_tensorrts_own_plugins_are_registered(plugins):
     """The full TensorRT's are, with its logger; a lean one has none, and that is no failure."""
     bindings = Bindings()
-    plugins.register_plugins(bindings, "logger", (), bindings.book)
+    plugins.register_plugins(bindings, "logger", bindings.book, (), bindings.book)
     assert bindings.calls == [("own", "logger", "")]
-    plugins.register_plugins(SimpleNamespace(), "logger", (), bindings.book)
+    plugins.register_plugins(SimpleNamespace(), "logger", None, (), bindings.book)
 
 
 def test_a_library_that_the_registry_takes_is_given_to_it(plugins, build):
     """A library with TensorRT's entry point is loaded through its registry, by its path."""
     bindings, library = Bindings(), build("getCreators")
-    plugins.register_plugins(bindings, None, (str(library),), bindings.book)
+    plugins.register_plugins(bindings, None, bindings.book, (str(library),), bindings.book)
     assert bindings.calls[1:] == [("library", str(library))]
+    assert bindings.registry.error_recorder is None, "the registry lives longer than what it would call"
 
 
 def test_a_library_that_registers_by_itself_is_only_loaded(plugins, build):
     """Without that entry point it is loaded, and its own start does the rest."""
     bindings, library = Bindings(), build("something")
-    plugins.register_plugins(bindings, None, (str(library),), bindings.book)
+    plugins.register_plugins(bindings, None, bindings.book, (str(library),), bindings.book)
     assert bindings.calls[1:] == []
 
 
 def test_a_library_that_the_registry_refuses_is_told(plugins, build):
-    """TensorRT gives no handle: the configuration is bad, and the line says which library."""
+    """TensorRT gives no handle: the configuration is bad, and the line says which library and why."""
     bindings, library = Bindings(handle=None), build("getCreators")
-    with pytest.raises(InvalidConfig, match=f"the plugins of {library} cannot be registered"):
-        plugins.register_plugins(bindings, None, (str(library),), bindings.book)
+    with pytest.raises(InvalidConfig, match=f"the plugins of {library} cannot be registered: No creator returned"):
+        plugins.register_plugins(bindings, None, bindings.book, (str(library),), bindings.book)
 
 
 def test_what_is_no_library_is_told(plugins, tmp_path):
@@ -84,9 +93,9 @@ def test_what_is_no_library_is_told(plugins, tmp_path):
     text.write_text("no library", encoding="ascii")
     text.chmod(0o644)
     with pytest.raises(InvalidConfig, match=r"plugin_libraries: .*text\.so"):
-        plugins.register_plugins(bindings, None, (str(text),), bindings.book)
+        plugins.register_plugins(bindings, None, bindings.book, (str(text),), bindings.book)
     with pytest.raises(InvalidConfig, match=r"missing\.so: no such file"):
-        plugins.register_plugins(bindings, None, (str(tmp_path / "missing.so"),), bindings.book)
+        plugins.register_plugins(bindings, None, bindings.book, (str(tmp_path / "missing.so"),), bindings.book)
 
 
 def test_only_what_others_cannot_write_is_trusted(plugins, tmp_path):

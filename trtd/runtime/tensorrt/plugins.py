@@ -15,15 +15,22 @@ from types import ModuleType
 from typing import Any
 
 from trtd.errors import InvalidConfig
-from trtd.runtime.tensorrt.judge import ask
+from trtd.runtime.tensorrt.judge import ask, assign
 from trtd.runtime.tensorrt.recorder import ErrorBook
 
 ENTRIES = ("getCreators", "getPluginCreators")
 """What a library exports whose plugins TensorRT's registry takes by itself; others register when they are loaded."""
 
 
-def register_plugins(module: ModuleType, logger: Any, paths: Sequence[str], book: ErrorBook) -> None:
+def register_plugins(module: ModuleType, logger: Any, recorder: Any, paths: Sequence[str], book: ErrorBook) -> None:
     """Register TensorRT's own plugins, where this flavour has any, and those of libraries.
+
+    Args:
+        module: TensorRT.
+        logger: for its own plugins.
+        recorder: for what its registry says of libraries; into `book`.
+        paths: of the libraries.
+        book: see above; emptied.
 
     Raises:
         trtd.errors.InvalidConfig: a library is not there, could be changed by others, or cannot be loaded.
@@ -36,7 +43,7 @@ def register_plugins(module: ModuleType, logger: Any, paths: Sequence[str], book
         trouble = untrusted(Path(path))
         if trouble:
             raise InvalidConfig(f"tensorrt.plugin_libraries: {trouble}")
-        _load(module, path, book)
+        _load(module, recorder, path, book)
 
 
 def untrusted(path: Path) -> str:
@@ -62,7 +69,7 @@ def untrusted(path: Path) -> str:
     return ""
 
 
-def _load(module: ModuleType, path: str, book: ErrorBook) -> None:
+def _load(module: ModuleType, recorder: Any, path: str, book: ErrorBook) -> None:
     try:
         library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -71,6 +78,12 @@ def _load(module: ModuleType, path: str, book: ErrorBook) -> None:
         return
     book.clear()
     registry = ask(module.get_plugin_registry)
-    if registry is None or ask(registry.load_library, path) is None:
-        why = "; ".join(book.take()) or "TensorRT does not say why; a plugin of that name may be registered already"
+    # It has a recorder of its own, and without one it says nothing. It outlives Python, and so must not keep ours.
+    assign(registry, "error_recorder", recorder)
+    try:
+        handle = ask(registry.load_library, path)
+    finally:
+        assign(registry, "error_recorder", None)
+    if handle is None:
+        why = "; ".join(book.take()) or "TensorRT does not say why; its plugins may be registered already"
         raise InvalidConfig(f"tensorrt.plugin_libraries: the plugins of {path} cannot be registered: {why}")

@@ -40,7 +40,7 @@ class Reconciler:
         return self._verdict != "stop_admitting"
 
     def first_unaccounted_bytes(self) -> int:
-        """The same figure, waited for a moment where the driver was not asked yet."""
+        """`unaccounted_bytes`, waited for a moment where the driver was not asked yet."""
         self._has_looked.wait(EVERY_S)
         return self.unaccounted_bytes
 

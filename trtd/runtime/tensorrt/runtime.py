@@ -203,7 +203,7 @@ class TensorRTRuntime:
         troubles = self._book.take()
         if runtime is None or troubles:
             raise InvalidConfig(f"{self.package.module.__name__} cannot be started: {'; '.join(troubles)}")
-        register_plugins(module, self._logger, settings.plugin_libraries, self._book)
+        register_plugins(module, self._logger, self._recorder, settings.plugin_libraries, self._book)
         self._prepare(runtime, settings)
         if not settings.lean_library:
             return runtime
