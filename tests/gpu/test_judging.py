@@ -1,4 +1,8 @@
-"""Refusals of the real bindings, by exception or by value, and whose they are."""
+"""Refusals of the real bindings, by exception or by value, and whose they are.
+
+A profile that an engine does not have is not asked for: the bindings of 10.6 report it and then crash the process. trtd
+chooses among the profiles that the engine names.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,6 @@ pytestmark = pytest.mark.gpu
 judge = pytest.importorskip("trtd.runtime.tensorrt.judge", reason="no GPU test can run: cuda-bindings are missing")
 cuda = pytest.importorskip("trtd.runtime.cuda")
 
-ODD_PROFILE = 99
-
 
 @pytest.fixture
 def slots(open_tensorrt, assets):
@@ -21,19 +23,6 @@ def slots(open_tensorrt, assets):
     runtime = open_tensorrt(slots=2, max_graphs=0)
     model = runtime.load(model_settings(assets, "mlp.plain"))
     return runtime, [model.open_slot(), model.open_slot()]
-
-
-def test_a_profile_that_is_not_there_is_refused(slots, assets):
-    """However the bindings refuse a profile, it is a refused call, and slot and process go on."""
-    _, (slot, _) = slots
-    with pytest.raises(judge.CallRefused) as caught:
-        judge.insist(slot._lanes[0].context.set_optimization_profile_async, ODD_PROFILE, slot._stream.number)
-    error = judge.judge(caught.value, slot._book.take(), "the test", slot._stream)
-    print(type(error).__name__, error.message)
-    assert isinstance(error, ModelFailed)
-    slot._forget_shapes()
-    inputs, outputs = reference(assets, "mlp", "three")
-    check("mlp", slot.run([inputs])[0], outputs)
 
 
 def test_shapes_that_cannot_be_inferred_are_refused(slots, assets, monkeypatch):
@@ -49,7 +38,7 @@ def test_shapes_that_cannot_be_inferred_are_refused(slots, assets, monkeypatch):
     monkeypatch.setattr(slot._engine, "output_shapes", lambda *_: {"y": (3, 512)})
     lane.context = fresh
     lane.key = None
-    with pytest.raises(ModelFailed, match="infer_shapes"):
+    with pytest.raises(ModelFailed, match="x missing"):
         slot.run([inputs])
     monkeypatch.setattr(slot._engine, "output_shapes", output_shapes)
     check("mlp", slot.run([inputs])[0], outputs)
