@@ -16,7 +16,7 @@ import pytest
 from tests.support.daemon import is_running, wait_until
 from tests.support.supervisor import Recorder, make_order, make_processes, run_instead
 from trtd import observe
-from trtd.core.faults import ExitStatus
+from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.supervisor.processes import OUTBOX_MESSAGES, own_children
 from trtd.wire.control import MAX_PACKET_BYTES, Stop, WorkerRevoked
 
@@ -189,7 +189,7 @@ def test_a_message_that_cannot_be_written_holds_up_no_other(monkeypatch):
 
     async def scenario(recorder, processes, process):
         await recorder.until(lambda: recorder.said)
-        processes.tell("a/0", 1, WorkerRevoked("a", 0, 1, "crashed", "x" * MAX_PACKET_BYTES))
+        processes.tell("a/0", 1, WorkerRevoked("a", 0, 1, Fault(FaultKind.CRASHED, "x" * MAX_PACKET_BYTES)))
         assert processes.tell("a/0", 1, Stop()) is True
         await recorder.until(lambda: recorder.exited)
 

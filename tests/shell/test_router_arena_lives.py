@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.support.arenas import PAGE_BYTES, Offerer, ask_places, closing
 from tests.support.router import make_endpoint
 from tests.support.users import NOBODY, only_root
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.arenas import ArenaRef, decode_ref
@@ -155,7 +156,7 @@ def test_only_the_first_worker_gets_the_area(bench):
         ask_places(client, place, area=area)
         _, [request] = first.receive()
         assert decode_ref(request[-1]) == area
-        bench.router.tell(control.WorkerRevoked(*first.id, cause="hung", message="no progress"))
+        bench.router.tell(control.WorkerRevoked(*first.id, fault=Fault(FaultKind.PROGRESS_STALLED, "no progress")))
         second = bench.worker(generation=2)
         _, [request] = second.receive()
         assert [decode_ref(frame) for frame in request[1:]] == [place, area._replace(size_bytes=0)]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.arenas import PAGE_BYTES, ask_places, closing
 from trtd.core.dispatch import TenantLimits
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.arenas import (
@@ -214,7 +215,7 @@ def test_poison_is_recognised_in_an_arena(bench):
         for generation in (1, 2):
             worker = bench.worker(generation=generation)
             worker.receive()
-            bench.router.tell(control.WorkerRevoked(*worker.id, cause="crash", message="it died"))
+            bench.router.tell(control.WorkerRevoked(*worker.id, fault=Fault(FaultKind.CRASHED, "it died")))
         answer, _ = client.receive()
         assert (answer.id, getattr(answer, "code", None)) == (request_id, ErrorCode.POISONOUS)
         os.pwrite(fd, b"poison--", 128)

@@ -11,7 +11,7 @@ from tests.support.batches import ResultEntry
 from tests.support.router import StandInWorker
 from trtd.child.stream import READ_BYTES
 from trtd.core.dispatch import TenantLimits
-from trtd.core.faults import FaultKind
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import control, packing
 from trtd.wire.messages import ErrorAnswer, InferAnswer
@@ -38,7 +38,7 @@ def hold_one(worker: StandInWorker) -> tuple[ResultEntry, list[bytes]]:
 def replace(bench: Any, told: control.WorkerMisbehaved) -> StandInWorker:
     """What the supervisor does with a worker that makes no sense: the next life of it."""
     life = told.tenant, told.replica, told.generation
-    bench.router.tell(control.WorkerRevoked(*life, cause=FaultKind.MISBEHAVED, message="made no sense"))
+    bench.router.tell(control.WorkerRevoked(*life, fault=Fault(FaultKind.MISBEHAVED, "made no sense")))
     worker: StandInWorker = bench.worker(told.tenant, replica=told.replica, generation=told.generation + 1)
     return worker
 

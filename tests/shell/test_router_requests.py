@@ -11,6 +11,7 @@ from tests.support.batches import ResultEntry
 from tests.support.router import MODEL
 from trtd.child.stream import StreamClosed
 from trtd.core.dispatch import TenantLimits
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import codec, control
 from trtd.wire.messages import DescribeAnswer, DescribeRequest, ErrorAnswer, HealthAnswer, HealthRequest, InferAnswer
@@ -73,7 +74,7 @@ def test_the_leases_of_a_revoked_worker_go_to_its_successor(bench):
     client = bench.client()
     request_id = client.ask()
     batch, requests = first.receive()
-    bench.router.tell(control.WorkerRevoked(*first.id, cause="killed", message="killed by SIGKILL"))
+    bench.router.tell(control.WorkerRevoked(*first.id, fault=Fault(FaultKind.KILLED, "killed by SIGKILL")))
     second = bench.worker(generation=2)
     again, requests_again = second.receive()
     assert again.entries[0].lease != batch.entries[0].lease
@@ -94,7 +95,7 @@ def test_a_lost_connection_alone_gives_nothing_to_others(bench):
     first.close()
     second = bench.worker(replica=1)
     assert not second.has_work(0.2)
-    bench.router.tell(control.WorkerRevoked(*first.id, cause="crashed", message="crashed with SIGSEGV"))
+    bench.router.tell(control.WorkerRevoked(*first.id, fault=Fault(FaultKind.CRASHED, "crashed with SIGSEGV")))
     successor = bench.worker(generation=2)
     again, requests = successor.receive()
     assert again.entries[0].must_run_alone
@@ -235,7 +236,7 @@ def test_the_models_are_described(bench):
     client.ask()
     worker.serve(1)
     client.receive()
-    bench.router.tell(control.WorkerRevoked(*worker.id, cause="killed", message="killed"))
+    bench.router.tell(control.WorkerRevoked(*worker.id, fault=Fault(FaultKind.KILLED, "killed")))
     client.send(codec.encode_client_message(DescribeRequest(uuid.uuid4().bytes, "m")))
     answer, _ = client.receive()
     assert isinstance(answer, DescribeAnswer)
@@ -264,7 +265,9 @@ def test_health_follows_what_the_supervisor_says(bench):
     worker.serve(1)
     client.receive()
     assert state() == "ready"
-    bench.router.tell(control.WorkerRevoked(*worker.id, cause="killed", message="killed"), control.AskUnfinished("a"))
+    bench.router.tell(
+        control.WorkerRevoked(*worker.id, fault=Fault(FaultKind.KILLED, "killed")), control.AskUnfinished("a")
+    )
     bench.router.expect(control.Unfinished)
     assert state() == "waiting"
     bench.router.tell(control.AvailabilitySet("a", False, "no luck", 3.0))

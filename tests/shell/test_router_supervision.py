@@ -10,6 +10,7 @@ import pytest
 from tests.support.router import PATIENCE_S, make_endpoint
 from trtd.child.stream import StreamClosed
 from trtd.core.dispatch import TenantLimits
+from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode, ExitCode
 from trtd.wire import control
 from trtd.wire.messages import ErrorAnswer, InferAnswer
@@ -200,7 +201,7 @@ def test_limits_change_live(bench):
 def test_messages_that_are_nonsense_change_nothing(bench):
     """What the router does not understand on its channel, or what is not for it, is logged and left out."""
     bench.router.tell(
-        control.WorkerRevoked("nobody", 0, 1, "killed", "x"),
+        control.WorkerRevoked("nobody", 0, 1, Fault(FaultKind.KILLED, "x")),
         control.GateSet("nobody", True, 1),
         control.TenantForgotten("nobody"),
         control.PoisonReleased("nobody"),

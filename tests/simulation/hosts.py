@@ -18,7 +18,7 @@ from trtd.core.dispatch import (
     Refuse,
     Request,
 )
-from trtd.core.faults import ExitStatus, FaultKind
+from trtd.core.faults import ExitStatus
 from trtd.core.fleet import ROUTER, ChildEvent, Fleet
 from trtd.core.ids import TenantName, WorkerId, WorkerKey
 from trtd.core.lifecycle import Beat, BecameReady, Greeted, State
@@ -211,8 +211,7 @@ class SimRouter(Process):
                 self.revoked.add(worker)
                 self.admitted.pop(worker, None)
                 self.attached.pop(worker, None)
-                is_blameless = fault.kind is FaultKind.REQUESTED
-                self.dispatcher.revoke_worker(worker, fault.message, now, blames_requests=not is_blameless)
+                self.dispatcher.revoke_worker(worker, fault, now)
         self._turn()
 
     def _admit_if_attached(self, worker: WorkerId) -> None:

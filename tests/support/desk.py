@@ -15,11 +15,18 @@ from trtd.core.dispatch import (
     Request,
     TenantLimits,
 )
+from trtd.core.faults import Fault, FaultKind
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.errors import ErrorCode
 
 TENANT = TenantName("acme")
 FIRST_LEASE = 7 << 32
+CRASHED = Fault(FaultKind.CRASHED, "SIGSEGV")
+"""An input can do that."""
+HUNG = Fault(FaultKind.PROGRESS_STALLED, "no progress for 30 s")
+"""Likewise."""
+REQUESTED = Fault(FaultKind.REQUESTED, "was asked to stop", sticky=False)
+"""No input does that."""
 
 E = TypeVar("E", bound=DispatchEffect)
 
@@ -119,10 +126,10 @@ class Desk:
         self.dispatcher.complete(worker, results, self.now)
         return self.turn()
 
-    def die(self, worker: WorkerId, message: str = "SIGSEGV", *, blames_requests: bool = True) -> WorkerId:
+    def die(self, worker: WorkerId, fault: Fault = CRASHED) -> WorkerId:
         """The worker dies; the id of its successor, which is not admitted yet."""
         self.leases.pop(worker, None)
-        self.dispatcher.revoke_worker(worker, message, self.now, blames_requests=blames_requests)
+        self.dispatcher.revoke_worker(worker, fault, self.now)
         self.turn()
         return worker._replace(generation=worker.generation + 1)
 

@@ -10,8 +10,8 @@ from trtd.wire.status import ChildStatus, CounterStatus, RecentStatus, Status, T
 def make_child(name: str = "a/0", **changes: Any) -> ChildStatus:
     child: dict[str, Any] = {
         "name": name, "state": "ready", "desired": "up", "since_s": 12.0, "uptime_s": 12.5, "pid": 4242,
-        "generation": 3, "restarts": 2, "deaths_in_window": 0, "restart_in_s": None, "is_stopped": False,
-        "last_fault": None,
+        "generation": 3, "restarts": 2, "deaths_in_window": 0, "device_deaths_in_window": 0, "restart_in_s": None,
+        "is_stopped": False, "last_fault": None,
         "rss_bytes": 64 * 1024**2, "peak_rss_bytes": 65 * 1024**2, "memory_limit_bytes": 0,
         "memory_enforcement": "none", "progress": 1, "in_flight": 0, "recovery_s": None, "load_s": 0.5, "history": [],
         "device": None, "role": "member",

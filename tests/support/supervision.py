@@ -10,7 +10,7 @@ from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.fleet import TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired, Event, State, Timeouts
-from trtd.core.restarts import RestartPolicy
+from trtd.core.restarts import Death, RestartPolicy
 
 GENERATION = 3
 PID = 1003
@@ -22,6 +22,11 @@ CLEAN = ExitStatus(code=0)
 def make_fault(kind: FaultKind = FaultKind.CRASHED, **changes: Any) -> Fault:
     """A charged, sticky fault of a tenant's process."""
     return Fault(kind, changes.pop("message", "went wrong"), **changes)
+
+
+def make_deaths(*instants: float) -> tuple[Death, ...]:
+    """Deaths of earlier lives, each at its instant."""
+    return tuple(Death(at, 0) for at in instants)
 
 
 def make_child(state: State = State.READY, **changes: Any) -> Child:

@@ -8,6 +8,7 @@ probe decide.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,6 +18,8 @@ from trtd.errors import Blame
 OUT_OF_MEMORY = 2
 NOT_READY = 600
 UNKNOWN_CODE = 999
+MAX_TEXTS = 4
+"""Texts of TensorRT that a fault keeps: the first ones, since what follows is said of calls that fail because of it."""
 
 
 class CudaClass(StrEnum):
@@ -328,12 +331,13 @@ def opening_fault(code: int, what: str) -> Fault:
     )
 
 
-def sticky_fault(code: int, what: str) -> Fault:
+def sticky_fault(code: int, what: str, texts: Sequence[str] = ()) -> Fault:
     """The fault of a process that is lost.
 
     Args:
         code: as CUDA gave it.
         what: what was being done, in a few words.
+        texts: what TensorRT said of it.
     """
     known = lookup(code)
     return Fault(
@@ -342,4 +346,5 @@ def sticky_fault(code: int, what: str) -> Fault:
         blame=known.blame,
         domain=known.domain if known.is_sticky else FaultDomain.PROCESS,
         code=code,
+        texts=tuple(texts[:MAX_TEXTS]),
     )

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from trtd.core import accounting
 from trtd.core.admission import Refusal
 from trtd.core.assignment import Assigner
+from trtd.core.faults import Fault
 from trtd.core.ids import RequestId, TenantName, WorkerId
 from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, Holder
 from trtd.core.ledger import CLOSED, Ledger, unavailable
@@ -40,6 +41,7 @@ from trtd.core.requests import (
     TenantCounters,
     TenantLimits,
 )
+from trtd.core.suspicion import Suspicion, suspicion_of
 from trtd.core.tenancy import Gate, Tenant
 from trtd.errors import ErrorCode
 
@@ -172,15 +174,15 @@ class Dispatcher:
         self._turns.activate(worker.tenant)
         self._ledger.announce_worker_if_empty(holder)
 
-    def revoke_worker(self, worker: WorkerId, message: str, now: float, *, blames_requests: bool = True) -> None:
+    def revoke_worker(self, worker: WorkerId, fault: Fault, now: float) -> None:
         """This life of the worker is over; what it held is replayed or fails.
 
         Args:
             worker: which life.
-            message: why, in one line; it becomes part of WORKER_LOST and POISONOUS.
+            fault: why. Its message becomes part of WORKER_LOST and POISONOUS. What it says about the requests that the
+                worker held (`trtd.core.suspicion`) decides whether they become suspects or are replayed as they are,
+                and whether it counts against the one that was alone with it.
             now: monotonic seconds.
-            blames_requests: whether what it held can have ended it. If so, its requests become suspects. False where a
-                person or the daemon wanted its end: they are replayed as they are.
         """
         tenant, holder = self._find(worker)
         if tenant is None or holder is None:
@@ -188,7 +190,9 @@ class Dispatcher:
         self._drop(tenant, holder)
         leased = list(holder.leases.values())
         holder.leases.clear()
-        if blames_requests and len(leased) == 1:
+        suspicion = suspicion_of(fault)
+        blames_requests = suspicion is not Suspicion.NONE
+        if suspicion is Suspicion.STRONG and len(leased) == 1:
             leased[0].lone_deaths += 1
         survivors = []
         for request in leased:
@@ -196,7 +200,7 @@ class Dispatcher:
             if request.is_answered:
                 request.is_suspect = request.is_suspect or blames_requests
                 self._ledger.release(tenant, request, now)
-            elif (refusal := _verdict(tenant, request, message)) is not None:
+            elif (refusal := _verdict(tenant, request, fault.message)) is not None:
                 request.is_suspect = request.is_suspect or blames_requests
                 self._ledger.fail(tenant, request, refusal, now)
             else:

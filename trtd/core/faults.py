@@ -39,13 +39,24 @@ class FaultKind(StrEnum):
     PROBE_FAILED = "probe_failed"
     STICKY_ERROR = "sticky_error"
     DEVICE_AWAITED = "device_awaited"
+    UNACCOUNTED_MEMORY = "unaccounted_memory"
     MISBEHAVED = "misbehaved"
     TEMPORARY = "temporary"
     REQUESTED = "requested"
 
 
 CHARGED_BLAMES = frozenset({Blame.TENANT, Blame.DAEMON})
-CRASH_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+CRASH_SIGNALS = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    }
+)
 """Signals by which a process ends itself; any other one came from somebody else."""
 
 
@@ -56,11 +67,13 @@ class Fault:
     Attributes:
         kind: the cause in one word.
         message: the cause in one line, with codes and names, for a person.
-        blame: who pays; restart budgets are charged to the tenant only for TENANT and DAEMON.
+        blame: who pays; restart budgets are charged to the tenant only for TENANT and DAEMON. CLIENT says that an input
+            of a client ended it, as the router found.
         domain: what may share the damage.
         sticky: whether the process that saw it can do no more work.
         permanent: whether a new process would fail alike until a file or the configuration changes.
         code: the numeric code of the layer that reported it (signal, exit status, CUDA result), 0 where none is known.
+        texts: what the layers below said of it, one line each; empty where they said nothing.
     """
 
     kind: FaultKind
@@ -70,11 +83,17 @@ class Fault:
     sticky: bool = True
     permanent: bool = False
     code: int = 0
+    texts: tuple[str, ...] = ()
 
     @property
     def is_charged(self) -> bool:
         """Whether the restart budget of the child that had this fault pays for it."""
         return self.blame in CHARGED_BLAMES and self.kind is not FaultKind.REQUESTED
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether the budget pays that there is for faults of devices. Who only waits for one pays nothing."""
+        return self.blame is Blame.DEVICE and self.kind is not FaultKind.DEVICE_AWAITED
 
     @property
     def ends_process(self) -> bool:

@@ -1,8 +1,14 @@
-"""When a dead child may be started again: the backoff delay, the death tally, and the verdict over a window."""
+"""When a dead child may be started again: the backoff delay, the death tallies, and the verdict over a window.
+
+There are two tallies, each with a budget of its own: of the deaths that the child's tenant pays for, and of those that
+are blamed on a device or on those who share it. The second keeps an ill device, or a worker that lies about one, from
+being started for ever, without touching the first.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,8 @@ class RestartPolicy:
         cap_s: longest delay, jitter included.
         jitter: part of the delay, up and down, that a random draw decides (0.2 is plus or minus a fifth).
         healthy_after_s: a worker READY for so long starts anew with immediate restarts.
-        budget: deaths within `window_s` that are still restarted; one more suspends restarts.
+        budget: deaths within `window_s` that are still restarted; one more suspends restarts. Those that are blamed on
+            devices are counted apart.
         window_s: length of the window.
         probe_after_s: a suspended worker is tried once more after so long; 0 leaves it to the operator.
     """
@@ -28,6 +35,13 @@ class RestartPolicy:
     budget: int = 10
     window_s: float = 60.0
     probe_after_s: float = 60.0
+
+
+class Death(NamedTuple):
+    """One death that counts: when it was, and which life it ended."""
+
+    at: float
+    generation: int
 
 
 MAX_DOUBLINGS = 64
@@ -48,20 +62,20 @@ def backoff_s(policy: RestartPolicy, failures: int, draw: float) -> float:
     return min(policy.cap_s, delay_s * (1.0 + policy.jitter * (2.0 * draw - 1.0)))
 
 
-def tally_death(policy: RestartPolicy, deaths: tuple[float, ...], now: float) -> tuple[float, ...]:
+def tally_death(policy: RestartPolicy, deaths: tuple[Death, ...], death: Death) -> tuple[Death, ...]:
     """The death tally with one more death; what left the window is dropped, and no more is kept than the verdict needs.
 
     Args:
         policy: the limits.
-        deaths: instants of earlier deaths, oldest first.
-        now: instant of this death.
+        deaths: the earlier ones, oldest first.
+        death: this one.
     """
-    opens_at = now - policy.window_s
-    recent = [at for at in deaths if at > opens_at]
-    recent.append(now)
+    opens_at = death.at - policy.window_s
+    recent = [earlier for earlier in deaths if earlier.at > opens_at]
+    recent.append(death)
     return tuple(recent[-(policy.budget + 1) :])
 
 
-def is_over_budget(policy: RestartPolicy, deaths: tuple[float, ...]) -> bool:
+def is_over_budget(policy: RestartPolicy, deaths: tuple[Death, ...]) -> bool:
     """Whether restarts are to be suspended, given the tally as `tally_death` left it."""
     return len(deaths) > policy.budget

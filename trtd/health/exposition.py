@@ -139,11 +139,11 @@ def _durations(tenants: list[TenantMetrics]) -> Iterator[Family]:
 
 def _restarts(tenants: list[TenantMetrics]) -> Family:
     restarts = CounterMetricFamily(
-        observe.METRIC_WORKER_RESTARTS, "Restarts of workers by cause.", labels=["tenant", "reason"]
+        observe.METRIC_WORKER_RESTARTS, "Restarts of workers by cause and blame.", labels=["tenant", "reason", "blame"]
     )
     for tenant in tenants:
-        for reason, count in tenant["restarts"].items():
-            restarts.add_metric([tenant["name"], reason], count)
+        for reason, blame, count in tenant["restarts"]:
+            restarts.add_metric([tenant["name"], reason, blame], count)
     return restarts
 
 

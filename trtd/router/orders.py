@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from trtd.core.dispatch import Dispatcher
-from trtd.core.faults import FaultKind
 from trtd.core.ids import TenantName, WorkerId
 from trtd.observe import Logger
 from trtd.router.front import Front
@@ -108,8 +107,7 @@ class Orders:
     def _revoke(self, message: control.WorkerRevoked, now: float) -> None:
         worker = _worker(message)
         self._workers.forget(worker)
-        is_wanted = message.cause == FaultKind.REQUESTED
-        self._dispatcher.revoke_worker(worker, message.message, now, blames_requests=not is_wanted)
+        self._dispatcher.revoke_worker(worker, message.fault, now)
 
     def _list_unfinished(self, message: control.AskUnfinished, _now: float) -> None:
         tenant = TenantName(message.tenant)

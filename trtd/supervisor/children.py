@@ -1,23 +1,23 @@
 """Between the fleet and the processes: a child's wishes become processes, what a child says becomes events.
 
 A child is not believed more than it has to be: it runs code that came with a model. Each message has to be of a kind
-that such a child sends, and of its own generation; a fault that it reports is charged to its tenant.
+that such a child sends, and of its own generation; what its word about its own end is worth is in `trtd.core.belief`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 from typing import Protocol
 
 from trtd import observe
 from trtd.core import lifecycle
+from trtd.core.belief import believe_router, believe_worker
 from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, Role, TenantEmptied
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired
-from trtd.errors import Blame, TrtdError
+from trtd.errors import TrtdError
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation, WorkerGroup
 from trtd.supervisor.facts import Facts
@@ -25,7 +25,7 @@ from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire import control
-from trtd.wire.headers import one_line
+from trtd.wire.control import in_lines
 
 WORKER_SAYS = (control.Hello, control.WorkerReady, control.WorkerBeat, control.FaultReport)
 ROUTER_SAYS = (
@@ -42,6 +42,9 @@ ROUTER_SAYS = (
 ABOUT_WORKERS = (control.WorkerIsEmpty, control.WorkerMisbehaved)
 """Of these the generation is a worker's, not the router's own."""
 
+WANTED = (str(FaultKind.REQUESTED), "nobody")
+"""Cause and blame of a restart that somebody asked for."""
+
 log = observe.get_logger()
 
 
@@ -51,17 +54,17 @@ class Orders(Protocol):
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         """The order of one life, and its memory limit in bytes."""
 
+    def has_device(self, name: str) -> bool:
+        """Whether a worker's runtime works on a CUDA device."""
 
-def believable(fault: Fault, name: str) -> Fault:
-    """A child's word about itself, so that no tenant escapes its restart budget by blaming others.
 
-    It goes on to the router, to logs and to terminals, so it is one line of bounded length.
+def believable(fault: Fault, name: str, *, has_device: bool = False) -> Fault:
+    """A child's word about itself, as far as it is believed (`trtd.core.belief`).
+
+    It goes on to the router, to logs and to terminals, so it has few lines, each of bounded length.
     """
-    fault = dataclasses.replace(fault, message=one_line(fault.message))
-    if name == ROUTER:
-        return dataclasses.replace(fault, blame=Blame.DAEMON)
-    kind = FaultKind.EXITED if fault.kind is FaultKind.REQUESTED else fault.kind
-    return dataclasses.replace(fault, kind=kind, blame=Blame.TENANT)
+    fault = in_lines(fault)
+    return believe_router(fault) if name == ROUTER else believe_worker(fault, has_device=has_device)
 
 
 class Children:
@@ -187,10 +190,10 @@ class Children:
             seen.death_at = None
             if place is not None and place.role is Role.REPLACED:
                 # Its successor took over before it went.
-                self._facts.tenant(name.partition("/")[0], at).restarts[str(FaultKind.REQUESTED)] += 1
+                self._facts.tenant(name.partition("/")[0], at).restarts[WANTED] += 1
         elif name != ROUTER:
-            reason = _restart_reason(before, after)
-            self._facts.tenant(name.partition("/")[0], self._processes.now()).restarts[reason] += 1
+            cause = _restart_cause(before, after)
+            self._facts.tenant(name.partition("/")[0], self._processes.now()).restarts[cause] += 1
 
     def _note(self, name: str, generation: int, message: control.ChildMessage) -> None:
         seen = self._facts.child(name)
@@ -217,7 +220,8 @@ class Children:
                     now = self._processes.now()
                     self._facts.tenant(stats.tenant, now).totals.take(generation, stats, now)
             case control.FaultReport(fault=fault):
-                self._tell(name, lifecycle.FaultReported(generation, believable(fault, name)))
+                has_device = name != ROUTER and self._orders.has_device(name)
+                self._tell(name, lifecycle.FaultReported(generation, believable(fault, name, has_device=has_device)))
             case control.TenantIsEmpty(tenant, epoch):
                 self._submit(TenantEmptied(TenantName(tenant), epoch))
             case control.WorkerIsEmpty(tenant, replica, of):
@@ -244,7 +248,8 @@ class Children:
         self._submit(ChildEvent(name, event))
 
 
-def _restart_reason(before: Child, after: Child) -> str:
+def _restart_cause(before: Child, after: Child) -> tuple[str, str]:
+    """The kind of the fault before a restart, and who is blamed; nobody is for what was requested."""
     if before.restarting or after.last_fault is None:
-        return str(FaultKind.REQUESTED)
-    return str(after.last_fault.kind)
+        return WANTED
+    return str(after.last_fault.kind), str(after.last_fault.blame)

@@ -77,7 +77,7 @@ class TenantFacts:
         is_open: what the router was last told of its gate.
         is_available: what the router was last told of its workers.
         reason: why it is not available.
-        restarts: deaths of workers that were followed by a restart, by the kind of their fault.
+        restarts: deaths of workers that were followed by a restart, by the kind of their fault and who is blamed.
         recoveries: times from a death to the successor's main().
     """
 
@@ -85,7 +85,7 @@ class TenantFacts:
     is_open: bool = False
     is_available: bool = False
     reason: str = ""
-    restarts: Counter[str] = field(default_factory=Counter)
+    restarts: Counter[tuple[str, str]] = field(default_factory=Counter)
     recoveries: Histogram = field(default_factory=Histogram)
 
 

@@ -42,7 +42,7 @@ from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.sights import look_at
 from trtd.supervisor.spawn import MPS_VARIABLE, ChildOrder
-from trtd.supervisor.status import About, make_status
+from trtd.supervisor.status import About, make_status, needs_gpu
 from trtd.wire.health import Metrics
 from trtd.wire.settings import Listener, TenantEndpoint
 from trtd.wire.status import Status
@@ -210,6 +210,11 @@ class Supervisor:
             raise Unavailable(f"there is no worker {name}")
         plan = self._plans_by_digest[tenant][place.target.worker_digest]
         return plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation), plan.memory_limit_bytes(name)
+
+    def has_device(self, name: str) -> bool:
+        """Whether a worker works on a CUDA device (see `trtd.supervisor.children.Orders`)."""
+        tenant = name.partition("/")[0]
+        return needs_gpu(self._plan_of[tenant].config.tenants[tenant])
 
     # For those who look and wait
 

@@ -27,7 +27,7 @@ def _tenant(name: str, seen: TenantFacts) -> TenantMetrics:
     return TenantMetrics(
         name=name,
         outcomes=[(model, outcome, count) for (model, outcome), count in sorted(totals.outcomes.items())],
-        restarts=dict(sorted(seen.restarts.items())),
+        restarts=[(reason, blame, count) for (reason, blame), count in sorted(seen.restarts.items())],
         duration=_duration(totals.duration_buckets, totals.duration_sum_s),
         queue=_duration(totals.queue_buckets, totals.queue_sum_s),
         recovery=_duration(recoveries.buckets, recoveries.sum_s),

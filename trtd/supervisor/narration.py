@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from trtd import observe
+from trtd.core.faults import Fault
 from trtd.core.fleet import ROUTER, Failure, Fleet, Phase
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired, Exited, IllegalEvent, State
@@ -35,13 +36,28 @@ def child_fields(child: Child) -> dict[str, Any]:
     return {"tenant": tenant, "replica": int(replica), "generation": child.generation}
 
 
+def fault_fields(fault: Fault) -> dict[str, Any]:
+    """The whole fault in a log line; a code and texts only where there are any."""
+    fields: dict[str, Any] = {
+        "cause": str(fault.kind),
+        "message": " ".join(fault.message.split()),
+        "blame": str(fault.blame),
+        "domain": str(fault.domain),
+    }
+    if fault.code:
+        fields["code"] = fault.code
+    if fault.texts:
+        fields["texts"] = list(fault.texts)
+    return fields
+
+
 def tell_child_moved(before: Child, after: Child, event: object, now: float, **more: Any) -> None:
     """Log that a child moved from one state to another, with the cause where it did not do so on request."""
     area = _area(after)
     fields = {**child_fields(before), "state": str(after.state), **more}
     fault = after.fault or (after.last_fault if after.last_fault is not before.last_fault else before.fault)
     if fault is not None:
-        fields |= {"cause": str(fault.kind), "message": " ".join(fault.message.split())}
+        fields |= fault_fields(fault)
     if isinstance(event, Exited):
         fields |= {"exit_code": event.status.code, "signal": event.status.signal}
         if after.deadline is not None and after.state in (State.BACKOFF, State.QUARANTINED):

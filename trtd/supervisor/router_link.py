@@ -67,7 +67,7 @@ def as_message(effect: RouterEffect, endpoints: Mapping[str, TenantEndpoint]) ->
         case SetWorkerAside(worker):
             return WorkerSetAside(*worker)
         case RevokeWorker(worker, fault):
-            return WorkerRevoked(*worker, str(fault.kind), fault.message)
+            return WorkerRevoked(*worker, fault)
 
 
 class RouterLink:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from trtd import observe
-from trtd.core.faults import FaultKind
+from trtd.core.faults import Fault, FaultKind
 from trtd.core.fleet import Phase, ShutdownRequested
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import IN_SERVICE
@@ -101,8 +101,8 @@ class Shutdown:
         for replica, worker in tenant.workers.items():
             child = self._supervisor.fleet.children[worker]
             if child.state in IN_SERVICE:
-                revoked = WorkerRevoked(name, replica, child.generation, FaultKind.REQUESTED, REASON)
-                self._supervisor.router.tell(revoked)
+                cut = Fault(FaultKind.REQUESTED, REASON, sticky=False)
+                self._supervisor.router.tell(WorkerRevoked(name, replica, child.generation, cut))
 
     def _force_rest(self) -> None:
         if self._unfinished():

@@ -144,11 +144,11 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         recent=_recent(seen, now),
         address=endpoint.address if endpoint else "",
         tcp_address=endpoint.tcp_address if endpoint else None,
-        isolation=ISOLATION_MPS if about.is_mps and table and _needs_gpu(table) else ISOLATION,
+        isolation=ISOLATION_MPS if about.is_mps and table and needs_gpu(table) else ISOLATION,
         placement=_placement(table) if table else "",
         queue_limit=endpoint.limits.max_requests if endpoint else 0,
         engines=_engines(table) if table else [],
-        plugin_libraries=list(table.tensorrt.plugin_libraries) if table and _needs_gpu(table) else [],
+        plugin_libraries=list(table.tensorrt.plugin_libraries) if table and needs_gpu(table) else [],
     )
 
 
@@ -164,10 +164,11 @@ def _replacement(fleet: Fleet, tenant: Tenant) -> ReplacementStatus | None:
 
 
 def _placement(table: TenantTable) -> str:
-    return f"gpu {table.tensorrt.device}" if _needs_gpu(table) else "cpu"
+    return f"gpu {table.tensorrt.device}" if needs_gpu(table) else "cpu"
 
 
-def _needs_gpu(table: TenantTable) -> bool:
+def needs_gpu(table: TenantTable) -> bool:
+    """Whether the tenant's workers work on a CUDA device."""
     return table.runtime.startswith("tensorrt")
 
 
@@ -230,7 +231,8 @@ def _child(child: Child, seen: ChildFacts, now: float, role: str = str(Role.MEMB
         pid=child.pid,
         generation=child.generation,
         restarts=child.restarts,
-        deaths_in_window=sum(at > opens_at for at in child.deaths),
+        deaths_in_window=sum(death.at > opens_at for death in child.deaths),
+        device_deaths_in_window=sum(death.at > opens_at for death in child.device_deaths),
         restart_in_s=_rounded(max(0.0, (child.deadline or now) - now)) if is_waiting else None,
         is_stopped=child.is_set_aside,
         last_fault=_fault(child.last_fault),
@@ -292,7 +294,15 @@ def _fault(fault: Fault | None) -> FaultStatus | None:
     if fault is None:
         return None
     message = " ".join(fault.message.split())
-    return FaultStatus(kind=str(fault.kind), message=message, blame=str(fault.blame), permanent=fault.permanent)
+    return FaultStatus(
+        kind=str(fault.kind),
+        message=message,
+        blame=str(fault.blame),
+        permanent=fault.permanent,
+        domain=str(fault.domain),
+        code=fault.code,
+        texts=list(fault.texts),
+    )
 
 
 def _rounded(seconds: float) -> float:

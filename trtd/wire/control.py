@@ -8,15 +8,18 @@ with a model.
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from msgpack import packb
 
+from trtd.core.cuda_faults import MAX_TEXTS
 from trtd.core.faults import Fault
 from trtd.errors import Malformed, TooLarge
 from trtd.wire import headers, records
+from trtd.wire.headers import one_line
 from trtd.wire.messages import ModelDescription
 from trtd.wire.settings import RouterSettings, TenantEndpoint, WorkerSettings
 from trtd.wire.tensorrt import DeviceReport
@@ -273,13 +276,12 @@ class WorkerClosed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRevoked:
-    """To the router: this worker's leases are void; replay them."""
+    """To the router: this worker's leases are void; replay them. The fault says what that means for the requests."""
 
     tenant: str
     replica: int
     generation: int
-    cause: str
-    message: str
+    fault: Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,13 @@ SupervisorMessage = (
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (*typing.get_args(ChildMessage), *typing.get_args(SupervisorMessage))
 }
+
+
+def in_lines(fault: Fault) -> Fault:
+    """A fault made fit for packets, logs and terminals: its message and its few texts are one bounded line each."""
+    texts = tuple(one_line(text) for text in fault.texts[:MAX_TEXTS])
+    return dataclasses.replace(fault, message=one_line(fault.message), texts=texts)
+
 
 Settings = TypeVar("Settings", WorkerSettings, RouterSettings)
 

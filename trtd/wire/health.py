@@ -39,7 +39,7 @@ class TenantMetrics(TypedDict):
     Attributes:
         name: the tenant.
         outcomes: answers by model and outcome.
-        restarts: of workers, by the kind of the fault before.
+        restarts: of workers, by the kind of the fault before and who is blamed for it.
         duration: from the receipt of a request to its answer.
         queue: from the receipt of a request until a worker had it.
         recovery: from a worker's death to its successor's main().
@@ -47,7 +47,7 @@ class TenantMetrics(TypedDict):
 
     name: str
     outcomes: list[tuple[str, str, int]]
-    restarts: dict[str, int]
+    restarts: list[tuple[str, str, int]]
     duration: Duration
     queue: Duration
     recovery: Duration

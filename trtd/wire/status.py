@@ -13,12 +13,25 @@ STATUS_VERSION = 1
 
 
 class FaultStatus(TypedDict):
-    """Why a process had to go."""
+    """Why a process had to go.
+
+    Attributes:
+        kind: the cause in one word.
+        message: the cause in one line.
+        blame: who pays: `tenant`, `daemon`, `device` or `client`.
+        permanent: whether a new process would fail alike.
+        domain: what may share the damage: `process`, `sharing` (an MPS server's clients) or `device`.
+        code: signal, exit code or CUDA code; 0 where there is none.
+        texts: what the layers below said of it.
+    """
 
     kind: str
     message: str
     blame: str
     permanent: bool
+    domain: str
+    code: int
+    texts: list[str]
 
 
 class HistoryStatus(TypedDict):
@@ -99,6 +112,7 @@ class ChildStatus(TypedDict):
         generation: of the newest spawn.
         restarts: spawns beyond the first.
         deaths_in_window: deaths that count against the restart budget now.
+        device_deaths_in_window: those blamed on a device, which have a budget of their own.
         restart_in_s: time until the next restart, in BACKOFF or QUARANTINED.
         is_stopped: whether it stands still, stopped by a signal or a debugger, and its work goes to others meanwhile.
         last_fault: newest fault of any life.
@@ -125,6 +139,7 @@ class ChildStatus(TypedDict):
     generation: int
     restarts: int
     deaths_in_window: int
+    device_deaths_in_window: int
     restart_in_s: float | None
     is_stopped: bool
     last_fault: FaultStatus | None

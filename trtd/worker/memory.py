@@ -53,7 +53,7 @@ def unaccounted(report: DeviceReport | None) -> Fault | None:
     if report is None or report.verdict != "restart":
         return None
     return Fault(
-        FaultKind.OUT_OF_MEMORY,
+        FaultKind.UNACCOUNTED_MEMORY,
         f"{report.unaccounted_bytes} bytes of device memory are unaccounted for, beside {report.pool_bytes} bytes in "
         "the pool: above tensorrt.unaccounted_bytes",
     )

@@ -6,7 +6,6 @@ The process ends through `os._exit`, because nothing of a runtime can be relied 
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import select
@@ -22,8 +21,7 @@ from trtd.core.faults import Fault, FaultKind
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.runtime.protocol import Runtime
 from trtd.wire.batches import encode_attach
-from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady
-from trtd.wire.headers import one_line
+from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady, in_lines
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
 from trtd.worker.arenas import Arenas
@@ -176,8 +174,7 @@ class WorkerProcess:
         """Say why, in a line that fits any packet, and leave. From here on nothing is answered."""
         if self._loop is not None:
             self._loop.silence()
-        fault = dataclasses.replace(fault, message=one_line(fault.message))
-        self._tell(FaultReport(self._settings.generation, fault))
+        self._tell(FaultReport(self._settings.generation, in_lines(fault)))
         leave(exit_code(fault))
 
 

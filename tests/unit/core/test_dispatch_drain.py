@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.desk import TENANT, Desk, make_request
+from tests.support.desk import CRASHED, TENANT, Desk, make_request
 from trtd.core.dispatch import AnnounceTenantEmpty, Deliver, Refuse, TenantLimits
 from trtd.core.ids import TenantName
 from trtd.core.tenancy import Gate
@@ -123,7 +123,7 @@ def test_what_a_worker_held_fails_when_it_is_lost_while_unavailable(is_dead):
     request = desk.submit_new()
     desk.dispatcher.set_availability(TENANT, False, "quarantined", None, desk.now)
     if is_dead:
-        desk.dispatcher.revoke_worker(worker, "SIGSEGV", desk.now)
+        desk.dispatcher.revoke_worker(worker, CRASHED, desk.now)
     else:
         desk.dispatcher.detach_worker(worker, desk.now)
     desk.turn()

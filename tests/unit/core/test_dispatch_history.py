@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.support.desk import make_request, payload_digest
+from tests.support.desk import CRASHED, REQUESTED, make_request, payload_digest
 from tests.support.history import History
 from trtd.core.dispatch import Dispatcher, Request, TenantLimits
 from trtd.core.ids import LeaseId, TenantName, WorkerId
@@ -112,7 +112,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         worker = self.worker(tenant, replica)
         self.old_leases += [(worker, lease) for lease, _ in self.history.held_by(worker)]
         self.history.lost(worker)
-        self.dispatcher.revoke_worker(worker, "killed", self.now, blames_requests=blames_requests)
+        self.dispatcher.revoke_worker(worker, CRASHED if blames_requests else REQUESTED, self.now)
         self.generations[tenant, replica] += 1
         if is_replaced:
             self.admit(tenant, replica)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.desk import TENANT, Desk, make_request
+from tests.support.desk import HUNG, TENANT, Desk, make_request
 from tests.support.suspects import POISON, die_with, run
+from trtd.core.cuda_faults import sticky_fault
 from trtd.core.dispatch import Refuse, TenantLimits
+from trtd.core.faults import Fault, FaultKind
 from trtd.core.inflight import SUSPICION_S
 from trtd.errors import ErrorCode
 
@@ -19,7 +21,7 @@ def test_a_request_is_convicted_after_two_lone_deaths():
     request = make_request()
     worker = die_with(desk, request)
     assert desk.refused() == {}
-    desk.die(worker, "SIGSEGV at 0x0")
+    desk.die(worker, Fault(FaultKind.CRASHED, "SIGSEGV at 0x0"))
     [refuse] = desk.take(Refuse)
     assert refuse.request is request
     assert refuse.code is ErrorCode.POISONOUS
@@ -83,11 +85,11 @@ def test_a_request_that_hangs_its_worker_is_found_by_its_retry():
     hung = desk.submit_new(payload=POISON, deadline=desk.now + 1.0)
     desk.wait(1.0)
     assert desk.refused() == {hung: ErrorCode.DEADLINE_EXCEEDED}
-    worker = desk.admit(desk.die(worker, "no progress for 30 s"))
+    worker = desk.admit(desk.die(worker, HUNG))
     assert desk.held_by(worker) == []
     retry = desk.submit_new(payload=POISON)
     assert retry.is_suspect
-    desk.die(worker, "no progress for 30 s")
+    desk.die(worker, HUNG)
     assert desk.refused() == {retry: ErrorCode.POISONOUS}
 
 
@@ -173,3 +175,46 @@ def test_a_suspect_that_ends_unanswered_is_remembered(end):
     retry = desk.submit_new(payload=POISON)
     assert retry.is_suspect
     assert retry.lone_deaths == 1
+
+
+ECC = sticky_fault(214, "run of model 'mlp'")
+NEIGHBOUR = sticky_fault(810, "run of model 'mlp'")
+SILENT = Fault(FaultKind.BEAT_MISSED, "gave no life sign for 1 s")
+SIGKILL = Fault(FaultKind.KILLED, "killed by SIGKILL")
+
+
+@pytest.mark.parametrize("fault", [ECC, NEIGHBOUR, SILENT, SIGKILL], ids=["ECC", "neighbour", "silence", "SIGKILL"])
+def test_an_innocent_is_not_convicted_of_what_no_input_does(fault):
+    """However often a worker ends with one request in its hands, of such causes the request is never poisonous."""
+    desk = Desk(TenantLimits(max_attempts=6))
+    worker = desk.admit()
+    request = desk.submit_new(payload=(b"innocent",))
+    for _ in range(5):
+        worker = desk.admit(desk.die(worker, fault))
+        assert desk.held_by(worker) == [request]
+    desk.answer(worker)
+    assert desk.delivered() == [request]
+    assert not desk.submit_new(payload=(b"innocent",)).is_suspect
+    assert desk.refused() == {}
+
+
+@pytest.mark.parametrize(("fault", "runs_apart"), [(ECC, False), (NEIGHBOUR, False), (SILENT, True), (SIGKILL, True)])
+def test_what_an_input_may_have_done_runs_apart(fault, runs_apart):
+    """After a fault of the device everything is replayed together; after one that has several causes, in groups."""
+    desk = Desk()
+    worker = desk.admit()
+    requests = [make_request() for _ in range(16)]
+    desk.submit(*requests)
+    worker = desk.admit(desk.die(worker, fault))
+    assert len(desk.held_by(worker)) == (2 if runs_apart else 16)
+
+
+def test_a_device_fault_between_two_crashes_does_not_hide_the_culprit():
+    """The two deaths that convict need not follow each other."""
+    desk = Desk()
+    request = make_request(payload=POISON)
+    worker = die_with(desk, request)
+    worker = desk.admit(desk.die(worker, ECC))
+    assert desk.refused() == {}
+    desk.die(worker)
+    assert desk.refused() == {request: ErrorCode.POISONOUS}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
+from tests.support.desk import REQUESTED, TENANT, Desk, groups, make_request, make_worker
 from tests.support.suspects import POISON, die_with, run
 from trtd.core.dispatch import Dispatch, Refuse, TenantLimits
+from trtd.core.faults import Fault, FaultKind
 from trtd.core.inflight import SUSPECT_PATIENCE_S
 from trtd.errors import ErrorCode
 
@@ -80,11 +81,11 @@ def test_attempts_are_bounded():
     requests = [make_request() for _ in range(16)]
     worker = die_with(desk, *requests)
     assert desk.refused() == {}
-    desk.die(worker, "killed by signal 9")
+    desk.die(worker, Fault(FaultKind.KILLED, "killed by SIGKILL"))
     lost = desk.take(Refuse)
     assert [refuse.request for refuse in lost] == requests[:2]
     assert {refuse.code for refuse in lost} == {ErrorCode.WORKER_LOST}
-    assert "killed by signal 9" in lost[0].message
+    assert "killed by SIGKILL" in lost[0].message
 
 
 def test_a_death_that_blames_no_request_leaves_no_suspects():
@@ -93,14 +94,14 @@ def test_a_death_that_blames_no_request_leaves_no_suspects():
     worker = desk.admit()
     requests = [make_request() for _ in range(16)]
     desk.submit(*requests)
-    successor = desk.die(worker, blames_requests=False)
+    successor = desk.die(worker, REQUESTED)
     desk.take(Dispatch)
     desk.admit(successor)
     [dispatch] = desk.take(Dispatch)
     assert [request for _, request in dispatch.requests] == requests
     assert not dispatch.must_run_alone
     for _ in range(2):
-        successor = desk.admit(desk.die(successor, blames_requests=False))
+        successor = desk.admit(desk.die(successor, REQUESTED))
     assert desk.refused() == {}
 
 

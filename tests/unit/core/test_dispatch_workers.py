@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.desk import TENANT, Desk, groups, make_request, make_worker
+from tests.support.desk import CRASHED, TENANT, Desk, groups, make_request, make_worker
 from trtd.core.dispatch import AnnounceWorkerEmpty, Dispatch, TenantLimits
 from trtd.core.ids import LeaseId, TenantName
 from trtd.core.inflight import GATHER_S
@@ -135,8 +135,8 @@ def test_events_about_strangers_change_nothing():
     stranger = make_worker(tenant=TenantName("nobody"))
     desk.dispatcher.admit_worker(stranger, desk.now)
     desk.dispatcher.close_worker(stranger, desk.now)
-    desk.dispatcher.revoke_worker(stranger, "gone", desk.now)
-    desk.dispatcher.revoke_worker(make_worker(5), "gone", desk.now)
+    desk.dispatcher.revoke_worker(stranger, CRASHED, desk.now)
+    desk.dispatcher.revoke_worker(make_worker(5), CRASHED, desk.now)
     desk.dispatcher.detach_worker(make_worker(5), desk.now)
     desk.dispatcher.complete(stranger, [(LeaseId(1), None, ())], desk.now)
     desk.dispatcher.set_gate(stranger.tenant, False, desk.now)
@@ -222,7 +222,7 @@ def test_a_suspended_worker_keeps_what_it_holds_and_gets_nothing_new():
     waiting = desk.submit_new()
     assert desk.dispatcher.tenant(TENANT).leased == 1
     assert desk.dispatcher.tenant(TENANT).queued == 1
-    desk.dispatcher.revoke_worker(worker, "killed", desk.now)
+    desk.dispatcher.revoke_worker(worker, CRASHED, desk.now)
     desk.turn()
     assert request.lone_deaths == 1
     assert request.is_suspect

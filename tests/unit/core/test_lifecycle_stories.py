@@ -6,9 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.supervision import CLEAN, CRASH, GENERATION, NOW, PID, make_child, make_event, make_fault
+from tests.support.supervision import (
+    CLEAN,
+    CRASH,
+    GENERATION,
+    NOW,
+    PID,
+    make_child,
+    make_deaths,
+    make_event,
+    make_fault,
+)
 from trtd.core import lifecycle
-from trtd.core.faults import ExitStatus, FaultKind
+from trtd.core.faults import ExitStatus, FaultDomain, FaultKind
 from trtd.core.lifecycle import (
     AskToStop,
     Beat,
@@ -101,9 +111,9 @@ def test_a_healthy_period_makes_the_next_restart_immediate_again():
 
 def test_deaths_that_left_the_window_do_not_count():
     """Five deaths suspend restarts only when they fall into one window."""
-    old = tuple(NOW - 200 + i for i in range(4))
+    old = make_deaths(*(NOW - 200 + i for i in range(4)))
     assert crash(make_child(State.READY, restarts_policy=POLICY, deaths=old), NOW + 1)[0].state is State.STARTING
-    fresh = tuple(NOW - 4 + i for i in range(4))
+    fresh = make_deaths(*(NOW - 4 + i for i in range(4)))
     assert crash(make_child(State.READY, restarts_policy=POLICY, deaths=fresh), NOW + 1)[0].state is State.QUARANTINED
 
 
@@ -128,7 +138,7 @@ def test_a_probe_that_stays_healthy_ends_the_suspension():
 def test_quarantine_without_a_timed_probe_waits_for_the_operator():
     """With probe_after_s = 0 only StartRequested leads out, and then the budget is whole."""
     policy = replace(POLICY, probe_after_s=0.0)
-    deaths = tuple(NOW + i for i in range(4))
+    deaths = make_deaths(*(NOW + i for i in range(4)))
     child, _ = crash(make_child(State.READY, restarts_policy=policy, deaths=deaths), NOW + 5)
     assert (child.state, child.deadline) == (State.QUARANTINED, None)
     child, effects = step(child, StartRequested(), NOW + 6)
@@ -172,11 +182,78 @@ def test_a_complaint_that_is_not_sticky_changes_nothing():
 @pytest.mark.parametrize("blame", [Blame.CLIENT, Blame.DEVICE])
 def test_faults_that_others_are_to_blame_for_charge_no_budget(blame):
     """A fault of the device or of a client is not tallied, but repeated it still makes the wait grow."""
-    child = make_child(State.READY, restarts_policy=POLICY, deaths=(NOW - 3, NOW - 2, NOW - 1, NOW), failures=2)
+    deaths = make_deaths(NOW - 3, NOW - 2, NOW - 1, NOW)
+    child = make_child(State.READY, restarts_policy=POLICY, deaths=deaths, failures=2)
     child, _ = step(child, FaultReported(GENERATION, make_fault(blame=blame)), NOW + 0.5)
     child, _ = crash(child, NOW + 1)
-    assert (child.state, child.deaths) == (State.BACKOFF, (NOW - 3, NOW - 2, NOW - 1, NOW))
+    assert (child.state, child.deaths) == (State.BACKOFF, deaths)
     assert child.deadline == NOW + 1 + 2.0
+
+
+OF_DEVICE = make_fault(FaultKind.STICKY_ERROR, blame=Blame.DEVICE, domain=FaultDomain.DEVICE, code=214)
+AWAITED = make_fault(FaultKind.DEVICE_AWAITED, blame=Blame.DEVICE, domain=FaultDomain.DEVICE, code=802)
+
+
+def die_of(child, fault, at):
+    """A death with last words."""
+    child, _ = step(child, FaultReported(child.generation, fault), at)
+    return crash(child, at)[0]
+
+
+def pass_backoff(child, at):
+    """A child that is about to be started, started; the instant at which it is."""
+    at = child.deadline or at
+    return step(child, TimePassed(), at)[0], at
+
+
+def test_an_ill_device_has_a_budget_of_its_own():
+    """Deaths that are blamed on a device suspend restarts like others do, and leave the tenant's budget alone."""
+    child, at = make_child(State.READY, restarts_policy=POLICY), NOW
+    for number in range(POLICY.budget):
+        child = die_of(child, OF_DEVICE, at)
+        assert (len(child.device_deaths), child.deaths) == (number + 1, ())
+        assert child.state in (State.STARTING, State.BACKOFF)
+        child, at = pass_backoff(child, at)
+        child = birth(child, at)
+    child = die_of(child, OF_DEVICE, at)
+    assert (child.state, child.deadline) == (State.QUARANTINED, at + POLICY.probe_after_s)
+
+
+def test_a_probe_on_a_device_that_is_still_ill_suspends_again():
+    """One try per probe_after_s, and not a whole budget of them."""
+    child = make_child(State.QUARANTINED, restarts_policy=POLICY, deadline=NOW + 60.0, failures=5)
+    child, _ = step(child, TimePassed(), NOW + 60.0)
+    assert die_of(birth(child, NOW + 60.0), OF_DEVICE, NOW + 61.0).state is State.QUARANTINED
+
+
+def test_a_device_that_is_awaited_costs_nothing_but_time():
+    """However often a worker finds its device not there yet, it is tried again, at most cap_s later, for ever."""
+    child, at = make_child(State.WARMING, restarts_policy=POLICY), NOW
+    for _ in range(100):
+        child = die_of(child, AWAITED, at)
+        assert child.state in (State.STARTING, State.BACKOFF)
+        assert (child.deaths, child.device_deaths) == ((), ())
+        assert (child.deadline or at) - at <= POLICY.cap_s
+        child, at = pass_backoff(child, at)
+        child, _ = live(child, (Spawned(child.generation, PID), at), (Greeted(child.generation), at))
+    assert child.last_fault.kind is FaultKind.DEVICE_AWAITED
+
+
+def test_whose_child_it_is_is_blamed_where_nobody_else_is():
+    """The router's own end is the daemon's; a fault with another blame keeps it."""
+    router = make_child(State.READY, owner=Blame.DAEMON)
+    assert crash(router, NOW + 0.5)[0].last_fault.blame is Blame.DAEMON
+    assert step(router, TimePassed(), NOW + 1)[0].fault.blame is Blame.DAEMON
+    assert die_of(router, OF_DEVICE, NOW + 0.5).last_fault.blame is Blame.DEVICE
+    assert crash(make_child(State.READY), NOW + 0.5)[0].last_fault.blame is Blame.TENANT
+
+
+def test_a_fresh_start_has_both_budgets():
+    """Whoever starts or restarts a child by hand has reason to believe that the device is well, too."""
+    deaths = make_deaths(NOW)
+    suspended = make_child(State.QUARANTINED, deaths=deaths, device_deaths=deaths)
+    child, _ = step(suspended, StartRequested(), NOW + 1)
+    assert (child.deaths, child.device_deaths) == ((), ())
 
 
 def test_leaving_with_code_zero_unasked_is_a_death():
@@ -243,14 +320,14 @@ def test_silence_while_warming_means_nothing():
 def test_a_restart_waits_for_what_the_child_holds():
     """READY, RestartRequested, Emptied, Exited: drained, stopped politely and started at once, at no charge."""
     child, effects = live(
-        make_child(State.READY, deaths=(NOW,), failures=1),
+        make_child(State.READY, deaths=make_deaths(NOW), failures=1),
         (RestartRequested(), NOW + 0.1),
         (Emptied(GENERATION), NOW + 0.2),
         (Exited(GENERATION, CLEAN, 0.5), NOW + 0.3),
     )
     assert [type(effect).__name__ for effect in effects] == ["CloseGate", "RevokeLeases", "AskToStop", "Spawn"]
     assert effects[1].fault.kind is FaultKind.REQUESTED
-    assert (child.state, child.deaths, child.failures) == (State.STARTING, (NOW,), 1)
+    assert (child.state, child.deaths, child.failures) == (State.STARTING, make_deaths(NOW), 1)
 
 
 def test_a_restart_does_not_wait_for_ever():
@@ -340,7 +417,7 @@ def test_history_keeps_the_newest_transitions():
 
 def test_a_new_policy_applies_to_the_next_death():
     """Timeouts and limits adopted while the child lives decide what happens next."""
-    child = make_child(State.READY, deaths=tuple(NOW - 8 + i for i in range(8)))
+    child = make_child(State.READY, deaths=make_deaths(*(NOW - 8 + i for i in range(8))))
     child = lifecycle.adopt(child, child.timeouts, replace(POLICY, budget=2))
     lifecycle.check(child)
     assert crash(child, NOW + 1)[0].state is State.QUARANTINED

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.supervision import CLEAN, CRASH, NOW, PID, make_child, make_fault
+from tests.support.supervision import CLEAN, CRASH, NOW, PID, make_child, make_deaths, make_fault
 from trtd.core import lifecycle
 from trtd.core.faults import ExitStatus, FaultKind
 from trtd.core.lifecycle import (
@@ -157,6 +157,7 @@ def essence(child, now):
         child.is_set_aside,
         min(child.failures, 3),
         len(child.deaths),
+        len(child.device_deaths),
         None if child.deadline is None else child.deadline <= now,
     )
 
@@ -200,5 +201,5 @@ def test_check_finds_what_is_wrong():
     """A child that breaks a promise is found, and the text names the promise."""
     with pytest.raises(AssertionError, match="only a state without process has none"):
         lifecycle.check(replace(make_child(State.READY), pid=None))
-    with pytest.raises(AssertionError, match="the death tally is in order"):
-        lifecycle.check(replace(make_child(State.READY), deaths=(2.0, 1.0)))
+    with pytest.raises(AssertionError, match="the death tallies are in order"):
+        lifecycle.check(replace(make_child(State.READY), deaths=make_deaths(2.0, 1.0)))

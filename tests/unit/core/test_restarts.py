@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtd.core.restarts import RestartPolicy, backoff_s, is_over_budget, tally_death
+from trtd.core.restarts import Death, RestartPolicy, backoff_s, is_over_budget, tally_death
 
 STEADY = RestartPolicy(base_s=0.1, cap_s=30.0, jitter=0.0)
 
@@ -40,23 +40,30 @@ def test_delay_is_never_negative_nor_above_the_cap(failures, draw, base_s, cap_s
     assert (delay_s == 0.0) == (failures <= 1)
 
 
+def tally(policy, deaths, *instants):
+    """The tally with deaths at these instants."""
+    for at in instants:
+        deaths = tally_death(policy, deaths, Death(at, 1))
+    return deaths
+
+
 @given(st.lists(st.floats(0, 30), max_size=60), st.integers(0, 8))
 def test_tally_gives_the_verdict_of_the_whole_history(gaps, budget):
     """However long the history, the bounded tally judges as counting all deaths in the window would."""
     policy = RestartPolicy(budget=budget, window_s=60.0)
-    tally, history, now = (), [], 0.0
+    deaths, history, now = (), [], 0.0
     for gap in gaps:
         now += gap
         history.append(now)
-        tally = tally_death(policy, tally, now)
-        assert len(tally) <= budget + 1
-        assert is_over_budget(policy, tally) == (sum(at > now - 60.0 for at in history) > budget)
+        deaths = tally(policy, deaths, now)
+        assert len(deaths) <= budget + 1
+        assert is_over_budget(policy, deaths) == (sum(at > now - 60.0 for at in history) > budget)
 
 
 def test_budget_is_what_is_still_restarted():
     """With a budget of two, the third death in the window is one too many."""
     policy = RestartPolicy(budget=2, window_s=10.0)
-    tally = tally_death(policy, tally_death(policy, (), 1.0), 2.0)
-    assert not is_over_budget(policy, tally)
-    assert is_over_budget(policy, tally_death(policy, tally, 3.0))
-    assert not is_over_budget(policy, tally_death(policy, tally, 11.0))
+    deaths = tally(policy, (), 1.0, 2.0)
+    assert not is_over_budget(policy, deaths)
+    assert is_over_budget(policy, tally(policy, deaths, 3.0))
+    assert not is_over_budget(policy, tally(policy, deaths, 11.0))

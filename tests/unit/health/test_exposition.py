@@ -34,7 +34,7 @@ def make_text() -> str:
     facts = Facts()
     seen = facts.tenant("a", NOW)
     seen.totals.take(1, make_stats((0.01,) * 3, queued=2, leased=1, held_bytes=64), NOW + 1)
-    seen.restarts["crashed"] = 2
+    seen.restarts["crashed", "tenant"] = 2
     seen.recoveries.observe(0.1)
     counters = {
         "accepted": 10, "answered": 4, "failed": 1, "refused": 2, "resent": 0, "replayed": 3, "expired": 1, "stale": 0,
@@ -82,7 +82,7 @@ def test_numbers_stand_under_their_labels():
     assert sample(found, "trtd_queue_limit", tenant="a") == 1024
     assert sample(found, "trtd_tenant_ready", tenant="a") == 1
     assert sample(found, "trtd_tenant_replacement_failed", tenant="a") == 0
-    assert sample(found, "trtd_worker_restarts_total", tenant="a", reason="crashed") == 2
+    assert sample(found, "trtd_worker_restarts_total", tenant="a", reason="crashed", blame="tenant") == 2
     assert sample(found, "trtd_worker_ready", tenant="a", replica="0") == 0
     assert sample(found, "trtd_worker_state", tenant="a", replica="0", state="backoff") == 1
     assert sample(found, "trtd_worker_memory_bytes", tenant="a", replica="0", kind="rss") == 4096

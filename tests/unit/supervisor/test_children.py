@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.supervision import make_fault
 from trtd.core import lifecycle
+from trtd.core.cuda_faults import MAX_TEXTS, sticky_fault
 from trtd.core.faults import ExitStatus, FaultKind
 from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, ConfigApplied, Fleet, TenantEmptied, TenantSpec
 from trtd.core.ids import TenantName
@@ -25,8 +26,9 @@ SPEC = TenantSpec(TenantName("a"), 1, Timeouts(), RestartPolicy(), "w", "r")
 class World:
     """A fleet with one tenant, and children whose processes and router are recorded instead of real."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_device: bool = False) -> None:
         self.time = 10.0
+        self.works_on_a_device = has_device
         self.fleet = Fleet(Timeouts(), RestartPolicy())
         self.facts = Facts()
         self.events: list[Any] = []
@@ -45,6 +47,9 @@ class World:
 
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         return ChildOrder("worker", b""), 1 << 30
+
+    def has_device(self, name: str) -> bool:
+        return self.works_on_a_device
 
     def start(self, name: str, generation: int, order: ChildOrder) -> Any:
         self.started.append((name, generation))
@@ -82,21 +87,33 @@ class World:
         ]
 
 
-def test_a_tenant_cannot_blame_others():
-    """Whatever a worker says of its fault, its tenant pays, so no crash loop escapes the restart budget."""
-    for blame in Blame:
-        for kind in FaultKind:
-            assert believable(make_fault(kind, blame=blame), "a/0").is_charged
-    assert believable(make_fault(blame=Blame.CLIENT), ROUTER).blame is Blame.DAEMON
+def test_a_device_is_blamed_by_workers_that_have_one():
+    """The same report is charged to a tenant on the CPU, and to the device of a tenant that works on one."""
+    ecc = sticky_fault(214, "run of model 'm'", ["uncorrectable ECC error encountered"])
+    for has_device in (False, True):
+        world = World(has_device=has_device)
+        world.make_ready()
+        world.children.child_said("a/0", 1, control.FaultReport(1, ecc))
+        world.children.child_exited("a/0", 1, ExitStatus(code=75), at=20.0)
+        child = world.fleet.children["a/0"]
+        assert (len(child.deaths), len(child.device_deaths)) == ((0, 1) if has_device else (1, 0))
+        fault = child.last_fault
+        assert fault is not None
+        assert (fault.code, fault.texts) == (214, ("uncorrectable ECC error encountered",))
+        kind, blame = ("sticky_error", "device") if has_device else ("exited", "tenant")
+        assert world.facts.tenants["a"].restarts == {(kind, blame): 1}
 
 
-def test_a_fault_is_told_in_one_bounded_line():
-    """Whatever text a child calls its fault, what goes on is short, has no control characters, and fits a packet."""
+def test_a_fault_is_told_in_few_bounded_lines():
+    """Whatever texts a child calls its fault, what goes on is short, has no control characters, and fits a packet."""
     for name in ("a/0", ROUTER):
-        fault = believable(make_fault(message="\x1b[2J\n" + "x" * control.MAX_PACKET_BYTES), name)
-        assert len(fault.message) <= 1024
-        assert fault.message.isprintable()
-        control.encode(control.WorkerRevoked("a" * 60, 0, 1, str(fault.kind), fault.message))
+        noise = "\x1b[2J\n" + "x" * control.MAX_PACKET_BYTES
+        fault = believable(make_fault(message=noise, texts=(noise,) * 1000), name)
+        assert len(fault.texts) == MAX_TEXTS
+        for line in (fault.message, *fault.texts):
+            assert len(line) <= 1024
+            assert line.isprintable()
+        control.encode(control.WorkerRevoked("a" * 60, 0, 1, fault))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +169,7 @@ def test_recovery_is_from_death_to_main():
     world.children.child_said("a/0", 2, control.Hello(2, 1, main_at=20.25))
     assert world.facts.child("a/0").recovery_s == 0.25
     assert world.facts.tenants["a"].recoveries.count == 1
-    assert world.facts.tenants["a"].restarts == {"killed": 1}
+    assert world.facts.tenants["a"].restarts == {("killed", "tenant"): 1}
 
 
 def test_a_process_that_cannot_be_started_is_a_failed_spawn(monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.supervision import NOW, make_child, make_fault
+from tests.support.supervision import NOW, make_child, make_deaths, make_fault
 from tests.unit.supervisor.test_totals import make_stats
 from trtd.config.model import Config
 from trtd.config.model import Tenant as TenantTable
@@ -159,10 +159,11 @@ def test_no_replacement_without_an_outdated_worker():
 def test_why_and_when_it_comes_back():
     """A worker in backoff says what ended the last one, how often it died lately, and when it is started again."""
     fault = make_fault(FaultKind.CRASHED, message="crashed\nwith SIGSEGV")
-    fleet = make_fleet(State.BACKOFF, last_fault=fault, deaths=(NOW - 100, NOW - 10, NOW), deadline=NOW + 7)
+    fleet = make_fleet(State.BACKOFF, last_fault=fault, deaths=make_deaths(NOW - 100, NOW - 10, NOW), deadline=NOW + 7)
     (worker,) = status_of(fleet, make_facts())["tenants"][0]["workers"]
     assert worker["last_fault"] == {
         "kind": "crashed", "message": "crashed with SIGSEGV", "blame": "tenant", "permanent": False,
+        "domain": "process", "code": 0, "texts": [],
     }  # fmt: skip
     assert (worker["deaths_in_window"], worker["restart_in_s"]) == (2, 2.0)
 

@@ -33,7 +33,10 @@ def test_the_file_is_what_the_types_say():
 
 def test_a_record_fits():
     """A record with every optional part there, and one with every optional part None, are valid."""
-    fault = {"kind": "killed", "message": "m", "blame": "tenant", "permanent": False}
+    fault = {
+        "kind": "killed", "message": "m", "blame": "tenant", "permanent": False, "domain": "process", "code": 9,
+        "texts": ["t"],
+    }  # fmt: skip
     history = [{"age_s": 1.0, "before": "ready", "event": "Exited", "after": "backoff"}]
     for worker in (make_child(last_fault=fault, history=history), make_child(pid=None, uptime_s=None)):
         jsonschema.validate(make_status(make_tenant(workers=[worker])), schema.status_schema())

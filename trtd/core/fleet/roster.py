@@ -7,6 +7,7 @@ from trtd.core.deadlines import Deadlines
 from trtd.core.ids import WorkerKey
 from trtd.core.lifecycle import Child, Effect, Event, Timeouts
 from trtd.core.restarts import RestartPolicy
+from trtd.errors import Blame
 
 
 class Roster:
@@ -34,7 +35,8 @@ class Roster:
             restarts: policy for it.
             above: its first life has a higher generation than this.
         """
-        self.children[name] = Child(name, timeouts, restarts, generation=above)
+        owner = Blame.DAEMON if key is None else Blame.TENANT
+        self.children[name] = Child(name, timeouts, restarts, owner, generation=above)
         if key is not None:
             self.keys[name] = key
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from trtd.core.faults import Fault
 from trtd.core.lifecycle.vocabulary import IN_SERVICE, PROCESSLESS, Desired, State, Transition
 from trtd.core.patience import Patience, Sight
-from trtd.core.restarts import RestartPolicy
+from trtd.core.restarts import Death, RestartPolicy
+from trtd.errors import Blame
 
 HISTORY_LENGTH = 16
 
@@ -45,6 +46,7 @@ class Child:
 
     Attributes:
         name: what people call it: "router", or "tenant/replica".
+        owner: who is to blame for it where nobody else is known to be.
         state: what is.
         desired: what is wanted.
         generation: of the newest spawn; 0 before the first.
@@ -69,7 +71,8 @@ class Child:
         fault: why the present process, or the last one where there is none, had to go; None while it is well.
         last_fault: the newest fault of any life, for people.
         failures: deaths since the last healthy period; the exponent of the backoff.
-        deaths: instants of deaths that count against the budget, oldest first, bounded.
+        deaths: those that count against the budget, oldest first, bounded.
+        device_deaths: likewise, those that are blamed on a device, against a budget of their own.
         restarts: spawns beyond the first, for people.
         history: newest last, at most HISTORY_LENGTH.
     """
@@ -77,6 +80,7 @@ class Child:
     name: str
     timeouts: Timeouts
     restarts_policy: RestartPolicy
+    owner: Blame = Blame.TENANT
     state: State = State.STOPPED
     desired: Desired = Desired.DOWN
     generation: int = 0
@@ -100,7 +104,8 @@ class Child:
     fault: Fault | None = None
     last_fault: Fault | None = None
     failures: int = 0
-    deaths: tuple[float, ...] = ()
+    deaths: tuple[Death, ...] = ()
+    device_deaths: tuple[Death, ...] = ()
     restarts: int = 0
     history: tuple[Transition, ...] = ()
 
@@ -160,8 +165,14 @@ def look(child: Child, sight: Sight | None, now: float) -> Child:
 
 def adopt(child: Child, timeouts: Timeouts, restarts_policy: RestartPolicy) -> Child:
     """The child under a new configuration; a deadline that runs already is kept until something happens."""
-    deaths = child.deaths[-(restarts_policy.budget + 1) :]
-    return replace(child, timeouts=timeouts, restarts_policy=restarts_policy, deaths=deaths)
+    most = restarts_policy.budget + 1
+    return replace(
+        child,
+        timeouts=timeouts,
+        restarts_policy=restarts_policy,
+        deaths=child.deaths[-most:],
+        device_deaths=child.device_deaths[-most:],
+    )
 
 
 def succeed(child: Child, former: Child) -> Child:
@@ -204,8 +215,10 @@ def check(child: Child) -> None:
         "only what serves is set aside": not child.is_set_aside or state in IN_SERVICE,
         "what serves became ready, and is well": state not in IN_SERVICE
         or (child.ready_at is not None and child.fault is None and not child.is_killed),
-        "the death tally is in order and bounded": list(child.deaths) == sorted(child.deaths)
-        and len(child.deaths) <= child.restarts_policy.budget + 1,
+        "the death tallies are in order and bounded": all(
+            list(deaths) == sorted(deaths) and len(deaths) <= child.restarts_policy.budget + 1
+            for deaths in (child.deaths, child.device_deaths)
+        ),
         "history is bounded": len(child.history) <= HISTORY_LENGTH,
     }
     broken = [promise for promise, holds in promises.items() if not holds]

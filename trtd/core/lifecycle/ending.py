@@ -8,7 +8,7 @@ from trtd.core import restarts
 from trtd.core.faults import Fault, FaultKind, classify_exit
 from trtd.core.lifecycle.child import Child, look, silence, wait_for_patience
 from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
-from trtd.core.lifecycle.starting import start
+from trtd.core.lifecycle.starting import forget_deaths, start
 from trtd.core.lifecycle.vocabulary import (
     IN_SERVICE,
     Desired,
@@ -33,6 +33,11 @@ def requested_fault(child: Child) -> Fault:
     return RESTART_WANTED if child.restarting else STOP_WANTED
 
 
+def owned(child: Child, fault: Fault) -> Fault:
+    """A fault for which nobody else is to blame, blamed on whose child it is."""
+    return replace(fault, blame=child.owner) if fault.blame is Blame.TENANT else fault
+
+
 def give_up(child: Child) -> Child:
     """The child, wanted no more."""
     return replace(child, desired=Desired.DOWN, restarting=False)
@@ -41,6 +46,7 @@ def give_up(child: Child) -> Child:
 def kill(child: Child, event: Event, now: float, fault: Fault | None) -> Outcome:
     """Kill the process, with the fault that it has to go for; None when it was only asked to."""
     effects: list[Effect] = []
+    fault = None if fault is None else owned(child, fault)
     if child.state in IN_SERVICE:
         reason = fault or requested_fault(child)
         effects.append(RevokeLeases(child.generation, reason))
@@ -79,7 +85,7 @@ def kill_to_stop(child: Child, event: Event, now: float) -> Outcome:
 
 def kill_to_restart(child: Child, event: Event, now: float) -> Outcome:
     """Kill a child that has nothing to finish; a start follows."""
-    return kill(replace(child, restarting=True, failures=0, deaths=()), event, now, None)
+    return kill(replace(forget_deaths(child), restarting=True), event, now, None)
 
 
 def fault_of_stop(child: Child, now: float) -> Fault | None:
@@ -124,7 +130,7 @@ def lose_patience_with_stop(child: Child, event: Event, now: float) -> Outcome:
     """Kill what was asked and did not leave; call stuck what was killed and is still there."""
     if child.is_killed:
         return enter(child, event, now, State.STUCK, deadline=None), ()
-    fault = Fault(FaultKind.STOP_TIMED_OUT, f"did not stop within {child.timeouts.stop_s:.3g} s")
+    fault = owned(child, Fault(FaultKind.STOP_TIMED_OUT, f"did not stop within {child.timeouts.stop_s:.3g} s"))
     return _kill_politely_asked(child, now, fault)
 
 
@@ -169,7 +175,7 @@ def exited(child: Child, event: Exited, now: float) -> Outcome:
     """A child that nobody asked to leave is dead."""
     if child.pid is None:
         return refuse(child, event, now)
-    fault = classify_exit(event.status)
+    fault = owned(child, classify_exit(event.status))
     dead = replace(child, fault=fault, last_fault=fault, restarting=False, is_set_aside=False)
     if child.state not in IN_SERVICE:
         return _bury(dead, event, now, fault)
@@ -183,7 +189,7 @@ def exited_as_asked(child: Child, event: Exited, now: float) -> Outcome:
         return refuse(child, event, now)
     fault = child.fault
     if fault is None:
-        fault = classify_exit(event.status)
+        fault = owned(child, classify_exit(event.status))
         if not child.is_killed and fault.kind is not FaultKind.EXITED:
             child = replace(child, last_fault=fault)
     return _bury(child, event, now, fault)
@@ -197,19 +203,33 @@ def _bury(child: Child, event: Exited | SpawnFailed, now: float, fault: Fault) -
     if child.restarting:
         return start(gone, event, now)
     policy = child.restarts_policy
-    deaths = restarts.tally_death(policy, child.deaths, now) if fault.is_charged else child.deaths
+    death = restarts.Death(now, child.generation)
     # A fault that nobody pays for still lets the wait grow: whatever causes it may last.
-    failures = child.failures + 1
-    gone = replace(gone, failures=failures, deaths=deaths)
+    gone = replace(gone, failures=child.failures + 1)
+    if fault.is_charged:
+        gone = replace(gone, deaths=restarts.tally_death(policy, child.deaths, death))
+    elif fault.is_of_device:
+        gone = replace(gone, device_deaths=restarts.tally_death(policy, child.device_deaths, death))
     if fault.permanent:
         return enter(gone, event, now, State.QUARANTINED), ()
-    if (child.is_probing and fault.is_charged) or restarts.is_over_budget(policy, deaths):
+    if (child.is_probing and is_paid_for(fault)) or is_over_budget(gone):
         deadline = now + policy.probe_after_s if policy.probe_after_s else None
         return enter(gone, event, now, State.QUARANTINED, deadline=deadline), ()
-    delay_s = restarts.backoff_s(policy, failures, event.draw)
+    delay_s = restarts.backoff_s(policy, gone.failures, event.draw)
     if not delay_s:
         return start(gone, event, now, is_probing=child.is_probing)
     return enter(gone, event, now, State.BACKOFF, deadline=now + delay_s), ()
+
+
+def is_paid_for(fault: Fault) -> bool:
+    """Whether any budget pays for it."""
+    return fault.is_charged or fault.is_of_device
+
+
+def is_over_budget(child: Child) -> bool:
+    """Whether restarts are to be suspended, for whichever of the two budgets."""
+    policy = child.restarts_policy
+    return restarts.is_over_budget(policy, child.deaths) or restarts.is_over_budget(policy, child.device_deaths)
 
 
 def stop_waiting(child: Child, event: Event, now: float) -> Outcome:

@@ -36,7 +36,12 @@ def start(child: Child, event: Event, now: float, *, is_probing: bool = False) -
 
 def start_afresh(child: Child, event: Event, now: float) -> Outcome:
     """Spawn now: whoever asks has reason to believe that it works again, so earlier failures do not count."""
-    return start(replace(child, failures=0, deaths=()), event, now)
+    return start(forget_deaths(child), event, now)
+
+
+def forget_deaths(child: Child) -> Child:
+    """The child with its whole budgets."""
+    return replace(child, failures=0, deaths=(), device_deaths=())
 
 
 def spawned(child: Child, event: Spawned, now: float) -> Outcome:

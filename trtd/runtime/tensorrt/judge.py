@@ -102,9 +102,9 @@ def _examine(error: Exception, texts: Sequence[str], what: str, stream: cuda.Str
     code = error.code if isinstance(error, cuda.CudaError) else verdict.code
     probed = cuda.probe(stream)
     if probed:
-        raise ProcessFault(sticky_fault(probed, what)) from error
+        raise ProcessFault(sticky_fault(probed, what, texts)) from error
     if code and lookup(code).is_sticky:
-        raise ProcessFault(sticky_fault(code, what)) from error
+        raise ProcessFault(sticky_fault(code, what, texts)) from error
     cuda.forget_last_error()
     if code and lookup(code).kind is CudaClass.MEMORY:
         return TextKind.MEMORY
