@@ -12,11 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from trtd import aio as aio
+    from trtd import errors as errors
     from trtd.client import Answer as Answer
     from trtd.client import BFloat16 as BFloat16
     from trtd.client import Client as Client
     from trtd.client import Float8 as Float8
-    from trtd.client import aio as aio
     from trtd.errors import TrtdError as TrtdError
 
     __version__: str
@@ -41,8 +42,8 @@ def __getattr__(name: str) -> Any:
         import trtd.client
 
         return getattr(trtd.client, name)
-    if name == "aio":
-        from trtd.client import aio
+    if name in {"aio", "client", "errors"}:
+        from importlib import import_module
 
-        return aio
+        return import_module(f"trtd.{name}")
     raise AttributeError(f"module 'trtd' has no attribute {name!r}")

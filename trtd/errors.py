@@ -106,7 +106,9 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
     ),
     ErrorCode.UNREACHABLE: ErrorTraits(Blame.DAEMON, True, "Start the daemon, or check the address of its socket."),
     ErrorCode.INVALID_CONFIG: ErrorTraits(Blame.TENANT, False, "Correct the configuration as the message says."),
-    ErrorCode.USAGE: ErrorTraits(Blame.CLIENT, False, "See `trtd --help`."),
+    ErrorCode.USAGE: ErrorTraits(
+        Blame.CLIENT, False, "Correct the call as the message says; `trtd --help` tells of the commands."
+    ),
     ErrorCode.INTERNAL: ErrorTraits(Blame.DAEMON, True, "This is a defect in trtd; the log has the details."),
 }
 
@@ -260,7 +262,7 @@ class InvalidConfig(TrtdError):
 
 
 class Usage(TrtdError):
-    """A command was called with arguments that it does not take."""
+    """A command or a function was called with arguments that it does not take."""
 
     code = ErrorCode.USAGE
 

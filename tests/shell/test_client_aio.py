@@ -145,7 +145,7 @@ def test_arguments_out_of_range(address, arguments):
 
     async def story(client):
         for _ in range(2):
-            with pytest.raises(ValueError, match="has to be"):
+            with pytest.raises(Usage, match="has to be"):
                 await client.infer("m", x(), **arguments)
         assert len(client._exchange) == 0
 

@@ -145,10 +145,10 @@ def test_an_array_that_lies_there_already_is_not_copied(client, shared, log):
 
 
 def test_an_empty_array_is_an_ordinary_one(client, shared, log):
-    """Small ones, and those of a client without shared memory, are made as well, and errors are NumPy's."""
+    """Small ones, and those of a client without shared memory, are made as well; what is no shape is refused."""
     assert client.empty((2, 3)).dtype == np.float32
     assert client.empty(5, "int8").shape == (5,)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(Usage, match="at least 0"):
         client.empty((-1, 5))
     with Client("tcp://127.0.0.1:9") as remote:
         array = remote.empty((LARGE,), np.uint8)

@@ -198,7 +198,7 @@ def test_a_source_that_fails(router, client):
 def test_arguments_are_checked_at_once(client):
     """A window without room, a timeout or a priority that cannot be: refused by the call, not by the iteration."""
     for arguments in ({"window": 0}, {"timeout": 0.0}, {"priority": 9}):
-        with pytest.raises(ValueError, match=next(iter(arguments))):
+        with pytest.raises(Usage, match=next(iter(arguments))):
             client.infer_many("m", [], **arguments)
 
 
@@ -347,7 +347,7 @@ def test_the_asyncio_client_has_windows_too(router, address):
             with pytest.raises(UnsupportedDtype):
                 async for _ in client.infer_many("m", [{"x": np.array(["a"])}]):
                     pass
-            with pytest.raises(ValueError, match="window"):
+            with pytest.raises(Usage, match="window"):
                 async for _ in client.infer_many("m", [], window=0):
                     pass
             assert len(client._exchange) == 0

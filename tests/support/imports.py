@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "health": LEAVES | {"core", "wire", "child", "observe"},
     "supervisor": LEAVES | {"core", "wire", "child", "config", "observe"},
     "client": LEAVES | {"core", "wire"},
+    "aio": {"client"},
     "demo": LEAVES | {"wire"},
     # Of `runtime` only its front, which imports nothing before it is asked to open a runtime.
     "cli": LEAVES

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import time
 import weakref
 from collections import deque
@@ -19,15 +20,16 @@ import numpy as np
 
 from trtd.client import forks
 from trtd.client.arenas import Arenas
-from trtd.client.calls import Form, Forms, RequestIds, check_call
+from trtd.client.arguments import iterator_of, name_of, priority_of, seconds_of, window_of
+from trtd.client.calls import Form, Forms, RequestIds
 from trtd.client.exchange import Exchange
 from trtd.client.futures import RequestFuture, settle
-from trtd.client.many import DEFAULT_WINDOW, batch_of, check_window
+from trtd.client.many import DEFAULT_WINDOW, batch_of
 from trtd.client.pending import PendingRequest, Placement, new_request
 from trtd.client.placing import empty, place
 from trtd.client.sync import DEFAULT_TIMEOUT_S, address_of
 from trtd.client.transport import CurveKeys, Transport
-from trtd.client.values import Answer, Health, Tensor
+from trtd.client.values import Answer, Health, TensorLike
 from trtd.errors import TrtdError, Usage
 from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
@@ -54,10 +56,9 @@ class Client:
             curve: keys, for `tcp://`.
 
         Raises:
-            trtd.errors.Usage: the address or a key is not one.
+            trtd.errors.Usage: as in `trtd.Client`.
         """
-        check_call(timeout)
-        self._timeout_s = timeout
+        self._timeout_s = seconds_of(timeout)
         self._ids = RequestIds()
         self._forms = Forms()
         self._transport = Transport(address, curve)
@@ -74,14 +75,16 @@ class Client:
         self._dropped: weakref.finalize[..., Client] | None = None
 
     @classmethod
-    def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
+    def for_tenant(
+        cls, tenant: str, runtime_dir: str | os.PathLike[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> Self:
         """A client of a tenant of this host's daemon; arguments as in `trtd.Client.for_tenant`."""
         return cls(address_of(tenant, runtime_dir), timeout=timeout)
 
     async def infer(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         *,
         outputs: Sequence[str] | None = None,
         version: str | None = None,
@@ -94,7 +97,7 @@ class Client:
     def submit(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         *,
         outputs: Sequence[str] | None = None,
         version: str | None = None,
@@ -106,16 +109,18 @@ class Client:
         With a connection, the request of a caller that makes one at a time leaves before this returns. Requests of many
         tasks leave with all others that are submitted before the event loop goes on.
         """
-        timeout_s = self._timeout_s if timeout is None else timeout
+        timeout_s = self._timeout_s if timeout is None else seconds_of(timeout)
+        if type(priority) is not int or priority:
+            priority = priority_of(priority)
         now = time.monotonic()
         form, frames = self._forms.infer(model, inputs, version, timeout_s, priority, outputs)
-        placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
+        placement = place(form, frames, self._arenas, now) if form.large or form.outputs.area_bytes else None
         return self._send(form, frames, timeout_s, now, placement)
 
     async def infer_many(
         self,
         model: str,
-        inputs: Iterable[Mapping[str, Tensor]] | AsyncIterable[Mapping[str, Tensor]],
+        inputs: Iterable[Mapping[str, TensorLike]] | AsyncIterable[Mapping[str, TensorLike]],
         *,
         window: int = DEFAULT_WINDOW,
         outputs: Sequence[str] | None = None,
@@ -128,11 +133,11 @@ class Client:
 
         The inputs may come from an asynchronous iterable too. Errors are yielded with `return_errors` only.
         """
-        check_window(window)
-        source = inputs if isinstance(inputs, AsyncIterable) else _asynchronous(inputs)
+        window = window_of(window)
+        source = inputs if isinstance(inputs, AsyncIterable) else _asynchronous(iterator_of(inputs))
         batch = batch_of(window)
         futures: deque[asyncio.Future[Answer]] = deque()
-        iterator: AsyncIterator[Mapping[str, Tensor]] | None = aiter(source)
+        iterator: AsyncIterator[Mapping[str, TensorLike]] | None = aiter(source)
         try:
             while True:
                 room = window - len(futures)
@@ -168,7 +173,7 @@ class Client:
 
     async def describe(self, model: str | None = None, *, timeout: float | None = None) -> tuple[ModelDescription, ...]:
         """The models of the tenant, or all versions of one."""
-        message = DescribeRequest(UNKNOWN_REQUEST_ID, model)
+        message = DescribeRequest(UNKNOWN_REQUEST_ID, None if model is None else name_of(model, "model"))
         return cast("tuple[ModelDescription, ...]", await self._ask(message, timeout))
 
     async def health(self, *, timeout: float | None = None) -> Health:
@@ -206,14 +211,13 @@ class Client:
         await self.close()
 
     def _ask(self, message: ClientMessage, timeout: float | None) -> asyncio.Future[Any]:
-        timeout_s = self._timeout_s if timeout is None else timeout
-        check_call(timeout_s)
+        timeout_s = self._timeout_s if timeout is None else seconds_of(timeout)
         return self._send(Form(message), (), timeout_s, time.monotonic())
 
     def _submit_in_place(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         outputs: Sequence[str] | None,
         version: str | None,
         timeout: float | None,
@@ -237,7 +241,10 @@ class Client:
     def _send(
         self, form: Form, frames: Sequence[Any], timeout_s: float, now: float, placement: Placement | None = None
     ) -> RequestFuture:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise Usage("an asyncio client is used in an event loop that runs; trtd.Client needs none") from None
         if self._is_closed or loop is not self._loop or forks.depth != self._fork_depth:
             self._check_usable()
             self._attach(loop)
@@ -331,6 +338,6 @@ def _leave(loop: asyncio.AbstractEventLoop, transport: Transport) -> None:
     loop.remove_reader(transport.monitor_fd)
 
 
-async def _asynchronous(inputs: Iterable[Mapping[str, Tensor]]) -> AsyncIterator[Mapping[str, Tensor]]:
+async def _asynchronous(inputs: Iterable[Mapping[str, TensorLike]]) -> AsyncIterator[Mapping[str, TensorLike]]:
     for one in inputs:
         yield one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -103,6 +104,17 @@ class ResultHeader:
             array = tensors.from_frame(spec, data)
             outputs[spec.name] = tensors.wrap(spec.dtype, array)
         return outputs
+
+    def in_frames(self, frames: Sequence[Any], region: Any) -> tuple[InferAnswer, list[bytes]]:
+        """The same answer with copies of its outputs, all in frames of their own.
+
+        Raises:
+            trtd.errors.Malformed: as `outputs_of`.
+        """
+        message = self.message
+        outputs = tuple(replace(spec, place=Place.FRAME) for spec in message.outputs)
+        copies = [bytes(tensors.to_frame(tensor)) for tensor in self.outputs_of(frames, region).values()]
+        return replace(message, outputs=outputs), copies
 
     def _check_refs(self, frames: Sequence[Any], area: Area | None) -> None:
         for spec, frame in zip(self.message.outputs, frames, strict=True):

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from trtd.client.arguments import inputs_of, name_of, version_of, wanted_of
 from trtd.client.regions import aligned
-from trtd.client.values import Tensor
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
-from trtd.errors import InvalidInput, UnsupportedDtype
+from trtd.errors import UnsupportedDtype
 from trtd.wire import codec, packing, tensors
 from trtd.wire.arenas import REF_BYTES
 from trtd.wire.frames import payload_bytes, travelling_bytes
-from trtd.wire.messages import MAX_TENSORS, UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
+from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, Dtype, InferRequest, Place, TensorSpec
 
 SHARED_FROM_BYTES = 128 * 1024
 """Tensors from this size on travel through shared memory where it can be had.
@@ -53,16 +53,28 @@ class RequestIds:
         return self._prefix + self._next().to_bytes(_COUNTER_BYTES, "big")  # type: ignore[return-value]
 
 
-def check_call(timeout_s: float, priority: int = 0) -> None:
-    """Refuse arguments that no request can have.
+class Outputs:
+    """What answers have told of the outputs of one model for inputs of one kind, whoever asks, however urgently.
 
-    Raises:
-        ValueError: the timeout is not above 0 and finite, or the priority is out of range.
+    Attributes:
+        area_bytes: what they needed in shared memory; 0 for nothing.
     """
-    if not 0 < timeout_s < float("inf"):
-        raise ValueError(f"timeout has to be a finite number of seconds above 0, not {timeout_s}")
-    if not codec.MIN_PRIORITY <= priority <= codec.MAX_PRIORITY:
-        raise ValueError(f"priority has to be from {codec.MIN_PRIORITY} to {codec.MAX_PRIORITY}, not {priority}")
+
+    __slots__ = ("_learned_of", "area_bytes")
+
+    def __init__(self) -> None:
+        self.area_bytes = 0
+        self._learned_of: Sequence[TensorSpec] = ()
+
+    def learn(self, outputs: tuple[TensorSpec, ...]) -> None:
+        """An answer has these outputs: later calls get an area in which such outputs fit."""
+        if outputs is self._learned_of:
+            return
+        self._learned_of = outputs
+        sizes = [aligned(size) for size in map(payload_bytes, outputs) if size >= PLACED_FROM_BYTES]
+        needed = sum(sizes)
+        if needed >= SHARED_FROM_BYTES:
+            self.area_bytes = max(self.area_bytes, needed)
 
 
 class Form:
@@ -71,26 +83,25 @@ class Form:
     Attributes:
         large: positions of the inputs that are large enough for shared memory.
         packed_bytes: of the call as a part of a bundle.
-        area_bytes: what outputs needed in shared memory, as far as answers have told; 0 for nothing.
+        outputs: what is known of the outputs; other forms may have the same.
     """
 
     __slots__ = (
         "_after_id",
         "_before_id",
         "_has_padding",
-        "_learned_of",
         "_message",
         "_packed_after_id",
         "_packed_before_id",
         "_paddings",
         "_placed",
-        "area_bytes",
         "large",
+        "outputs",
         "packed_bytes",
     )
 
-    def __init__(self, message: ClientMessage) -> None:
-        """Take a message with any id.
+    def __init__(self, message: ClientMessage, outputs: Outputs | None = None) -> None:
+        """Take a message with any id, and what is known of the outputs.
 
         Raises:
             trtd.errors.TooLarge: the header would break its limit.
@@ -98,8 +109,7 @@ class Form:
         self._message = message
         self._before_id, self._after_id = codec.encode_client_message(replace(message, id=_MARK)).split(_MARK)
         self._placed: dict[tuple[tuple[int, ...], bool], Form] = {}
-        self._learned_of: Sequence[TensorSpec] = ()
-        self.area_bytes = 0
+        self.outputs = outputs or Outputs()
         inputs = message.inputs if isinstance(message, InferRequest) else ()
         large = [position for position, spec in enumerate(inputs) if payload_bytes(spec) >= SHARED_FROM_BYTES]
         self.large = tuple(large)
@@ -142,19 +152,9 @@ class Form:
                 replace(spec, place=Place.ARENA) if position in positions else spec
                 for position, spec in enumerate(message.inputs)
             )
-            form = Form(replace(message, inputs=inputs, has_area=has_area))
+            form = Form(replace(message, inputs=inputs, has_area=has_area), self.outputs)
             self._placed[positions, has_area] = form
         return form
-
-    def learn(self, outputs: tuple[TensorSpec, ...]) -> None:
-        """An answer has these outputs: later calls get an area in which such outputs fit."""
-        if outputs is self._learned_of:
-            return
-        self._learned_of = outputs
-        sizes = [aligned(size) for size in map(payload_bytes, outputs) if size >= PLACED_FROM_BYTES]
-        needed = sum(sizes)
-        if needed >= SHARED_FROM_BYTES:
-            self.area_bytes = max(self.area_bytes, needed)
 
 
 class Forms:
@@ -162,25 +162,53 @@ class Forms:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Form] = {}
+        self._outputs: dict[Hashable, Outputs] = {}
 
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, Any],
         version: str | None,
         timeout_s: float,
         priority: int,
-        outputs: Sequence[str] | None = None,
+        wanted: Sequence[str] | None = None,
     ) -> tuple[Form, list[Any]]:
         """The form of one `infer` call, and its tensor frames.
 
+        Args:
+            model: as the caller gave it.
+            inputs: as the caller gave them: a mapping of names to what can be read as an array.
+            version: as the caller gave it.
+            timeout_s: a timeout that was checked.
+            priority: a priority that was checked.
+            wanted: names of outputs, as the caller gave them.
+
         Raises:
-            trtd.errors.UnsupportedDtype: an input is no array, or of a dtype that does not travel.
-            trtd.errors.InvalidInput: there are too many inputs, or the outputs are not names that differ.
+            trtd.errors.UnsupportedDtype: an input is of a dtype that does not travel.
+            trtd.errors.InvalidInput: an input or its name cannot be sent, there are too many, or the outputs are not
+                names that differ.
             trtd.errors.TooLarge: names are so long that the header breaks its limit.
-            ValueError: as `check_call`.
+            trtd.errors.Usage: the model or the version has to be a string.
         """
-        key: Hashable = (model, version, timeout_s, priority, _wanted(outputs))
+        outputs = None if wanted is None else wanted_of(wanted)
+        try:
+            return self._infer(model, inputs, version, timeout_s, priority, outputs)
+        except (TypeError, AttributeError):
+            # Something is not of the kind that most callers pass.
+            model, version = name_of(model, "model"), version_of(version)
+            return self._infer(model, inputs_of(inputs), version, timeout_s, priority, outputs)
+
+    def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        version: str | None,
+        timeout_s: float,
+        priority: int,
+        wanted: tuple[str, ...] | None,
+    ) -> tuple[Form, list[Any]]:
+        # Outputs depend on this, and on neither the timeout nor the priority.
+        what: Hashable = (model, version, wanted)
         frames: list[Any] = []
         name = ""
         try:
@@ -189,52 +217,33 @@ class Forms:
                     dtype = tensor.dtype
                     is_copied = tensor.nbytes < COPIED_BELOW_BYTES and dtype in _AS_THEY_ARE
                     frames.append(tensor.tobytes() if is_copied else tensors.to_frame(tensor))
-                else:
-                    dtype = getattr(tensor, "dtype", None)
+                elif isinstance(tensor, tensors.Bits):
+                    dtype = tensors.spec_of(name, tensor).dtype
                     frames.append(tensors.to_frame(tensor))
-                key = (key, name, dtype, tensor.shape)
-        except AttributeError:
-            raise UnsupportedDtype(
-                f"input {name!r} is a {type(inputs[name]).__name__}; pass a NumPy array, a BFloat16 or a Float8"
-            ) from None
+                else:
+                    return self._infer(model, inputs_of(inputs), version, timeout_s, priority, wanted)
+                what = (what, name, dtype, tensor.shape)
         except UnsupportedDtype as error:
             raise UnsupportedDtype(f"input {name!r}: {error.message}") from None
+        key = (what, timeout_s, priority)
         form = self._known.get(key)
         if form is None:
-            form = self._new_form(model, inputs, version, timeout_s, priority, _wanted(outputs))
-            if len(self._known) >= _MOST_FORMS:
-                self._known.clear()
-            self._known[key] = form
+            names = name_of(model, "model"), version_of(version)
+            specs = tuple(tensors.spec_of(name, tensor) for name, tensor in inputs_of(inputs).items())
+            message = InferRequest(UNKNOWN_REQUEST_ID, *names, specs, timeout_s, priority, outputs=wanted)
+            form = Form(message, self._known_of(what))
+            _remember(self._known, key, form)
         return form, frames
 
-    def _new_form(
-        self,
-        model: str,
-        inputs: Mapping[str, Tensor],
-        version: str | None,
-        timeout_s: float,
-        priority: int,
-        outputs: tuple[str, ...] | None,
-    ) -> Form:
-        check_call(timeout_s, priority)
-        if len(inputs) > MAX_TENSORS:
-            raise InvalidInput(f"a request has at most {MAX_TENSORS} inputs, not {len(inputs)}")
-        specs = tuple(tensors.spec_of(name, tensor) for name, tensor in inputs.items())
-        return Form(InferRequest(UNKNOWN_REQUEST_ID, model, version, specs, timeout_s, priority, outputs=outputs))
+    def _known_of(self, what: Hashable) -> Outputs:
+        outputs = self._outputs.get(what)
+        if outputs is None:
+            outputs = Outputs()
+            _remember(self._outputs, what, outputs)
+        return outputs
 
 
-def _wanted(outputs: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names of the wanted outputs.
-
-    Raises:
-        trtd.errors.InvalidInput: they are no names, none or too many, or two are the same.
-    """
-    if outputs is None:
-        return None
-    # A string is a sequence of strings too, and never meant so.
-    names = () if isinstance(outputs, str) else tuple(outputs)
-    if not 0 < len(names) <= MAX_TENSORS or not all(isinstance(name, str) for name in names):
-        raise InvalidInput(f"outputs has to be a list of 1 to {MAX_TENSORS} names, not {outputs!r}")
-    if len(set(names)) != len(names):
-        raise InvalidInput(f"outputs names an output twice: {', '.join(names)}")
-    return names
+def _remember(known: dict[Hashable, Any], key: Hashable, value: Any) -> None:
+    if len(known) >= _MOST_FORMS:
+        known.clear()
+    known[key] = value

@@ -239,7 +239,7 @@ class Exchange:
             completions.append((request.handle, error))
             return
         if result is not None:
-            request.form.learn(result.message.outputs)
+            request.form.outputs.learn(result.message.outputs)
         if placement is not None:
             code = outcome.code if isinstance(outcome, TrtdError) else None
             if not request.is_area_free_after(code) or _was_withheld(reading):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from trtd.client.answers import Outcome
+from trtd.client.arguments import wait_of
 from trtd.core.ids import RequestId
-from trtd.errors import TrtdError
+from trtd.errors import TrtdError, Usage
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,9 +59,9 @@ class Handle(Generic[Result_co]):
 
         Raises:
             TimeoutError: the time was up; the request goes on.
-            trtd.errors.TrtdError: the request failed, as its type says.
+            trtd.errors.TrtdError: the request failed, as its type says; `Usage` when the timeout is no number.
         """
-        if self.outcome is None and not self._client.wait_for(self, timeout):
+        if self.outcome is None and not self._client.wait_for(self, wait_of(timeout)):
             raise TimeoutError(f"no answer within {timeout} s of waiting; the request goes on")
         if isinstance(self.outcome, TrtdError):
             raise self.outcome
@@ -72,7 +73,7 @@ class Handle(Generic[Result_co]):
         Raises:
             TimeoutError: as `result` does.
         """
-        if self.outcome is None and not self._client.wait_for(self, timeout):
+        if self.outcome is None and not self._client.wait_for(self, wait_of(timeout)):
             raise TimeoutError(f"no answer within {timeout} s of waiting; the request goes on")
         return self.outcome if isinstance(self.outcome, TrtdError) else None
 
@@ -80,7 +81,12 @@ class Handle(Generic[Result_co]):
         """Call `callback(handle)` once the request has ended, at once when it has already.
 
         It runs in a thread of the client's choice, which must not be kept long: other answers wait for it.
+
+        Raises:
+            trtd.errors.Usage: the callback cannot be called.
         """
+        if not callable(callback):
+            raise Usage(f"a callback has to be callable, which a {type(callback).__name__} is not")
         if not self._client.call_when_done(self, callback):
             run_callbacks([(callback, self)])
 

@@ -15,7 +15,7 @@ from typing import Any
 from trtd.client.handle import Handle
 from trtd.client.pending import PendingRequest
 from trtd.client.shared import SharedExchange
-from trtd.client.values import Answer, Tensor
+from trtd.client.values import Answer, TensorLike
 from trtd.errors import TrtdError, Usage
 
 DEFAULT_WINDOW = 64
@@ -24,19 +24,9 @@ MOST_TOGETHER = 32
 HOLD_S = 0.0002
 """A source that takes longer than this for the inputs since the last message has them sent."""
 
-Prepare = Callable[[Mapping[str, Tensor], float], PendingRequest]
+Prepare = Callable[[Mapping[str, TensorLike], float], PendingRequest]
 Place = Handle[Answer] | TrtdError
 """A request under way, or why there is none."""
-
-
-def check_window(window: int) -> None:
-    """Refuse a window in which no request fits.
-
-    Raises:
-        ValueError: see above.
-    """
-    if window < 1:
-        raise ValueError(f"window has to be at least 1, not {window}")
 
 
 def is_over(place: Place) -> bool:
@@ -51,7 +41,7 @@ def batch_of(window: int) -> int:
 
 def answers_in_order(
     shared: SharedExchange,
-    inputs: Iterable[Mapping[str, Tensor]],
+    inputs: Iterable[Mapping[str, TensorLike]],
     prepare: Prepare,
     window: int,
     *,
@@ -92,12 +82,12 @@ class _Run:
     """
 
     def __init__(
-        self, shared: SharedExchange, inputs: Iterable[Mapping[str, Tensor]], prepare: Prepare, window: int
+        self, shared: SharedExchange, inputs: Iterable[Mapping[str, TensorLike]], prepare: Prepare, window: int
     ) -> None:
         self.failure: Exception | None = None
         self.places: deque[Place] = deque()
         self._shared = shared
-        self._source: Iterator[Mapping[str, Tensor]] | None = iter(inputs)
+        self._source: Iterator[Mapping[str, TensorLike]] | None = iter(inputs)
         self._prepare = prepare
         self._window = window
         self._batch = batch_of(window)

@@ -18,7 +18,9 @@ class Offers:
         Raises:
             OSError: nobody listens there, or takes no connection at the moment.
         """
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Not as a flag of the type: gevent's sockets wait all the same unless they are told so.
+        self._socket.setblocking(False)
         try:
             self._socket.connect(path)
         except OSError:

@@ -15,10 +15,11 @@ import numpy as np
 
 from trtd.client.answers import Area
 from trtd.client.arenas import Arenas
+from trtd.client.arguments import array_of_shape
 from trtd.client.calls import SHARED_FROM_BYTES, Form
 from trtd.client.memory import Region
 from trtd.client.pending import Placement
-from trtd.errors import TooLarge
+from trtd.errors import TooLarge, Usage
 from trtd.wire.arenas import ArenaRef, encode_ref
 
 
@@ -42,7 +43,7 @@ def place(form: Form, frames: Sequence[Any], arenas: Arenas, now: float) -> Plac
         if ref is not None:
             refs[position] = ref
             placed[position] = encode_ref(ref)
-    area = _take_area(form.area_bytes, arenas, now) if form.area_bytes else None
+    area = _take_area(form.outputs.area_bytes, arenas, now) if form.outputs.area_bytes else None
     if area is not None:
         placed.append(encode_ref(area.ref))
     if area is None and not refs:
@@ -59,16 +60,14 @@ def place(form: Form, frames: Sequence[Any], arenas: Arenas, now: float) -> Plac
 
 def empty(shape: int | Sequence[int], dtype: Any, arenas: Arenas, now: float) -> np.ndarray[Any, Any]:
     """An array that lies in an arena where it is large enough and there is room, an ordinary one otherwise."""
-    element = np.dtype(dtype)
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    size_bytes = math.prod(shape) * element.itemsize
-    if size_bytes < SHARED_FROM_BYTES or element.hasobject:
-        return np.empty(shape, element)
-    region = arenas.take_unoffered(size_bytes, now)
-    if region is None:
-        return np.empty(shape, element)
-    array: np.ndarray[Any, Any] = np.ndarray(shape, element, region.array())
-    return array
+    dims, element = array_of_shape(shape, dtype)
+    size_bytes = math.prod(dims) * element.itemsize
+    is_large = size_bytes >= SHARED_FROM_BYTES and not element.hasobject
+    region = arenas.take_unoffered(size_bytes, now) if is_large else None
+    try:
+        return np.empty(dims, element) if region is None else np.ndarray(dims, element, region.array())
+    except ValueError as error:
+        raise Usage(f"there is no array of such a shape: {error}") from None
 
 
 def _place_input(flat: np.ndarray[Any, Any], arenas: Arenas, regions: list[Region], now: float) -> ArenaRef | None:

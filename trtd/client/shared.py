@@ -33,6 +33,9 @@ PATIENCE_S = 0.005
 LINGER_S = 1.0
 """How long the background thread stays with nothing to do. While it is there a dropped client is not collected."""
 
+LONGEST_POLL_S = 86_400.0
+"""poll() takes no more than 24 days. Who wakes up early looks around and waits on."""
+
 _CLOSED = "this client was closed before the answer came"
 _FORKED = "a client cannot be used in a process forked from its own; open another one there"
 
@@ -307,7 +310,8 @@ class SharedExchange:
 
     def _wait(self, wait_s: float) -> list[int]:
         """Wait on the descriptors. Those of the transport that are readable."""
-        ready = [fd for fd, _ in self._poll.poll(None if wait_s == math.inf else max(wait_s, 0) * 1000)]
+        wait_ms = None if wait_s == math.inf else min(max(wait_s, 0), LONGEST_POLL_S) * 1000
+        ready = [fd for fd, _ in self._poll.poll(wait_ms)]
         if self._lead.wake_fd in ready:
             os.eventfd_read(self._lead.wake_fd)
             ready.remove(self._lead.wake_fd)

@@ -12,14 +12,15 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 
 from trtd.client.arenas import Arenas
-from trtd.client.calls import Form, Forms, RequestIds, check_call
+from trtd.client.arguments import iterator_of, name_of, path_of, priority_of, seconds_of, tenant_of, window_of
+from trtd.client.calls import Form, Forms, RequestIds
 from trtd.client.handle import Handle
-from trtd.client.many import DEFAULT_WINDOW, answers_in_order, check_window
+from trtd.client.many import DEFAULT_WINDOW, answers_in_order
 from trtd.client.pending import PendingRequest, new_request
 from trtd.client.placing import empty, place
 from trtd.client.shared import SharedExchange
 from trtd.client.transport import CurveKeys, Transport
-from trtd.client.values import Answer, Health, Tensor
+from trtd.client.values import Answer, Health, TensorLike
 from trtd.errors import TrtdError
 from trtd.wire import addresses
 from trtd.wire.messages import UNKNOWN_REQUEST_ID, ClientMessage, DescribeRequest, HealthRequest, ModelDescription
@@ -29,9 +30,14 @@ DEFAULT_TIMEOUT_S = 30.0
 Result = TypeVar("Result")
 
 
-def address_of(tenant: str, runtime_dir: str | None) -> str:
-    """The address of a tenant of this host's daemon."""
-    return addresses.tenant_address(runtime_dir or addresses.runtime_dir(os.environ, os.getuid()), tenant)
+def address_of(tenant: str, runtime_dir: str | os.PathLike[str] | None) -> str:
+    """The address of a tenant of this host's daemon.
+
+    Raises:
+        trtd.errors.Usage: no tenant has such a name, or the directory is no path.
+    """
+    directory = addresses.runtime_dir(os.environ, os.getuid()) if runtime_dir is None else path_of(runtime_dir)
+    return addresses.tenant_address(directory, tenant_of(tenant))
 
 
 class Client:
@@ -53,17 +59,19 @@ class Client:
             curve: keys, for `tcp://`.
 
         Raises:
-            trtd.errors.Usage: the address or a key is not one.
+            trtd.errors.Usage: the address, a key or the timeout is not one, or this process has no descriptors left.
         """
-        check_call(timeout)
-        self._timeout_s = timeout
+        self._timeout_s = seconds_of(timeout)
         self._ids = RequestIds()
         self._forms = Forms()
+        transport = Transport(address, curve)
         self._arenas = Arenas(addresses.arenas_path_beside(address))
-        self._shared = SharedExchange(Transport(address, curve), self._arenas)
+        self._shared = SharedExchange(transport, self._arenas)
 
     @classmethod
-    def for_tenant(cls, tenant: str, runtime_dir: str | None = None, *, timeout: float = DEFAULT_TIMEOUT_S) -> Self:
+    def for_tenant(
+        cls, tenant: str, runtime_dir: str | os.PathLike[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> Self:
         """A client of a tenant of this host's daemon.
 
         Args:
@@ -77,7 +85,7 @@ class Client:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         *,
         outputs: Sequence[str] | None = None,
         version: str | None = None,
@@ -88,7 +96,9 @@ class Client:
 
         Args:
             model: its name.
-            inputs: arrays by name; they must not change before the call returns.
+            inputs: arrays by name, or what NumPy reads as one: lists, scalars, tensors in the memory of the host
+                (DLPack, `__array__`). Floats of Python become float32, whole numbers int64. Arrays must not change
+                before the call returns.
             outputs: names of the outputs that are wanted; None for all.
             version: of the model; None for the newest.
             timeout: seconds until the request is given up, in the daemon too; None for the client's own.
@@ -96,8 +106,8 @@ class Client:
 
         Raises:
             trtd.errors.TrtdError: the typed error of the daemon; `DeadlineExceeded` when the time was up;
-                `Unreachable` when no daemon came in that time; `NotAllowed` when it refused this user or key.
-            ValueError: the timeout or the priority is out of range.
+                `Unreachable` when no daemon came in that time; `NotAllowed` when it refused this user or key;
+                `InvalidInput`, `UnsupportedDtype` or `Usage` for arguments that cannot be sent.
         """
         handle = self._submit_infer(model, inputs, outputs, version, timeout, priority, is_detached=False)
         return self._wait(handle)
@@ -105,7 +115,7 @@ class Client:
     def submit(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         *,
         outputs: Sequence[str] | None = None,
         version: str | None = None,
@@ -123,7 +133,7 @@ class Client:
     def infer_many(
         self,
         model: str,
-        inputs: Iterable[Mapping[str, Tensor]],
+        inputs: Iterable[Mapping[str, TensorLike]],
         *,
         window: int = ...,
         outputs: Sequence[str] | None = ...,
@@ -137,7 +147,7 @@ class Client:
     def infer_many(
         self,
         model: str,
-        inputs: Iterable[Mapping[str, Tensor]],
+        inputs: Iterable[Mapping[str, TensorLike]],
         *,
         window: int = ...,
         outputs: Sequence[str] | None = ...,
@@ -150,7 +160,7 @@ class Client:
     def infer_many(
         self,
         model: str,
-        inputs: Iterable[Mapping[str, Tensor]],
+        inputs: Iterable[Mapping[str, TensorLike]],
         *,
         window: int = DEFAULT_WINDOW,
         outputs: Sequence[str] | None = None,
@@ -176,14 +186,12 @@ class Client:
                 iteration is over.
 
         Raises:
-            trtd.errors.TrtdError: as `infer`, while iterating.
-            ValueError: the window, the timeout or the priority is out of range.
+            trtd.errors.TrtdError: as `infer`, while iterating; `Usage` at once where an argument is no good.
         """
-        timeout_s = self._timeout_s if timeout is None else timeout
-        check_call(timeout_s, priority)
-        check_window(window)
-        prepare = partial(self._prepare, model, outputs, version, timeout_s, priority)
-        return answers_in_order(self._shared, inputs, prepare, window, return_errors=return_errors)
+        timeout_s = self._timeout_s if timeout is None else seconds_of(timeout)
+        prepare = partial(self._prepare, name_of(model, "model"), outputs, version, timeout_s, priority_of(priority))
+        source = iterator_of(inputs)
+        return answers_in_order(self._shared, source, prepare, window_of(window), return_errors=return_errors)
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
         """An array to be filled and sent: in shared memory where it is large and the daemon is on this host.
@@ -196,7 +204,7 @@ class Client:
             dtype: of the array.
 
         Raises:
-            trtd.errors.Usage: the client is closed.
+            trtd.errors.Usage: the client is closed, or there is no array of that shape and dtype.
         """
         self._shared.check_usable()
         return empty(shape, dtype, self._arenas, time.monotonic())
@@ -207,7 +215,8 @@ class Client:
         Raises:
             trtd.errors.TrtdError: as `infer`.
         """
-        handle: Handle[tuple[ModelDescription, ...]] = self._send(DescribeRequest(UNKNOWN_REQUEST_ID, model), timeout)
+        wanted = None if model is None else name_of(model, "model")
+        handle: Handle[tuple[ModelDescription, ...]] = self._send(DescribeRequest(UNKNOWN_REQUEST_ID, wanted), timeout)
         return self._wait(handle)
 
     def health(self, *, timeout: float | None = None) -> Health:
@@ -234,7 +243,7 @@ class Client:
     def _submit_infer(
         self,
         model: str,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         outputs: Sequence[str] | None,
         version: str | None,
         timeout: float | None,
@@ -242,7 +251,9 @@ class Client:
         *,
         is_detached: bool,
     ) -> Handle[Answer]:
-        timeout_s = self._timeout_s if timeout is None else timeout
+        timeout_s = self._timeout_s if timeout is None else seconds_of(timeout)
+        if type(priority) is not int or priority:
+            priority = priority_of(priority)
         request = self._prepare(model, outputs, version, timeout_s, priority, inputs, time.monotonic())
         self._shared.submit(request, is_detached=is_detached)
         handle: Handle[Answer] = request.handle
@@ -255,16 +266,15 @@ class Client:
         version: str | None,
         timeout_s: float,
         priority: int,
-        inputs: Mapping[str, Tensor],
+        inputs: Mapping[str, TensorLike],
         now: float,
     ) -> PendingRequest:
         form, frames = self._forms.infer(model, inputs, version, timeout_s, priority, outputs)
-        placement = place(form, frames, self._arenas, now) if form.large or form.area_bytes else None
+        placement = place(form, frames, self._arenas, now) if form.large or form.outputs.area_bytes else None
         return new_request(Handle(self._shared, self._ids.next()), form, frames, timeout_s, now, placement)
 
     def _send(self, message: ClientMessage, timeout: float | None) -> Handle[Result]:
-        timeout_s = self._timeout_s if timeout is None else timeout
-        check_call(timeout_s)
+        timeout_s = self._timeout_s if timeout is None else seconds_of(timeout)
         handle: Handle[Result] = Handle(self._shared, self._ids.next())
         request = new_request(handle, Form(message), (), timeout_s, time.monotonic())
         self._shared.submit(request, is_detached=False)

@@ -34,6 +34,7 @@ ZERO_COPY_BYTES = 256 * 1024
 
 _DESCRIPTORS = 16
 """More than one connection needs at any time."""
+_KEY_CHARACTERS = 40
 _EVENTS = int(zmq.EVENTS)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
@@ -86,8 +87,14 @@ class Transport:
         Raises:
             trtd.errors.Usage: the address or a key is not one, or this process has no descriptors left.
         """
-        self.address = address
+        if not isinstance(address, str):
+            raise Usage(f"an address is a string such as 'ipc:///run/trtd/a.sock', not a {type(address).__name__}")
+        if not address.isprintable():
+            raise Usage(f"{address!a} cannot be connected to: an address has no control characters")
+        if curve is not None:
+            _check_keys(curve)
         _check_descriptors(address)
+        self.address = address
         # A context of its own, so that close() ends every thread and descriptor of this client.
         self._context = context = zmq.Context()
         self._socket = context.socket(zmq.DEALER)
@@ -98,7 +105,7 @@ class Transport:
         self._end.atexit = False
         try:
             self._connect(curve)
-        except (zmq.ZMQError, ValueError, TypeError, AttributeError) as error:
+        except (zmq.ZMQError, ValueError, TypeError) as error:
             self.close()
             raise Usage(f"{address!r} cannot be connected to: {error}") from None
         self.fd = cast("int", self._socket.get(zmq.FD))
@@ -217,6 +224,16 @@ def _release(context: zmq.Context[Any], socket: zmq.Socket[Any], monitor: zmq.So
     monitor.close(linger=0)
     socket.close(linger=0)
     context.term()
+
+
+def _check_keys(curve: CurveKeys) -> None:
+    if not isinstance(curve, CurveKeys):
+        raise Usage(f"curve has to be CurveKeys, not a {type(curve).__name__}")
+    for name in ("server_key", "public_key", "secret_key"):
+        key = getattr(curve, name)
+        if not isinstance(key, str) or len(key) != _KEY_CHARACTERS or not key.isascii():
+            # The key itself may be a secret.
+            raise Usage(f"{name} has to be a string of {_KEY_CHARACTERS} characters of Z85")
 
 
 def _check_descriptors(address: str) -> None:

@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from trtd.wire.messages import InferAnswer
 from trtd.wire.tensors import BFloat16 as BFloat16
 from trtd.wire.tensors import Float8 as Float8
 
 Tensor = np.ndarray[Any, Any] | BFloat16 | Float8
+
+
+class SupportsDLPack(Protocol):
+    """A tensor of another library."""
+
+    def __dlpack__(self, *, stream: None = ...) -> Any:
+        """Its memory."""
+        ...
+
+
+TensorLike = Tensor | npt.ArrayLike | SupportsDLPack
+"""What calls take as an input."""
 
 _MICRO = 1e-6
 
@@ -92,6 +105,11 @@ class Answer:
     def __getitem__(self, name: str) -> Tensor:
         return self.outputs[name]
 
+    def __reduce__(self) -> Any:
+        # A copy holds its tensors itself, wherever they came from.
+        message, frames = self._reply.in_frames(self._frames, self._region)
+        return _copied, (type(self._reply), message, frames, self._timing_us, self._total_s)
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {list(tensor.shape)}" for name, tensor in self.outputs.items())
         return f"<Answer of {self.model} {self.version}, generation {self.generation}: {shapes}>"
@@ -102,9 +120,21 @@ class Reply(Protocol):
 
     message: InferAnswer
 
+    def __init__(self, message: InferAnswer) -> None: ...
+
     def outputs_of(self, frames: Sequence[Any], region: Any) -> dict[str, Tensor]:
         """The arrays in these frames and in this region."""
         ...
+
+    def in_frames(self, frames: Sequence[Any], region: Any) -> tuple[InferAnswer, list[bytes]]:
+        """The same answer with all of its outputs in frames of their own."""
+        ...
+
+
+def _copied(
+    kind: type[Reply], message: InferAnswer, frames: list[bytes], timing_us: tuple[int, int, int], total_s: float
+) -> Answer:
+    return Answer(kind(message), frames, timing_us, total_s)
 
 
 @dataclass(frozen=True, slots=True)

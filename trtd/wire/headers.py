@@ -152,10 +152,11 @@ def check_name(value: object, where: str) -> str:
         return value
     if not value:
         raise Malformed(f"{where}: is empty")
-    if len(value.encode()) > MAX_NAME_BYTES:
-        raise Malformed(f"{where}: is longer than {MAX_NAME_BYTES} bytes of UTF-8")
+    # First, because surrogates have no bytes.
     if _CONTROL.search(value):
         raise Malformed(f"{where}: {show(value)} has a control character")
+    if len(value.encode()) > MAX_NAME_BYTES:
+        raise Malformed(f"{where}: is longer than {MAX_NAME_BYTES} bytes of UTF-8")
     return value
 
 
@@ -164,10 +165,10 @@ def text(fields: Fields, key: str) -> str:
     value = fields.get(key)
     if type(value) is not str:
         raise wrong(fields, key, "a string")
-    if len(value.encode()) > MAX_TEXT_BYTES:
-        raise Malformed(f"{key}: is longer than {MAX_TEXT_BYTES} bytes of UTF-8")
     if not value.isprintable() and _CONTROL.search(value):
         raise Malformed(f"{key}: has a control character, expected one line")
+    if len(value.encode()) > MAX_TEXT_BYTES:
+        raise Malformed(f"{key}: is longer than {MAX_TEXT_BYTES} bytes of UTF-8")
     return value
 
 

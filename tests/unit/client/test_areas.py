@@ -253,12 +253,12 @@ def test_a_request_that_was_never_sent():
 def test_the_next_call_gets_an_area():
     """Outputs of 16 KiB and more are added up from an answer, with the gaps between them, when they are worth it."""
     form = Form(InferRequest(RequestId(bytes(16)), "m", None, (), 5.0))
-    assert form.area_bytes == 0
-    form.learn((TensorSpec("a", Dtype.UINT8, (100_000,)),))
-    assert form.area_bytes == 0
-    form.learn(
+    assert form.outputs.area_bytes == 0
+    form.outputs.learn((TensorSpec("a", Dtype.UINT8, (100_000,)),))
+    assert form.outputs.area_bytes == 0
+    form.outputs.learn(
         tuple(TensorSpec(name, Dtype.UINT8, (size,)) for name, size in (("a", 131_073), ("b", 16_384), ("c", 9)))
     )
-    assert form.area_bytes == 131_136 + 16_384
-    form.learn((TensorSpec("a", Dtype.UINT8, (131_072,)),))
-    assert form.area_bytes == 131_136 + 16_384
+    assert form.outputs.area_bytes == 131_136 + 16_384
+    form.outputs.learn((TensorSpec("a", Dtype.UINT8, (131_072,)),))
+    assert form.outputs.area_bytes == 131_136 + 16_384

@@ -344,7 +344,7 @@ def test_large_outputs_are_learned_from(count, size_bytes, is_learned):
     transport.answers.append([header, *[bytes(size_bytes)] * count])
     [(_, outcome)] = exchange.turn(0.5, is_connection_news=False)
     assert isinstance(outcome, Answer)
-    assert bool(request.form.area_bytes) == is_learned
+    assert bool(request.form.outputs.area_bytes) == is_learned
 
 
 def test_a_lost_bundle_is_sent_again():

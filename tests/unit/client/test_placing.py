@@ -35,7 +35,9 @@ class FleetingRegion:
 def test_an_arena_that_is_withdrawn_meanwhile_breaks_no_call():
     """Input and area are named by the key that was read: the router knows it no more, and says so by a typed error."""
     arenas = SimpleNamespace(is_expecting=False, epoch=1, find=lambda *_: None, take=lambda *_, **__: FleetingRegion())
-    form = SimpleNamespace(large=(0,), area_bytes=8, placed=lambda positions, has_area: (positions, has_area))
+    form = SimpleNamespace(
+        large=(0,), outputs=SimpleNamespace(area_bytes=8), placed=lambda positions, has_area: (positions, has_area)
+    )
     frame = memoryview(np.zeros(8, np.uint8))
     placement: Any = place(cast("Form", form), [frame], cast("Arenas", arenas), 0.0)
     assert [decode_ref(one).key for one in placement.frames] == [KEY, KEY]
