@@ -64,7 +64,7 @@ def spin_for_ever(_address: str, go: Event) -> None:
 
 
 @contextmanager
-def _processes(work: Callable[[str, Event], None], address: str, count: int) -> Iterator[Event]:
+def processes_that(work: Callable[[str, Event], None], address: str, count: int) -> Iterator[Event]:
     """Processes that work while the event is set."""
     context = multiprocessing.get_context("spawn")
     go = context.Event()
@@ -95,8 +95,8 @@ def run(requests: int = 3000, rounds: int = 3, processes: int = 2, *, arenas: bo
     with stage(others, is_large=arenas) as daemon:
         address = daemon.address(FLOODED)
         with (
-            _processes(send_for_ever, address, processes) as flood,
-            _processes(spin_for_ever, address, processes) as busy,
+            processes_that(send_for_ever, address, processes) as flood,
+            processes_that(spin_for_ever, address, processes) as busy,
             Load(daemon, {ASKED: daemon.questions[ASKED]}, callers=1, pause_s=0.0) as load,
         ):
             before = daemon.tenant(FLOODED)["counters"]
@@ -109,7 +109,7 @@ def run(requests: int = 3000, rounds: int = 3, processes: int = 2, *, arenas: bo
                         _wait_for_flood(daemon)
                     since = time.monotonic()
                     load.wait_more(ASKED, requests)
-                    latencies[phase] += _latencies(load, since)
+                    latencies[phase] += latencies_since(load, since)
                     if phase == "flooded":
                         beside += _ask_beside(daemon)
                     if phase in switches:
@@ -128,10 +128,10 @@ def run(requests: int = 3000, rounds: int = 3, processes: int = 2, *, arenas: bo
         "flooding_processes": processes,
         **judgement.figures(),
         **load.sharing(),
-        **{phase: _quantiles(latencies[phase]) for phase in PHASES},
-        "flooded_against_alone": _ratios(latencies["flooded"], latencies["alone"]),
-        "busy_against_alone": _ratios(latencies["busy"], latencies["alone"]),
-        "flooded_against_busy": _ratios(latencies["flooded"], latencies["busy"]),
+        **{phase: quantiles(latencies[phase]) for phase in PHASES},
+        "flooded_against_alone": ratios(latencies["flooded"], latencies["alone"]),
+        "busy_against_alone": ratios(latencies["busy"], latencies["alone"]),
+        "flooded_against_busy": ratios(latencies["flooded"], latencies["busy"]),
         "flooding_requests": {name: after[name] - before[name] for name in ("accepted", "answered", "refused")},
         "other_requests_of_the_flooded_tenant": dict(beside),
     }
@@ -149,7 +149,8 @@ def _wait_for_flood(daemon: Stage) -> None:
     harness.wait_until(lambda: arrived() > before + FLOOD_ARRIVED, "the flood")
 
 
-def _latencies(load: Load, since: float) -> list[float]:
+def latencies_since(load: Load, since: float) -> list[float]:
+    """Seconds from question to answer of those asked since then."""
     history = load.histories[0]
     return [
         history.answered_at[number] - history.sent_at[number]
@@ -169,9 +170,11 @@ def _ask_beside(daemon: Stage) -> Counter[str]:
     return outcomes
 
 
-def _quantiles(values: list[float]) -> dict[str, Any]:
+def quantiles(values: list[float]) -> dict[str, Any]:
+    """How many there are, median and 99th percentile, in microseconds."""
     return {"n": len(values), **{f"p{q}_us": round(quantile(values, q / 100) * 1e6) for q in (50, 99)}}
 
 
-def _ratios(values: list[float], base: list[float]) -> dict[str, float]:
+def ratios(values: list[float], base: list[float]) -> dict[str, float]:
+    """Median and 99th percentile against those of others."""
     return {f"p{q}": round(quantile(values, q / 100) / quantile(base, q / 100), 2) for q in (50, 99)}

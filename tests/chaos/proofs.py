@@ -17,6 +17,7 @@ from tests.chaos import (
     reload,
     router,
     soak,
+    strangers,
     supervisor,
     workers,
 )
@@ -122,6 +123,15 @@ PROOFS: dict[str, Proof] = {
         "garbage, endless messages and raw connections at every socket",
         lambda options: hostile.run(options["connections"], options["seed"], options["pause-ms"] / 1e3),
         (Option("connections", 100_000, "raw connections"), SEED, PAUSE),
+    ),
+    "strangers": Proof(
+        "users without any right open connections to every socket, another tenant is measured",
+        lambda options: strangers.run(options["requests"], options["rounds"], options["processes"]),
+        (
+            Option("requests", 2000, "of the measured tenant in each phase"),
+            Option("rounds", 3, "how often each phase comes"),
+            Option("processes", 2, "that connect"),
+        ),
     ),
     "arenas": Proof(
         "misuse of shared memory, and clients killed with requests in it",

@@ -15,6 +15,7 @@ NUMBERS: dict[str, dict[str, float]] = {
     "drains": {"count": 50, "cut": 3},
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},
+    "strangers": {"requests": 500, "rounds": 1},
     "arenas": {"connections": 3000, "kills": 50},
     "connects": {"clients": 3000, "kills": 100},
     "soak": {"minutes": 3},

@@ -26,12 +26,12 @@ class RouterBench:
         self.settings = make_router_settings(directory)
         self.router: RouterProcess | Any = None
 
-    def start(self, **settings: Any) -> RouterProcess:
-        """A router process that is ready; a former one is killed."""
+    def start(self, nofile: int | None = None, **settings: Any) -> RouterProcess:
+        """A router process that is ready, with so many descriptors where given; a former one is killed."""
         if self.router is not None:
             self.router.close()
         self.settings = make_router_settings(self.directory, **settings)
-        self.router = RouterProcess(self.settings)
+        self.router = RouterProcess(self.settings, nofile)
         self.router.expect(RouterReady)
         return self.router
 

@@ -20,7 +20,7 @@ from trtd.errors import ErrorCode
 from trtd.router.access import Access
 from trtd.router.arena_hub import ArenaHub
 from trtd.router.arenas import MAX_STRANGE, TenantArenas
-from trtd.router.front import highest_spare_fd
+from trtd.router.descriptors import Descriptors
 from trtd.router.memfds import Closer
 from trtd.router.poller import Poller
 from trtd.wire.arenas import ArenaAccepted, ArenaOffered, ArenaRefused, Welcome, encode_packet
@@ -46,7 +46,7 @@ class Bench:
         self.hub = ArenaHub(
             OpenAccess(),
             self.poller,
-            highest_spare_fd(),
+            Descriptors(lambda: 1),
             0o600,
             has_bundles=True,
             tell_workers=self.told.append,
@@ -138,7 +138,7 @@ def test_a_client_without_a_descriptor_for_it(bench):
 def test_descriptors_are_kept_for_others(bench):
     """Above the share of arenas neither a connection nor an arena is taken, and what they brought is closed."""
     client = bench.client()
-    bench.hub.max_fd = 0
+    bench.hub.descriptors.max_fd = 0
     with closing(make_memfd()) as (fd,):
         refused = bench.offer(client, fd)
         assert isinstance(refused, ArenaRefused)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -16,8 +18,11 @@ import zmq
 
 from tests.support import zmtp
 from tests.support.router import RouterClient, StandInWorker
+from tests.support.strangers import Strangers, needs_root
 from trtd.core.dispatch import TenantLimits
 from trtd.errors import ErrorCode
+from trtd.router.endpoints import MAX_CONNECTIONS
+from trtd.router.reception import SHARE_OF_ONE_USER
 from trtd.wire import codec
 from trtd.wire.messages import (
     MAX_HEADER_BYTES,
@@ -248,6 +253,60 @@ def test_many_idle_connections_are_closed(bench, witness):
     bench.router.wait_until(lambda: bench.router.socket_count() <= before)
     for raw in idle:
         raw.close()
+
+
+@pytest.mark.parametrize("socket_name", ["a.sock", "a.arenas", "router/workers.sock"])
+def test_no_number_of_connections_ends_the_router(bench, socket_name):
+    """A user who may connect opens far more connections than there are descriptors: others are served meanwhile."""
+    bench.start(nofile=300)
+    bench.tenant("a")
+    witness = Witness(bench)
+    bench.router.wait_until((bench.directory / socket_name).exists)
+    kind = socket.SOCK_SEQPACKET if socket_name.endswith(".arenas") else socket.SOCK_STREAM
+    try:
+        with Strangers(bench.directory, socket_name, count=900, kind=kind, uid=os.getuid()) as guests:
+            witness.check()
+            assert guests.outcomes()["connected"] >= 300
+            witness.check()
+            newcomer = bench.client("b")
+            newcomer.send(b"\xc1")
+            assert isinstance(newcomer.receive()[0], ErrorAnswer)
+        witness.check()
+        # What they held is free again.
+        client, worker = bench.client("a"), bench.worker("a")
+        client.ask()
+        worker.serve(1)
+        assert isinstance(client.receive()[0], InferAnswer)
+    finally:
+        witness.close()
+
+
+def test_a_tenant_has_a_bounded_number_of_connections(bench, witness):
+    """One user gets no more than his share; those sent away are told so at once, and counted."""
+    path = bench.directory / "a.sock"
+    most = MAX_CONNECTIONS * SHARE_OF_ONE_USER[0] // SHARE_OF_ONE_USER[1]
+    with Strangers(bench.directory, "a.sock", count=most + 50, uid=os.getuid()) as guests:
+        assert guests.outcomes() == {"connected": most + 50}
+        bench.router.stats("a", lambda it: it.connections_refused >= 50)
+        late = zmtp.connect(str(path))
+        words = b""
+        while received := late.recv(4096):
+            words += received
+        assert words == zmtp.GREETING + zmtp.frame(b"\x05ERROR\x03300", zmtp.COMMAND)
+        late.close()
+    bench.router.stats("a", lambda it: it.connections == 0)
+
+
+@needs_root
+def test_strangers_are_sent_away_and_counted(bench, witness):
+    """Who may not use a tenant is told so and closed at once, however often he comes; nothing of it stays."""
+    bench.directory.chmod(0o755)
+    before = bench.router.socket_count()
+    with Strangers(bench.directory, "a.sock", mode="storm", count=2000) as strangers:
+        assert strangers.outcomes() == {"connected": 2000}
+        bench.router.stats("a", lambda it: it.connections_refused == 2000)
+        witness.check()
+        assert bench.router.socket_count() <= before
 
 
 def test_a_flood_is_refused_and_the_other_tenant_served(bench, witness):

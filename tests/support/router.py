@@ -89,14 +89,16 @@ def anything(_: object) -> bool:
 class RouterProcess:
     """A router, and the supervisor's end of its channel."""
 
-    def __init__(self, settings: RouterSettings) -> None:
+    def __init__(self, settings: RouterSettings, nofile: int | None = None) -> None:
         self.settings = settings
+        limit = [] if nofile is None else ["/bin/sh", "-c", f'ulimit -n {nofile}; exec "$@"', "sh"]
         self.channel, theirs = Channel.pair()
         memfd = os.memfd_create("settings")
         os.write(memfd, control.encode_settings(settings))
         os.lseek(memfd, 0, os.SEEK_SET)
         self.process = subprocess.Popen(
             [
+                *limit,
                 *(sys.executable, "-m", "trtd.router.main", "--parent", str(os.getpid())),
                 *("--channel", str(theirs.fileno()), "--settings", str(memfd)),
             ],

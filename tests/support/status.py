@@ -26,6 +26,7 @@ def make_tenant(name: str = "a", **changes: Any) -> TenantStatus:
         "reason": "", "runtime": "onnxruntime 1", "models": [], "workers": [make_child(f"{name}/0")],
         "replacement": None, "queued": 4,
         "leased": 5, "held_bytes": 6, "arena_bytes": 0, "arena_count": 0, "arena_limit_bytes": 1024**3,
+        "connections": 3, "connections_refused": 0,
         "counters": CounterStatus(
             accepted=0, answered=0, failed=0, refused=0, resent=0, replayed=0, expired=0, stale=0, abandoned=0
         ), "recent": RecentStatus(per_s=1234.5, p50_s=0.0012, p99_s=None), "address": f"ipc:///run/{name}.sock",

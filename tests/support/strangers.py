@@ -17,7 +17,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 # The directory is reached through an inherited descriptor, because its parents may be closed to that user.
 PROGRAM = """
-import os, socket, struct, sys, time
+import os, select, socket, struct, sys, time
 uid, directory, kind, mode, count, seconds, *names = sys.argv[1:]
 # Here and not before, because that user may not run this interpreter.
 os.setgroups([]), os.setgid(int(uid)), os.setuid(int(uid))
@@ -37,6 +37,7 @@ def connect(name):
     held.append(sock)
 
 number = 0
+print("begun", flush=True)
 while number < count and time.monotonic() < until:
     try:
         connect(names[number % len(names)])
@@ -45,10 +46,11 @@ while number < count and time.monotonic() < until:
         held.clear()
     if mode == "storm" and len(held) >= 500:
         held.clear()
+    if number % 100 == 0 and select.select([sys.stdin], [], [], 0)[0]:
+        break
     number += 1
 print(outcomes, flush=True)
-if mode == "hold":
-    sys.stdin.read()
+sys.stdin.read()
 """
 
 
@@ -90,6 +92,15 @@ class Strangers:
         finally:
             os.close(fd)
         self._outcomes: dict[str, int] | None = None
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def stop(self) -> dict[str, int]:
+        """Let it try no more; how its connections went."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("stop\n")
+        self._process.stdin.flush()
+        return self.outcomes()
 
     def outcomes(self) -> dict[str, int]:
         """How the connections went, once all were tried."""

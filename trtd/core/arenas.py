@@ -41,12 +41,14 @@ class ArenaBook:
 
     Attributes:
         max_bytes: most bytes of all of them together; 0 takes none.
+        max_count: most of them.
         held_bytes: of those that have not ended, withdrawn ones included.
         count: how many these are.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.max_count = MAX_ARENAS
         self.held_bytes = 0
         self.count = 0
         self._named: dict[int, Arena] = {}
@@ -65,8 +67,8 @@ class ArenaBook:
             return Refusal(ErrorCode.TOO_LARGE, message)
         if count_of_connection >= MAX_ARENAS_PER_CONNECTION:
             message = f"the connection has {count_of_connection} arenas, the most is {MAX_ARENAS_PER_CONNECTION}"
-        elif self.count >= MAX_ARENAS:
-            message = f"the tenant has {self.count} arenas, the most is {MAX_ARENAS}"
+        elif self.count >= self.max_count:
+            message = f"the tenant has {self.count} arenas, the most is {self.max_count}"
         elif self.held_bytes + size_bytes > self.max_bytes:
             message = f"the tenant has {self.held_bytes} bytes in arenas; {size_bytes} more exceed {self.max_bytes}"
         else:

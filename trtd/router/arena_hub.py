@@ -7,6 +7,7 @@ from collections.abc import Callable
 from trtd.core.ids import TenantName
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access
+from trtd.router.descriptors import Descriptors
 from trtd.router.lifetimes import Lifetimes
 from trtd.router.poller import Poller
 
@@ -17,7 +18,7 @@ class ArenaHub:
     Args:
         access: says who may use a tenant.
         poller: serves the sockets.
-        max_fd: highest descriptor that connections and arenas may have.
+        descriptors: how many connections and arenas a tenant may have.
         socket_mode: permission bits of the socket files.
         has_bundles: whether the tenants' endpoints take several requests in one message.
         tell_workers: called with the key of each arena that has ended.
@@ -25,7 +26,7 @@ class ArenaHub:
         log: for refusals, and for sockets that cannot be opened.
 
     Attributes:
-        access: as given, likewise `poller`, `max_fd`, `socket_mode` and `has_bundles`.
+        access: as given, likewise `poller`, `descriptors`, `socket_mode` and `has_bundles`.
         lifetimes: ends the arenas of all tenants.
     """
 
@@ -33,7 +34,7 @@ class ArenaHub:
         self,
         access: Access,
         poller: Poller,
-        max_fd: int,
+        descriptors: Descriptors,
         socket_mode: int,
         *,
         has_bundles: bool,
@@ -43,7 +44,7 @@ class ArenaHub:
     ) -> None:
         self.access = access
         self.poller = poller
-        self.max_fd = max_fd
+        self.descriptors = descriptors
         self.socket_mode = socket_mode
         self.has_bundles = has_bundles
         self.lifetimes = Lifetimes(tell_workers)

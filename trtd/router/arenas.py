@@ -15,20 +15,20 @@ import socket
 from pathlib import Path
 
 from trtd.child.doors import Door
-from trtd.core.arenas import Arena, ArenaBook
+from trtd.core.arenas import MAX_ARENAS, Arena, ArenaBook
 from trtd.core.ids import TenantName
 from trtd.core.places import Places
 from trtd.errors import BY_CODE, Malformed, Overloaded, TrtdError
 from trtd.router.arena_hub import ArenaHub
+from trtd.router.descriptors import ARENAS, OFFERERS
 from trtd.router.memfds import Closer, check_memfd, is_memory
 from trtd.router.offers import Connection, Packet
+from trtd.router.reception import SHARE_OF_ONE_USER
 from trtd.wire.arenas import ArenaAccepted, ArenaOffered, ArenaRefused, ArenaWithdrawn, Welcome, decode_packet
 from trtd.wire.settings import TenantEndpoint
 
 MAX_CONNECTIONS = 512
 """Most connections of one tenant's clients."""
-MAX_CONNECTIONS_OF_USER = MAX_CONNECTIONS * 3 // 4
-"""Most of them of one user, so that there are some for the others."""
 MAX_STRANGE = 16
 """Descriptors of no memory that one tenant may have waiting to be closed; with more, its clients are hung up on."""
 
@@ -52,7 +52,7 @@ class TenantArenas:
         self._door: Door | None = None
         self._is_reported = False
         self._connections: dict[int, Connection] = {}
-        self._places = Places(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_USER)
+        self._places = Places(MAX_CONNECTIONS, MAX_CONNECTIONS)
         self._strange = Closer()
         self.open()
 
@@ -129,9 +129,13 @@ class TenantArenas:
     def _why_not(self, connection: Connection) -> str | None:
         if not self._hub.access.admits(self._tenant, connection.peer):
             return "not allowed"
-        if connection.fd > self._hub.max_fd:
+        if connection.fd > self._hub.descriptors.max_fd:
             return "no descriptors to spare"
-        return self._places.take(connection.peer.uid)
+        places = self._places
+        places.most = self._hub.descriptors.share(MAX_CONNECTIONS, OFFERERS)
+        part, whole = SHARE_OF_ONE_USER
+        places.most_each = max(1, places.most * part // whole)
+        return places.take(connection.peer.uid)
 
     def _hear(self, connection: Connection) -> None:
         """Handle one packet, or the end of a connection."""
@@ -200,10 +204,11 @@ class TenantArenas:
         if packet.has_lost:
             raise Malformed("more than one descriptor came with the offer")
         check_memfd(packet.fd, offer.size_bytes)
-        if packet.fd > self._hub.max_fd:
+        if packet.fd > self._hub.descriptors.max_fd:
             raise Overloaded("the router has no descriptors to spare")
         # What has ended and was not carried out yet would be counted against the client that comes right after it.
         self._hub.lifetimes.sweep()
+        self.book.max_count = self._hub.descriptors.share(MAX_ARENAS, ARENAS)
         refusal = self.book.judge(offer.size_bytes, len(connection.keys))
         if refusal is not None:
             raise BY_CODE[refusal.code](refusal.message)

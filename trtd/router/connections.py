@@ -17,6 +17,7 @@ from trtd.child.stream import Stream, StreamClosed, peer_of
 from trtd.core.ids import TenantName, WorkerId
 from trtd.errors import Malformed
 from trtd.observe import Logger, RateLimit
+from trtd.router.descriptors import most_workers
 from trtd.wire.messages import Attach
 
 MAX_CONNECTIONS = 4096
@@ -93,6 +94,7 @@ class Connections:
         self._own_uid = os.geteuid()
         self._door = Door(Path(path), SOCKET_MODE)
         self._door.open()
+        self._most = most_workers(MAX_CONNECTIONS)
         self._is_paused = False
         self._is_reported = False
         self._by_fd: dict[int, Connection] = {}
@@ -162,7 +164,7 @@ class Connections:
             if sock is None:
                 return
             pid, uid, _ = peer_of(sock)
-            if uid != self._own_uid or len(self._by_fd) >= MAX_CONNECTIONS:
+            if uid != self._own_uid or len(self._by_fd) >= self._most:
                 self.report("peer.refused", endpoint=str(self._door.path), address=f"uid {uid}, pid {pid}")
                 sock.close()
                 continue

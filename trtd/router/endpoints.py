@@ -154,6 +154,7 @@ class Endpoint:
         settings: as the supervisor told them last.
         sources: the sockets that listen, by address.
         undeliverable: answers whose client was gone, or did not read for too long.
+        problems: why addresses do not listen, by address.
     """
 
     def __init__(
@@ -172,6 +173,8 @@ class Endpoint:
         self.settings = settings
         self.sources: dict[str, AnySource] = {}
         self.undeliverable = 0
+        self.problems: dict[str, str] = {}
+        self._refused_before = 0
         self._context = context
         self._reception = reception
         self._used = used
@@ -189,6 +192,26 @@ class Endpoint:
         return bool(self._parked)
 
     @property
+    def connections(self) -> int:
+        """How many clients of this host are connected."""
+        return sum(len(port) for port in self._local_ports())
+
+    @property
+    def connections_refused(self) -> int:
+        """How many of them were sent away."""
+        return self._refused_before + sum(port.refused for port in self._local_ports())
+
+    @property
+    def unreachable(self) -> str:
+        """Why nobody can connect at one of its addresses; empty while everybody can."""
+        lost = [port.problem for port in self._local_ports() if port.problem]
+        missing = [self.problems.get(address, "") for address in self.missing]
+        return next((problem for problem in (*lost, *missing) if problem), "")
+
+    def _local_ports(self) -> list[LocalPort]:
+        return [source.port for source in self.sources.values() if isinstance(source, LocalSource)]
+
+    @property
     def missing(self) -> list[str]:
         """Addresses that ought to listen and do not."""
         wanted = [self.settings.address, self.settings.tcp_address]
@@ -204,14 +227,15 @@ class Endpoint:
     def look_after(self, now: float) -> None:
         """What has to be done about once a second."""
         self.arenas.look_after()
-        for source in self.sources.values():
-            if isinstance(source, LocalSource):
-                source.port.look_after(now)
+        for port in self._local_ports():
+            port.look_after(now)
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Obey new settings; what is `missing` afterwards has to be opened."""
         for source in self.stale_sources(settings):
             del self.sources[source.port.address]
+            if isinstance(source, LocalSource):
+                self._refused_before += source.port.refused
             source.port.close(LINGER_S)
         self.settings = settings
         self.arenas.configure(settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Callable
 
 import zmq
@@ -14,6 +13,7 @@ from trtd.observe import Logger
 from trtd.router.access import Access
 from trtd.router.arena_hub import ArenaHub
 from trtd.router.arenas import TenantArenas
+from trtd.router.descriptors import Descriptors
 from trtd.router.endpoints import AnySource, Endpoint
 from trtd.router.guests import Received
 from trtd.router.poller import Poller
@@ -70,12 +70,12 @@ class Front:
         self._reported: set[tuple[str, str]] = set()
         self.paused: dict[TenantName, float] = {}
         self._poller = Poller()
-        max_fd = highest_spare_fd()
-        self._reception = Reception(access, self._poller, max_fd, lambda: len(self.endpoints), clock, log)
+        descriptors = Descriptors(lambda: len(self.endpoints))
+        self._reception = Reception(access, self._poller, descriptors, clock, log)
         self._arenas = ArenaHub(
             access,
             self._poller,
-            max_fd,
+            descriptors,
             settings.socket_mode,
             has_bundles=True,
             tell_workers=end_arena,
@@ -134,6 +134,7 @@ class Front:
             try:
                 source = endpoint.bind(address, self._settings.curve_secret_key_file, self._listeners.get(address))
             except (OSError, zmq.ZMQError, InvalidConfig) as error:
+                endpoint.problems[address] = f"{address} cannot be opened: {error}"
                 if (endpoint.tenant, address) not in self._reported:
                     self._reported.add((endpoint.tenant, address))
                     self._log.error("endpoint.open_failed", tenant=endpoint.tenant, address=address, cause=str(error))
@@ -211,12 +212,3 @@ class Front:
         self._arenas.close()
         self._watch(self._poller.fd, False)
         self._poller.close()
-
-
-def highest_spare_fd() -> int:
-    """Highest descriptor that what clients send or open may have.
-
-    The kernel gives the lowest free number, so what is above is kept for what the router cannot do without: libzmq
-    aborts where it gets no descriptor.
-    """
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4

@@ -23,6 +23,7 @@ from trtd.errors import InvalidConfig
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access, Peer
 from trtd.router.callers import Caller, Route
+from trtd.router.descriptors import GUESTS, Descriptors
 from trtd.router.guests import Broken, Guest, Received
 from trtd.router.poller import READABLE, WRITABLE, Poller
 from trtd.router.sockets import HANDSHAKE_TIMEOUT_MS
@@ -49,8 +50,7 @@ class Reception:
     Args:
         access: says who may use a tenant.
         poller: serves the doors, and clients that read slowly.
-        max_fd: highest descriptor that a connection may have.
-        count_tenants: how many tenants there are.
+        descriptors: how many connections a tenant may have.
         clock: monotonic seconds.
         log: for peers that are sent away.
 
@@ -62,23 +62,17 @@ class Reception:
         self,
         access: Access,
         poller: Poller,
-        max_fd: int,
-        count_tenants: Callable[[], int],
+        descriptors: Descriptors,
         clock: Callable[[], float],
         log: Logger,
     ) -> None:
         self.access = access
         self.poller = poller
-        self.max_fd = max_fd
+        self.descriptors = descriptors
         self.clock = clock
         self.leaving: dict[Guest, float] = {}
-        self._count_tenants = count_tenants
         self._log = log
         self._limit = RateLimit(1.0)
-
-    def share(self, most: int) -> int:
-        """How many connections a tenant may have: `most`, or fewer where descriptors are scarce."""
-        return min(most, max(1, self.max_fd // max(1, self._count_tenants())))
 
     def report(self, event: str, tenant: TenantName, **fields: object) -> None:
         """Log what a peer did, without letting it fill the log."""
@@ -138,6 +132,7 @@ class LocalPort:
         address: where it listens.
         is_closed: whether `close` was called.
         refused: peers that were sent away.
+        problem: why it does not listen where it was lost; empty while it does.
     """
 
     def __init__(
@@ -159,7 +154,7 @@ class LocalPort:
         self.is_closed = False
         self.refused = 0
         self._door = Door(Path(), 0)
-        self._is_reported = False
+        self.problem = ""
         self._guests: dict[int, Guest] = {}
         self._greeting: dict[Guest, float] = {}
         self._places = Places(0, 0)
@@ -211,11 +206,11 @@ class LocalPort:
         try:
             self._door.open()
         except OSError as error:
-            if not self._is_reported:
-                self._is_reported = True
+            if not self.problem:
                 reception.report("endpoint.open_failed", self._tenant, address=self.address, cause=str(error))
+            self.problem = f"{self.address} is lost: {error}"
             return
-        self._is_reported = False
+        self.problem = ""
         self._watch_door()
         reception.report("endpoint.reopened", self._tenant, address=self.address)
 
@@ -242,7 +237,7 @@ class LocalPort:
         if owner is None:
             self._send_away(sock, NOT_ALLOWED, "not allowed", peer)
             return
-        problem = "no descriptors to spare" if sock.fileno() > reception.max_fd else self._take_place(uid)
+        problem = "no descriptors to spare" if sock.fileno() > reception.descriptors.max_fd else self._take_place(uid)
         if problem is not None:
             self._send_away(sock, TOO_MANY, problem, peer)
             return
@@ -257,7 +252,7 @@ class LocalPort:
 
     def _take_place(self, uid: int) -> str | None:
         places = self._places
-        places.most = self._reception.share(self._max_connections)
+        places.most = self._reception.descriptors.share(self._max_connections, GUESTS)
         part, whole = SHARE_OF_ONE_USER
         places.most_each = max(1, places.most * part // whole)
         return places.take(uid)

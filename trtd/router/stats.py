@@ -31,4 +31,7 @@ def snapshot(tenant: Tenant, endpoint: Endpoint) -> TenantStats:
         undeliverable=endpoint.undeliverable,
         arena_bytes=endpoint.arenas.book.held_bytes,
         arena_count=endpoint.arenas.book.count,
+        connections=endpoint.connections,
+        connections_refused=endpoint.connections_refused,
+        unreachable=endpoint.unreachable,
     )

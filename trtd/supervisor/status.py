@@ -120,11 +120,13 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         name=name,
         phase=str(tenant.phase),
         health=health,
-        is_ready=health in {"ready", "degraded"} and _is_serving(fleet.children[ROUTER]),
+        is_ready=health in {"ready", "degraded"}
+        and _is_serving(fleet.children[ROUTER])
+        and not seen.totals.unreachable,
         is_required=table.required if table else False,
         gate="open" if seen.is_open else "closed",
         is_available=seen.is_available,
-        reason=seen.reason,
+        reason=seen.reason or seen.totals.unreachable,
         runtime=newest.runtime if newest else "",
         models=[
             ModelStatus(name=model.name, version=model.version, max_batch=model.max_batch, is_batched=model.is_batched)
@@ -140,6 +142,8 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         arena_bytes=seen.totals.arena_bytes,
         arena_count=seen.totals.arena_count,
         arena_limit_bytes=endpoint.max_arena_bytes if endpoint else 0,
+        connections=seen.totals.connections,
+        connections_refused=seen.totals.connections_refused,
         counters=_counters(seen),
         recent=_recent(seen, now),
         address=endpoint.address if endpoint else "",

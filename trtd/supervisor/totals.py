@@ -15,6 +15,7 @@ from trtd.core.histogram import BUCKET_COUNT, quantile
 from trtd.wire.control import TenantStats
 
 COUNTERS = ("accepted", "answered", "failed", "refused", "resent", "replayed", "expired", "stale")
+REFUSED_CONNECTIONS = "connections_refused"
 
 WINDOW_S = 60.0
 SAMPLE_EVERY_S = 1.0
@@ -76,7 +77,7 @@ class TenantTotals:
             return
         self._last = None
         self.abandoned += last.queued + last.leased
-        self._past.update({name: getattr(last, name) for name in COUNTERS})
+        self._past.update({name: getattr(last, name) for name in (*COUNTERS, REFUSED_CONNECTIONS)})
         self._past_outcomes.update({(model, outcome): count for model, outcome, count in last.outcomes})
         self._past_duration = _sum(self._past_duration, last.duration_buckets)
         self._past_duration_sum_s += last.duration_sum_s
@@ -107,6 +108,21 @@ class TenantTotals:
     def arena_count(self) -> int:
         """In how many arenas."""
         return self._last.arena_count if self._last else 0
+
+    @property
+    def connections(self) -> int:
+        """Clients of this host that are connected."""
+        return self._last.connections if self._last else 0
+
+    @property
+    def connections_refused(self) -> int:
+        """Those that were sent away."""
+        return self._past[REFUSED_CONNECTIONS] + (self._last.connections_refused if self._last else 0)
+
+    @property
+    def unreachable(self) -> str:
+        """Why nobody can connect; empty while everybody can."""
+        return self._last.unreachable if self._last else ""
 
     @property
     def counters(self) -> dict[str, int]:

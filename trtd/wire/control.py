@@ -117,6 +117,9 @@ class TenantStats:
         undeliverable: answers whose client was gone or did not read; they are counted above as well.
         arena_bytes: shared memory of its clients, withdrawn arenas that requests still name included.
         arena_count: how many arenas these are.
+        connections: of clients on this host.
+        connections_refused: connections of them that were sent away.
+        unreachable: why nobody can connect at one of its addresses; empty while everybody can.
     """
 
     tenant: str
@@ -139,6 +142,9 @@ class TenantStats:
     undeliverable: int = 0
     arena_bytes: int = 0
     arena_count: int = 0
+    connections: int = 0
+    connections_refused: int = 0
+    unreachable: str = ""
 
 
 @dataclass(frozen=True, slots=True)

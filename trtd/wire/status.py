@@ -206,7 +206,7 @@ class TenantStatus(TypedDict):
         is_required: whether the daemon counts as ready only while this tenant is.
         gate: `open` or `closed`.
         is_available: whether a worker can be expected.
-        reason: why not.
+        reason: why not, or why nobody can connect.
         runtime: name and version of the runtime, from the newest ready worker.
         models: what it serves.
         workers: members by number, then those that come and go. replacement: of outdated workers; None while there are
@@ -216,6 +216,7 @@ class TenantStatus(TypedDict):
         held_bytes: payload of both.
         arena_bytes: shared memory that its clients have offered. arena_count: in how many arenas.
         arena_limit_bytes: most bytes of it; 0 where none is taken.
+        connections: clients of this host. connections_refused: those that were sent away, since the daemon's start.
         counters: since the daemon's start.
         recent: last minute.
         address: where clients of this host connect.
@@ -245,6 +246,8 @@ class TenantStatus(TypedDict):
     arena_bytes: int
     arena_count: int
     arena_limit_bytes: int
+    connections: int
+    connections_refused: int
     counters: CounterStatus
     recent: RecentStatus
     address: str
