@@ -29,6 +29,7 @@ def test_shapes_in_any_order_are_right(open_tensorrt, assets, plan, max_graphs):
     model = open_tensorrt(max_graphs=max_graphs).load(model_settings(assets, plan))
     for order in ORDERS:
         slot = model.open_slot()
+        slot._graphs.is_eager = True
         for name in order:
             inputs, outputs = reference(assets, plan, CASES[name])
             check(plan, slot.run([inputs])[0], outputs)
@@ -50,6 +51,7 @@ def test_graphs_give_their_place_to_shapes_that_come_more_often(open_tensorrt, a
     """Whatever comes often is captured in the end, never more than allowed, and every answer is right on the way."""
     runtime = open_tensorrt(max_graphs=2)
     slot = runtime.load(model_settings(assets, "mlp.plain")).open_slot()
+    slot._graphs.is_eager = True
     held = runtime.ledger().live_bytes
     captured = []
     for count in (3, 5, 9, 17, 33):
@@ -70,6 +72,7 @@ def test_what_a_graph_costs(open_tensorrt, assets):
     """A graph takes a context's own few kilobytes of device memory, and no scratch memory of its own."""
     runtime = open_tensorrt(max_graphs=64)
     slot = runtime.load(model_settings(assets, "mlp.plain")).open_slot()
+    slot._graphs.is_eager = True
     before, graphs = runtime.ledger().live_bytes, slot.graphs
     for count in range(2, 22):
         for _ in range(2):
@@ -85,6 +88,7 @@ def test_what_a_graph_costs(open_tensorrt, assets):
 def capture_many(slot, assets):
     """Run each size until it is captured; how many captures failed at their first try."""
     failed = 0
+    slot._graphs.is_eager = True
     for count in range(2, 2 + SIZES):
         inputs, outputs = rows(assets, count)
         for _ in range(2):

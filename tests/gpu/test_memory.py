@@ -88,6 +88,7 @@ def test_a_graph_that_does_not_fit_is_done_without(open_tensorrt, assets, refusi
     """Where memory does not suffice for a graph's context the shape runs without, right, and admission asks no more."""
     runtime = open_tensorrt()
     slot = runtime.load(model_settings(assets, "mlp.plain")).open_slot()
+    slot._graphs.is_eager = True
     graphs, held = slot.graphs, runtime.ledger().live_bytes
     inputs, outputs = reference(assets, "mlp", "three")
     check("mlp", slot.run([inputs])[0], outputs)

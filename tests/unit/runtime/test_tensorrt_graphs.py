@@ -84,3 +84,13 @@ def test_failures_are_tried_again_ever_later():
     assert pauses[-2:] == [graphs.MAX_PAUSE_RUNS] * 2
     kept.keep("a", 1)
     assert kept.note_failure("b") == graphs.PAUSE_RUNS
+
+
+def test_a_graph_is_to_bring_back_what_it_takes():
+    """The longer the last capture took, the more often a shape has to come, within bounds, unless nobody waits."""
+    for took_s, runs in ((0.0, 2), (100 * graphs.SAVED_S, 100), (3600.0, graphs.MAX_RUNS_BEFORE_CAPTURE)):
+        kept = Graphs(most=9)
+        kept.keep("a", 1, took_s)
+        assert next(count for count in range(1, 10**6) if run(kept, "b")) == runs
+        kept.is_eager = True
+        assert [run(kept, "c"), run(kept, "c")] == [False, True]

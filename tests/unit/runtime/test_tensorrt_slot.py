@@ -22,7 +22,9 @@ def opening(import_with_cuda, monkeypatch):
     module = import_with_cuda("trtd.runtime.tensorrt.slot")
     cuda = engines.FakeCuda()
     cuda.replace(module.cuda, monkeypatch)
-    found = SimpleNamespace(cuda=cuda, engine=engines.FakeEngine(cuda), events=[], module=module)
+    clock = iter(range(10**6))
+    found = SimpleNamespace(cuda=cuda, engine=engines.FakeEngine(cuda), events=[], module=module, capture_s=0.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock) * found.capture_s))
 
     def open_slot(**settings):
         session = found.session = engines.make_session(found.events, **settings)
@@ -63,6 +65,18 @@ def test_a_graph_has_a_context_of_its_own(opening):
     assert ask(slot, SHAPES["B"])
     assert opening.engine.calls.count("set_input_shape") == before
     assert [graph.launches for graph in opening.cuda.graphs] == [1, 1]
+
+
+def test_a_capture_that_takes_long_has_to_be_worth_it(opening):
+    """While requests wait, a shape gets its graph when its runs are to bring the time back; a warm-up does not wait."""
+    opening.capture_s = 100 * graphs.SAVED_S
+    slot = opening.open_slot()
+    slot.warm_up([{"x": np.zeros((items, engines.WIDTH), np.float32)} for items in (1, 2)])
+    assert slot.graphs == 2
+    assert all(ask(slot, 3) for _ in range(99))
+    assert slot.graphs == 2
+    assert ask(slot, 3)
+    assert slot.graphs == 3
 
 
 def test_one_failed_capture_does_not_end_graphs(opening):

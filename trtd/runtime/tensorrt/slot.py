@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,9 +141,13 @@ class TensorRTSlot:
 
     def warm_up(self, inputs: Sequence[Arrays]) -> None:
         """Run these often enough that nothing is left to be done lazily, capture included."""
-        for one in inputs:
-            for _ in range(RUNS_BEFORE_CAPTURE if self._may_capture else 1):
-                self.run([one])
+        self._graphs.is_eager = True
+        try:
+            for one in inputs:
+                for _ in range(RUNS_BEFORE_CAPTURE if self._may_capture else 1):
+                    self.run([one])
+        finally:
+            self._graphs.is_eager = False
 
     @property
     def graphs(self) -> int:
@@ -278,6 +283,7 @@ class TensorRTSlot:
             self._l2.give_back(oldest.l2_bytes)
             del oldest
         l2_bytes = self._l2.take()
+        began_at = time.perf_counter()
         try:
             context = self._make_context(choice.profile, l2_bytes)
             outputs = self._set_shapes(context, choice)
@@ -293,7 +299,8 @@ class TensorRTSlot:
             fields = {"model": self._what, "cause": str(error), "texts": self._book.take(), "retry_after_runs": runs}
             self._session.sink("graph.capture_refused", fields)
             return
-        self._graphs.keep(key, Captured(graph, context, outputs, l2_bytes))
+        took_s = time.perf_counter() - began_at
+        self._graphs.keep(key, Captured(graph, context, outputs, l2_bytes), took_s)
 
     def _forget_shapes(self) -> None:
         for lane in self._lanes.values():
