@@ -106,9 +106,7 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
     ),
     ErrorCode.UNREACHABLE: ErrorTraits(Blame.DAEMON, True, "Start the daemon, or check the address of its socket."),
     ErrorCode.INVALID_CONFIG: ErrorTraits(Blame.TENANT, False, "Correct the configuration as the message says."),
-    ErrorCode.USAGE: ErrorTraits(
-        Blame.CLIENT, False, "Correct the call as the message says; `trtd --help` tells of the commands."
-    ),
+    ErrorCode.USAGE: ErrorTraits(Blame.CLIENT, False, "See `trtd --help`, or the docstring of the function."),
     ErrorCode.INTERNAL: ErrorTraits(Blame.DAEMON, True, "This is a defect in trtd; the log has the details."),
 }
 

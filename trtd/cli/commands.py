@@ -167,7 +167,7 @@ COMMANDS: tuple[Command, ...] = (
             _CONFIG,
             _argument(
                 "--model",
-                metavar="NAME=FILE",
+                metavar="[NAME=]FILE",
                 action="append",
                 default=[],
                 help="serve this ONNX file to tenant `default`; needs no configuration",

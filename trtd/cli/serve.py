@@ -65,9 +65,7 @@ def _load(chosen: Sources) -> Loaded:
     """The configuration of a daemon. One without tenants is a mistake, at a reload too: it would end everything."""
     loaded = loading.load(chosen)
     if not loaded.config.tenants:
-        raise InvalidConfig(
-            "no tenant is configured; name tenants in /etc/trtd/trtd.toml or give --model NAME=FILE.onnx"
-        )
+        raise InvalidConfig("no tenant is configured; name tenants in /etc/trtd/trtd.toml or give --model FILE.onnx")
     return loaded
 
 

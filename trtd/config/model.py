@@ -42,7 +42,14 @@ Name = Annotated[
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
     Expect("1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"),
 ]
-"""Of a tenant or model: lower case, digits, `-` and `_`; it becomes part of a socket's path and of metric labels."""
+"""Of a tenant or a client: lower case, digits, `-` and `_`; it becomes part of a socket's path and of metric labels."""
+
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
+    Expect("1 to 63 letters, digits, ., - and _, beginning with a letter or digit"),
+]
+"""Of a model: as files and hubs call it. It stands in messages and metric labels, and never in a path."""
 
 Version = Annotated[
     str,
@@ -240,7 +247,7 @@ class Model(_Section):
         examples=["/srv/models/resnet.onnx"],
     )
     version: Version = Field("1", description="what clients may ask for; without it they get the last one listed")
-    name: Name | None = Field(
+    name: ModelName | None = Field(
         None, description="what clients ask for; by default the table's own name", examples=["resnet"]
     )
     max_batch: Annotated[int, Field(ge=1, le=65_536)] = Field(32, description="most items run together; 1: no batching")
@@ -384,7 +391,7 @@ class Tenant(_Section):
     max_arena_bytes: Annotated[BytesOrZero, Reload.LIVE] = Field(
         1024**3, description="most shared memory of all its clients together, for tensors in place of copies; 0: none"
     )
-    models: dict[Name, Model] = Field(min_length=1, description="the models, at least one")
+    models: dict[ModelName, Model] = Field(min_length=1, description="the models, at least one")
     queue: Queue = Field(default_factory=Queue)
     restart: Restart = Field(default_factory=Restart)
     health: Health = Field(default_factory=Health)

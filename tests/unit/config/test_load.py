@@ -159,7 +159,9 @@ def test_model_flags_make_one_tenant(config_dir):
     assert str(loaded.origins["tenants", "default", "models", "a", "path"]) == "flag --model"
 
 
-@pytest.mark.parametrize("models", [["a.onnx"], ["=a.onnx"], ["a="], ["a=x", "a=y"]])
+@pytest.mark.parametrize(
+    "models", [["a"], ["=a.onnx"], ["a="], [".onnx"], ["dir/"], ["é.onnx"], ["a=x", "a=y"], ["a=x", "b/a.onnx"]]
+)
 def test_model_flags_of_another_form_are_refused(models):
     """A `--model` without name or file, or with a name that came before, is a usage error in one line."""
     with pytest.raises(Usage, match="--model"):
@@ -168,8 +170,36 @@ def test_model_flags_of_another_form_are_refused(models):
 
 def test_a_bad_model_name_on_the_command_line_names_the_flag(config_dir):
     """What is wrong with a flag's value is told like any problem, with the flag as its origin."""
-    (problem,) = config_dir.problems(overrides=model_overrides(["ResNet=x"]))
-    assert problem.startswith("flag --model: tenants.default.models.ResNet: cannot be a name; it must be 1 to 63 of")
+    (problem,) = config_dir.problems(overrides=model_overrides(["res net=x"]))
+    assert problem.startswith('flag --model: tenants.default.models."res net": cannot be a name; it must be 1 to 63 ')
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("ResNet50.v2.onnx", "ResNet50.v2"),
+        ("/srv/models/mlp.plan", "mlp"),
+        ("dir.d/yolo (1).onnx", "yolo-1"),
+        ("_hidden_.onnx", "hidden"),
+        ("m" * 100 + ".onnx", "m" * 63),
+    ],
+)
+def test_a_model_without_a_name_is_called_as_its_file(config_dir, file, name):
+    """Capitals and dots stay, what no name may have is replaced, and the name can be served."""
+    loaded = config_dir.load(system_file=None, overrides=model_overrides([file]))
+    models = loaded.config.tenants["default"].models
+    assert list(models) == [name]
+    assert models[name].path.endswith(file)
+
+
+def test_models_are_called_as_people_call_them(config_dir):
+    """Capitals and dots are part of a model's name, as a table or as what clients ask for; a tenant has neither."""
+    text = '[tenants.a.models."ResNet50.v2"]\npath = "a.onnx"\n[tenants.a.models.b]\npath = "b.onnx"\nname = "B.1"\n'
+    models = config_dir.load(text).config.tenants["a"].models
+    assert list(models) == ["ResNet50.v2", "b"]
+    assert models["b"].name == "B.1"
+    (problem,) = config_dir.problems(text.replace("tenants.a", "tenants.A"))
+    assert "tenants.A: cannot be a name" in problem
 
 
 def test_an_error_says_how_many_problems_there_are(config_dir):

@@ -7,6 +7,7 @@ import pytest
 from tests.support.config import MODEL
 
 NAME = "1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+MODEL_NAME = "1 to 63 letters, digits, ., - and _, beginning with a letter or digit"
 BEAT = "must be a number from 0.01 to 10"
 BUDGET = "must be a whole number from 0 to 1000000"
 JITTER = "must be a number from 0 to below 1"
@@ -68,7 +69,7 @@ VERSION = "this trtd reads version 1 of the configuration"
         ("[tenants.a.models.m]", "1: tenants.a.models.m.path", "missing, must be a path"),
         # Names.
         ("[tenants.'A b'.models.m]\npath='x'", '1: tenants."A b"', f"cannot be a name; it must be {NAME}"),
-        ("[tenants.a.models.'']\npath='x'", '1: tenants.a.models.""', f"cannot be a name; it must be {NAME}"),
+        ("[tenants.a.models.'']\npath='x'", '1: tenants.a.models.""', f"cannot be a name; it must be {MODEL_NAME}"),
         # Unknown keys.
         ("[daemon]\nrun_dir = ''", "2: daemon.run_dir", "unknown key, did you mean runtime_dir?"),
         ("lgo.level = 'info'", "1: lgo", "unknown key, did you mean log?"),
