@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
@@ -154,6 +155,43 @@ def test_a_key_decides_on_tcp(bench, curve):
     assert isinstance(local.receive()[0], InferAnswer)
     assert not unknown.has_answer(0.2)
     assert not bare.has_answer(0.2)
+
+
+def test_no_number_of_connections_over_tcp_takes_what_others_need(bench, curve):
+    """An address gets its share and no more, before any handshake; the router lives, and serves others meanwhile."""
+    keys = zmq.curve_keypair()
+    bench.start(nofile=300, curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", keys[0].decode()),))
+    bench.tenant("b")
+    worker, local = bench.worker("b"), bench.client("b")
+    host, port = curve.address.removeprefix("tcp://").split(":")
+    local.ask()
+    worker.serve(1)
+    assert isinstance(local.receive()[0], InferAnswer)
+    flood = []
+    try:
+        for _ in range(8):
+            for _ in range(50):
+                # The loopback has many addresses.
+                with contextlib.suppress(OSError):
+                    flood.append(socket.create_connection((host, int(port)), 0.5, (f"127.0.0.{1 + len(flood) % 9}", 0)))
+            local.ask()
+            worker.serve(1)
+            assert isinstance(local.receive()[0], InferAnswer)
+            late = bench.client("b")
+            late.send(b"\xc1")
+            assert isinstance(late.receive()[0], ErrorAnswer)
+            late.close()
+        bench.router.stats("a", lambda it: it.connections_refused >= 20)
+    finally:
+        for sock in flood:
+            sock.close()
+    bench.router.stats("a", lambda it: it.connections == 0)
+    known = curve.client(keys)
+    known.ask()
+    bench.worker().serve(1)
+    assert isinstance(known.receive()[0], InferAnswer)
+    assert bench.router.process.poll() is None
 
 
 def test_a_key_that_is_taken_off_the_list_is_refused_at_once(bench, curve):

@@ -13,14 +13,16 @@ import uuid
 from collections.abc import Iterator
 
 import msgpack
+import numpy as np
 import pytest
 import zmq
 
+import trtd
 from tests.support import zmtp
-from tests.support.router import RouterClient, StandInWorker
+from tests.support.router import PATIENCE_S, RouterClient, StandInWorker
 from tests.support.strangers import Strangers, needs_root
 from trtd.core.dispatch import TenantLimits
-from trtd.errors import ErrorCode
+from trtd.errors import ErrorCode, Overloaded
 from trtd.router.endpoints import MAX_CONNECTIONS
 from trtd.router.reception import SHARE_OF_ONE_USER
 from trtd.wire import codec
@@ -294,6 +296,8 @@ def test_a_tenant_has_a_bounded_number_of_connections(bench, witness):
             words += received
         assert words == zmtp.GREETING + zmtp.frame(b"\x05ERROR\x03300", zmtp.COMMAND)
         late.close()
+        with trtd.Client(f"ipc://{path}") as client, pytest.raises(Overloaded, match="too many connections"):
+            client.infer("m", {"x": np.zeros(1, np.uint8)}, timeout=PATIENCE_S)
     bench.router.stats("a", lambda it: it.connections == 0)
 
 

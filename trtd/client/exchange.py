@@ -18,7 +18,7 @@ from trtd.client.pending import PendingRequest, PendingRequests, Verdict
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.client.values import Answer
 from trtd.core.ids import RequestId
-from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, TrtdError, Unreachable
+from trtd.errors import DeadlineExceeded, ErrorCode, NotAllowed, Overloaded, TrtdError, Unreachable
 from trtd.wire import codec, packing
 from trtd.wire.arenas import MIN_PLACED_BYTES
 from trtd.wire.bundles import (
@@ -134,8 +134,9 @@ class Exchange:
                 self.arenas.disconnected()
             else:
                 self._trouble = event
-        if ConnectionEvent.NOT_ALLOWED in events and self._trouble is ConnectionEvent.NOT_ALLOWED:
-            return [(request.handle, self._refused()) for request in self._pending.abandon_all()]
+        trouble = self._trouble
+        if trouble in events and trouble in (ConnectionEvent.NOT_ALLOWED, ConnectionEvent.TOO_MANY):
+            return [(request.handle, self._refused(trouble)) for request in self._pending.abandon_all()]
         return []
 
     def _flush(self, now: float) -> None:
@@ -255,7 +256,9 @@ class Exchange:
         if placement is not None and placement.area is not None and request.send_count:
             self.arenas.retire(placement.area.region)
 
-    def _refused(self) -> TrtdError:
+    def _refused(self, trouble: ConnectionEvent | None) -> TrtdError:
+        if trouble is ConnectionEvent.TOO_MANY:
+            return Overloaded(f"{trouble.value} at {self.transport.address}", retry_after_s=1.0)
         return NotAllowed(f"the daemon refused this user or key at {self.transport.address}")
 
     def _give_up(self, request: PendingRequest, verdict: Verdict) -> TrtdError:

@@ -38,6 +38,8 @@ _KEY_CHARACTERS = 40
 _EVENTS = int(zmq.EVENTS)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
+_NOT_NOW = 300
+"""Status of a refusal that another time may not meet (ZeroMQ RFC 27)."""
 _EVENT_HEADER = struct.Struct("=HI")
 
 
@@ -47,6 +49,7 @@ class ConnectionEvent(Enum):
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     NOT_ALLOWED = "the daemon refused this user or key"
+    TOO_MANY = "too many connections of this user or tenant are open"
     HANDSHAKE_FAILED = "the peer does not speak ZeroMQ, or has another CURVE key than the one expected"
 
 
@@ -194,8 +197,10 @@ class Transport:
                 parts = self._monitor.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 break
-            number, _ = _EVENT_HEADER.unpack_from(parts[0])
+            number, value = _EVENT_HEADER.unpack_from(parts[0])
             event = _CONNECTION_EVENTS.get(number)
+            if event is ConnectionEvent.NOT_ALLOWED and value == _NOT_NOW:
+                event = ConnectionEvent.TOO_MANY
             if event is not None:
                 events.append(event)
         if ConnectionEvent.CONNECTED in events:

@@ -32,7 +32,7 @@ TENANT_GAUGES = {
     observe.METRIC_ARENA_BYTES: ("arena_bytes", "Shared memory that the tenant's clients have offered."),
     observe.METRIC_ARENAS: ("arena_count", "Arenas that this shared memory is made of."),
     observe.METRIC_ARENA_LIMIT: ("arena_limit_bytes", "Most bytes of shared memory of the tenant's clients."),
-    observe.METRIC_CONNECTIONS: ("connections", "Clients of this host that are connected."),
+    observe.METRIC_CONNECTIONS: ("connections", "Clients that are connected."),
     observe.METRIC_QUEUE_LIMIT: ("queue_limit", "Most requests that may wait or run."),
     observe.METRIC_TENANT_READY: ("is_ready", "Whether a request would be taken and run now."),
 }
@@ -111,7 +111,7 @@ def _requests(statuses: list[TenantStatus], tenants: list[TenantMetrics]) -> Ite
         yield gauge
     refused = CounterMetricFamily(
         observe.METRIC_CONNECTIONS_REFUSED,
-        "Connections of clients of this host that were sent away.",
+        "Connections of clients that were sent away.",
         labels=["tenant"],
     )
     for status in statuses:

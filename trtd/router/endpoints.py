@@ -20,6 +20,7 @@ from trtd.router.guests import MAX_BODY_FRAMES, MAX_FRAMES_SKIPPED, Received
 from trtd.router.keys import read_secret_key
 from trtd.router.reception import LocalPort, Reception
 from trtd.router.sockets import WAIT_NOT, Port, PortOptions, Undelivered
+from trtd.router.tcp_gate import TcpGate
 from trtd.wire.bundles import pack_bundles
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 from trtd.wire.settings import TenantEndpoint
@@ -59,11 +60,12 @@ class LocalSource:
 class Source:
     """The ZeroMQ socket of a tenant, likewise."""
 
-    __slots__ = ("_callers", "_is_skipping", "endpoint", "max_request_bytes", "port")
+    __slots__ = ("_callers", "_is_skipping", "endpoint", "gate", "max_request_bytes", "port")
 
-    def __init__(self, endpoint: Endpoint, port: Port, max_request_bytes: int) -> None:
+    def __init__(self, endpoint: Endpoint, port: Port, max_request_bytes: int, gate: TcpGate) -> None:
         self.endpoint = endpoint
         self.port = port
+        self.gate = gate
         self.max_request_bytes = max_request_bytes
         self._is_skipping = False
         self._callers: dict[bytes, Caller] = {}
@@ -122,6 +124,17 @@ class Source:
 
 
 AnySource = Source | LocalSource
+
+
+def _guard(source: AnySource) -> LocalPort | TcpGate:
+    """Who knows of a socket's connections."""
+    return source.port if isinstance(source, LocalSource) else source.gate
+
+
+def _close(source: AnySource) -> None:
+    if isinstance(source, Source):
+        source.gate.close()
+    source.port.close(LINGER_S)
 
 
 class Parked(NamedTuple):
@@ -193,23 +206,20 @@ class Endpoint:
 
     @property
     def connections(self) -> int:
-        """How many clients of this host are connected."""
-        return sum(len(port) for port in self._local_ports())
+        """How many clients are connected."""
+        return sum(len(_guard(source)) for source in self.sources.values())
 
     @property
     def connections_refused(self) -> int:
-        """How many of them were sent away."""
-        return self._refused_before + sum(port.refused for port in self._local_ports())
+        """How many connections were sent away."""
+        return self._refused_before + sum(_guard(source).refused for source in self.sources.values())
 
     @property
     def unreachable(self) -> str:
         """Why nobody can connect at one of its addresses; empty while everybody can."""
-        lost = [port.problem for port in self._local_ports() if port.problem]
+        lost = [_guard(source).problem for source in self.sources.values()]
         missing = [self.problems.get(address, "") for address in self.missing]
         return next((problem for problem in (*lost, *missing) if problem), "")
-
-    def _local_ports(self) -> list[LocalPort]:
-        return [source.port for source in self.sources.values() if isinstance(source, LocalSource)]
 
     @property
     def missing(self) -> list[str]:
@@ -227,16 +237,18 @@ class Endpoint:
     def look_after(self, now: float) -> None:
         """What has to be done about once a second."""
         self.arenas.look_after()
-        for port in self._local_ports():
-            port.look_after(now)
+        for source in self.sources.values():
+            if isinstance(source, LocalSource):
+                source.port.look_after(now)
+            else:
+                source.gate.look_after()
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Obey new settings; what is `missing` afterwards has to be opened."""
         for source in self.stale_sources(settings):
             del self.sources[source.port.address]
-            if isinstance(source, LocalSource):
-                self._refused_before += source.port.refused
-            source.port.close(LINGER_S)
+            self._refused_before += _guard(source).refused
+            _close(source)
         self.settings = settings
         self.arenas.configure(settings)
 
@@ -269,7 +281,8 @@ class Endpoint:
         except BaseException:
             port.close()
             raise
-        return self.sources.setdefault(address, Source(self, port, max_request_bytes))
+        gate = TcpGate(self._reception, self.tenant, port.monitor(), port.set_listening)
+        return self.sources.setdefault(address, Source(self, port, max_request_bytes, gate))
 
     def deliver(self, route: Route, frames: Sequence[Any], now: float) -> None:
         """Send an answer, or park it where its client does not read; one to a bundle waits for `send_bundles`."""
@@ -347,6 +360,6 @@ class Endpoint:
         self._parked_count = self._parked_bytes = 0
         self._late.discard(self)
         for source in self.sources.values():
-            source.port.close(LINGER_S)
+            _close(source)
         self.sources.clear()
         self.arenas.close()

@@ -68,10 +68,23 @@ class Port:
         receive: `receive(WAIT_NOT)` copies a frame to bytes, `receive(0, False)` gives a `zmq.Frame`.
     """
 
-    __slots__ = ("_get", "_send", "_socket", "_used", "address", "fd", "is_closed", "receive")
+    __slots__ = (
+        "_context",
+        "_get",
+        "_listener_fd",
+        "_send",
+        "_socket",
+        "_used",
+        "address",
+        "fd",
+        "is_closed",
+        "receive",
+    )
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], options: PortOptions, used: set[Port]) -> None:
         self._socket = context.socket(zmq.ROUTER)
+        self._context = context
+        self._listener_fd: int | None = None
         self._used = used
         self.address = ""
         self.is_closed = False
@@ -105,6 +118,7 @@ class Port:
             OSError: the address is taken.
             InvalidConfig: the address is of another kind.
         """
+        self._listener_fd = listener_fd
         if listener_fd is not None:
             self._socket.setsockopt(zmq.USE_FD, os.dup(listener_fd))
         elif address.startswith("tcp://"):
@@ -115,6 +129,32 @@ class Port:
             raise InvalidConfig(f"address {address!r} is not tcp://")
         self._socket.bind(address)
         self.address = address
+
+    def monitor(self) -> zmq.Socket[bytes]:
+        """A socket from which can be read which connections were accepted and which have ended."""
+        events = int(zmq.EVENT_ACCEPTED) | int(zmq.EVENT_DISCONNECTED) | int(zmq.EVENT_CLOSED)
+        address = f"inproc://monitor-{id(self._socket)}"
+        self._socket.monitor(address, events)
+        reader = self._context.socket(zmq.PAIR)
+        # Unbounded, because libzmq's I/O thread would block on a full monitor.
+        reader.setsockopt(zmq.RCVHWM, 0)
+        reader.setsockopt(zmq.LINGER, 0)
+        reader.connect(address)
+        return reader
+
+    def set_listening(self, is_on: bool) -> None:
+        """Stop to listen for a while, or listen again.
+
+        Raises:
+            OSError, zmq.ZMQError: that cannot be done.
+        """
+        if not is_on:
+            endpoint: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]  # bytes here
+            self._socket.unbind(endpoint.rstrip(b"\0").decode())
+            return
+        if self._listener_fd is not None:
+            self._socket.setsockopt(zmq.USE_FD, os.dup(self._listener_fd))
+        self._socket.bind(self.address)
 
     def has_input(self) -> bool:
         """Whether a message waits."""
@@ -143,6 +183,7 @@ class Port:
         if self.is_closed:
             return
         self.is_closed = True
+        self._socket.disable_monitor()
         self._socket.close(linger=round(linger_s * 1000))
 
 

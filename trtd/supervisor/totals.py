@@ -111,7 +111,7 @@ class TenantTotals:
 
     @property
     def connections(self) -> int:
-        """Clients of this host that are connected."""
+        """Clients that are connected."""
         return self._last.connections if self._last else 0
 
     @property

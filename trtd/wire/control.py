@@ -117,7 +117,7 @@ class TenantStats:
         undeliverable: answers whose client was gone or did not read; they are counted above as well.
         arena_bytes: shared memory of its clients, withdrawn arenas that requests still name included.
         arena_count: how many arenas these are.
-        connections: of clients on this host.
+        connections: of clients.
         connections_refused: connections of them that were sent away.
         unreachable: why nobody can connect at one of its addresses; empty while everybody can.
     """

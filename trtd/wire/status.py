@@ -216,7 +216,7 @@ class TenantStatus(TypedDict):
         held_bytes: payload of both.
         arena_bytes: shared memory that its clients have offered. arena_count: in how many arenas.
         arena_limit_bytes: most bytes of it; 0 where none is taken.
-        connections: clients of this host. connections_refused: those that were sent away, since the daemon's start.
+        connections: of clients. connections_refused: those that were sent away, since the daemon's start.
         counters: since the daemon's start.
         recent: last minute.
         address: where clients of this host connect.

@@ -16,7 +16,7 @@ from trtd.client.pending import GRACE_S, PendingRequest, new_request
 from trtd.client.transport import READABLE, WRITABLE, ConnectionEvent, Transport
 from trtd.client.values import Answer
 from trtd.core.ids import RequestId
-from trtd.errors import DeadlineExceeded, Malformed, NotAllowed, TrtdError, Unreachable
+from trtd.errors import DeadlineExceeded, Malformed, NotAllowed, Overloaded, TrtdError, Unreachable
 from trtd.wire import codec
 from trtd.wire.bundles import BUNDLE_HEADER, MAX_BUNDLED, MAX_BUNDLED_BYTES, unpack_bundle
 from trtd.wire.forms import ResultForm
@@ -187,6 +187,19 @@ def test_a_refusal_ends_what_is_pending():
     transport.events = [ConnectionEvent.NOT_ALLOWED, ConnectionEvent.CONNECTED]
     assert submit(exchange, 2) == []
     assert transport.sent == [make_id(2)]
+
+
+def test_a_lack_of_places_ends_what_is_pending():
+    """When the daemon has no place for the connection every pending request is told to come again."""
+    exchange, transport = make_exchange()
+    submit(exchange, 1)
+    transport.events = [ConnectionEvent.TOO_MANY]
+    [(handle, error)] = exchange.turn(0.0, is_connection_news=True)
+    assert handle.number == 1
+    assert isinstance(error, Overloaded)
+    assert error.retry_after_s == 1.0
+    submit(exchange, 2)
+    assert transport.reconnects == 1
 
 
 def test_what_is_given_up_says_why():
