@@ -59,7 +59,10 @@ def test_what_is_not_ours_stays_where_it_is(make_daemon):
     path.write_text("mine", encoding="utf-8")
     problem = daemon.wait_event("endpoint.open_failed")
     assert "is no socket; take it away" in problem["cause"]
+    shown = daemon.wait_status(lambda status: not status["tenants"][0]["is_ready"], "word of the lost socket")
+    assert "is no socket; take it away" in shown["tenants"][0]["reason"]
     assert path.read_text(encoding="utf-8") == "mine"
     path.unlink()
+    daemon.wait_ready()
     with daemon.client() as client:
         client.infer("echo", {"x": X}, timeout=10)

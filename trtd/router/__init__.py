@@ -1,1 +1,1 @@
-"""SHELL: the router process, ZeroMQ in front and behind, with `trtd.core.dispatch` as its mind."""
+"""SHELL: the router process, ZeroMQ in front, with `trtd.core.dispatch` as its mind."""

@@ -223,7 +223,7 @@ class Guest:
             return self._refuse(flags, size, problem)
         self._size += size
         if self._header is None:
-            self._header = frame
+            self._header = bytes(frame)
         else:
             self._frames.append(frame)
         if not is_last:

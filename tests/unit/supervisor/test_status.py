@@ -201,6 +201,18 @@ def test_shared_memory_is_shown_with_its_bound():
     assert shown() == (0, 0, 8192)
 
 
+def test_a_tenant_whose_socket_is_lost_is_not_ready():
+    """While nobody can connect the tenant is not ready, and the reason says why; refusals add up over routers."""
+    facts = make_facts()
+    totals = facts.tenant("a", NOW).totals
+    totals.take(1, make_stats(connections=3, connections_refused=5, unreachable="lost"), NOW + 1)
+    (tenant,) = status_of(make_fleet(State.READY), facts)["tenants"]
+    assert (tenant["is_ready"], tenant["reason"], tenant["connections"]) == (False, "lost", 3)
+    totals.take(2, make_stats(connections=1, connections_refused=2), NOW + 2)
+    (tenant,) = status_of(make_fleet(State.READY), facts)["tenants"]
+    assert (tenant["is_ready"], tenant["reason"], tenant["connections_refused"]) == (True, "", 7)
+
+
 def test_what_runs_where_is_known_before_a_worker_is():
     """Placement, queue limit and the configured files are told from the configuration, and that nothing is signed."""
     table = TenantTable(models={"m": {"path": "/srv/m.plan"}}, runtime="tensorrt", tensorrt={"device": 1})
