@@ -125,3 +125,22 @@ def test_models_that_cannot_answer_are_refused_before_they_serve(serve, data, re
     daemon.wait_listening()
     status = daemon.wait_status(lambda status: "quarantined" in str(status["tenants"]), "a quarantined worker")
     assert reason in str(status["tenants"])
+
+
+def test_what_onnx_runtime_is_told_and_what_it_does_not_have(make_daemon, tmp_path):
+    """Options count; a provider that the package lacks keeps its own tenant from serving, and the status says why."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_models.scaled())
+    options = {"execution_mode": "parallel", "inter_threads": 2, "shrink_arena": True}
+    entries = {"session_entries": {"session.set_denormal_as_zero": "1"}}
+    daemon = make_daemon(
+        {
+            "a": {"models": {"m": {"path": str(path)}}, "onnxruntime": {**options, **entries}},
+            "b": {"models": {"m": {"path": str(path)}}, "onnxruntime": {"providers": ["CUDAExecutionProvider"]}},
+        }
+    ).start()
+    daemon.wait_listening()
+    daemon.wait_status(lambda _: "has no CUDAExecutionProvider; it has" in str(daemon.tenant("b")), "the reason")
+    daemon.wait_status(lambda _: daemon.worker("a")["state"] == "ready", "a ready worker")
+    with daemon.client() as client:
+        assert client.infer("m", {"x": ROW})["y"].tolist() == (2 * ROW).tolist()

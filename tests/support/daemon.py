@@ -50,7 +50,7 @@ def tenant(model: Mapping[str, Any] | None = None, **settings: Any) -> dict[str,
 
 def toml(table: Mapping[str, Any], path: str = "") -> str:
     """A table as TOML; its scalars and lists look as in JSON."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for key, value in table.items():
         if isinstance(value, dict):
             name = f"{path}.{key}" if path else key

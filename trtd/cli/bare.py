@@ -35,7 +35,11 @@ def bench_bare(args: argparse.Namespace) -> Report:
     wanted = _find(settings, args.model, args.version)
     try:
         runtime = open_runtime(
-            settings.runtime, threads=settings.threads, slots=settings.slots, tensorrt=settings.tensorrt
+            settings.runtime,
+            threads=settings.threads,
+            slots=settings.slots,
+            tensorrt=settings.tensorrt,
+            onnxruntime=settings.onnxruntime,
         )
         model = runtime.load(wanted)
         inputs = tensors.make_inputs(model.description, args.input, args.shape, batch=args.batch)

@@ -56,6 +56,8 @@ def _tenant(path: KeyPath, tenant: Tenant, config: Config) -> Iterator[Problem]:
             (*path, "tensorrt", "soft_bytes"),
             f"must be at most tensorrt.hard_bytes ({memory.hard_bytes}), not {memory.soft_bytes}",
         )
+    if not tenant.onnxruntime.providers:
+        yield Problem((*path, "onnxruntime", "providers"), "must name at least one, such as CPUExecutionProvider")
     yield from _restart((*path, "restart"), tenant.restart.base_s, tenant.restart.cap_s)
     yield from _beat((*path, "health"), tenant.health.beat_s, config)
     seen: dict[tuple[str, str], str] = {}
@@ -161,6 +163,9 @@ def file_problems(config: Config) -> list[Problem]:
         for library in tenant.tensorrt.plugin_libraries:
             trouble = _file_trouble(library)
             problems += [Problem(("tenants", name, "tensorrt", "plugin_libraries"), trouble)] if trouble else []
+        for library in tenant.onnxruntime.custom_op_libraries:
+            trouble = _file_trouble(library)
+            problems += [Problem(("tenants", name, "onnxruntime", "custom_op_libraries"), trouble)] if trouble else []
         for table, model in tenant.models.items():
             path = ("tenants", name, "models", table)
             trouble = _file_trouble(model.path) if tenant.runtime != "scripted" else None

@@ -62,6 +62,25 @@ Paths = Annotated[
     tuple[Annotated[str, StringConstraints(pattern=r"^[^\x00]+$"), Expect("a path")], ...],
     FileName(),
     Field(strict=False),
+    Expect('an array of paths, such as ["/opt/libone.so"]'),
+]
+Provider = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9]{1,64}ExecutionProvider$"),
+    Expect('the name of an execution provider, such as "CUDAExecutionProvider"'),
+]
+Providers = Annotated[
+    tuple[Provider, ...],
+    Field(strict=False),
+    Expect('an array of execution providers, such as ["CUDAExecutionProvider", "CPUExecutionProvider"]'),
+]
+OptionName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$"), Expect("1 to 128 letters, digits, _ and .")
+]
+SessionEntry = Annotated[
+    str,
+    StringConstraints(pattern=r"^(session|optimization|ep|mlas|memory)\.[A-Za-z0-9_.]{1,128}$"),
+    Expect("a name in quotes that begins with session., optimization., ep., mlas. or memory."),
 ]
 Accounts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(strict=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -335,6 +354,49 @@ class TensorRT(_Section):
     )
 
 
+class OnnxRuntime(_Section):
+    """For ONNX Runtime: how a session runs, and on what."""
+
+    reload: ClassVar[Reload] = Reload.WORKERS
+
+    execution_mode: Literal["sequential", "parallel"] = Field(
+        "sequential", description="whether operators that do not wait for each other run side by side"
+    )
+    inter_threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="threads that run operators side by side, where the mode is parallel; see also threads"
+    )
+    graph_optimization: Literal["off", "basic", "extended", "all"] = Field(
+        "all", description="how far a model is rewritten when it is loaded"
+    )
+    memory_arena: bool = Field(
+        default=True, description="whether memory on the CPU comes from an arena that keeps what it has had"
+    )
+    shrink_arena: bool = Field(
+        default=False, description="whether that arena gives back after each run what it need not keep; slower"
+    )
+    memory_pattern: bool = Field(
+        default=True, description="whether the memory of a run is planned from runs of the same shapes"
+    )
+    custom_op_libraries: Paths = Field(
+        (), description="libraries with operators that models need; they run as code of the worker"
+    )
+    providers: Providers = Field(
+        ("CPUExecutionProvider",),
+        description="execution providers, the most wanted first; the installed package has to have them",
+    )
+    provider_options: dict[Provider, dict[OptionName, str]] = Field(
+        default_factory=dict,
+        description="options of these providers, as ONNX Runtime names them",
+        examples=[{"CUDAExecutionProvider": {"device_id": "0"}}],
+    )
+    session_entries: dict[SessionEntry, str] = Field(
+        default_factory=dict,
+        description="further entries of the session's configuration, as ONNX Runtime names them; it ignores those"
+        " that it does not know",
+        examples=[{"session.intra_op.allow_spinning": "1"}],
+    )
+
+
 class Debug(_Section):
     """For drills, and for tests of what stands around the worker."""
 
@@ -396,6 +458,7 @@ class Tenant(_Section):
     restart: Restart = Field(default_factory=Restart)
     health: Health = Field(default_factory=Health)
     memory: Memory = Field(default_factory=Memory)
+    onnxruntime: OnnxRuntime = Field(default_factory=OnnxRuntime)
     tensorrt: TensorRT = Field(default_factory=TensorRT)
     debug: Debug = Field(default_factory=Debug)
     tcp: Tcp | None = Field(None)

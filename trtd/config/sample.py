@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from trtd.config.origins import key_text
@@ -68,6 +69,12 @@ def _named(path: KeyPath, node: Named, *, is_off: bool) -> Iterator[str]:
         yield _setting(f"[{key_text(path)}]", is_off=is_off)
         for name, value in node.example.items():
             yield _setting(f"{key_text((name,))} = {toml_value(value)}", is_off=True)
+        return
+    if isinstance(node.item, Named):
+        for name, values in node.example.items():
+            yield from _named(
+                (*path, name), replace(node.item, example=values, description=node.description), is_off=True
+            )
         return
     if isinstance(node.item, Section):
         name = TENANT if len(path) == 1 else MODEL

@@ -1,4 +1,7 @@
-"""Which files an ONNX model keeps weights in beside itself, read from its own bytes without a protobuf library.
+"""What an ONNX model says of itself, read from its own bytes without a protobuf library.
+
+Which files it keeps weights in beside itself, and which inputs and outputs have a shape: one without dimensions is that
+of a scalar, none at all is any shape, and ONNX Runtime says the same of both.
 
 A model is a tree of length-prefixed fields, so a reader walks from tensor to tensor and steps over everything else,
 weights that are inside among them. It reads at most `MAX_READ_BYTES` and looks at `MAX_FIELDS`, whatever the file says.
@@ -7,7 +10,7 @@ Left out is what a model says about its training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 Read = Callable[[int, int], bytes]
@@ -52,6 +55,13 @@ WAY: dict[Kind, dict[int, Kind]] = {
 EXTERNAL_DATA = 13
 """Field of TensorProto with one (key, value) for each thing that is said about data in another file."""
 
+MODEL_GRAPH = 7
+GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+VALUE_NAME, VALUE_TYPE = 1, 2
+TYPE_TENSOR = 1
+TENSOR_SHAPE = 2
+"""Fields of the messages on the way from ModelProto to the TensorShapeProto of an input."""
+
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -79,6 +89,28 @@ def external_locations(read: Read, size: int) -> tuple[str, ...]:
                 if entry.get(1) == LOCATION:
                     found.add(entry.get(2, b""))
     return tuple(sorted(location.decode("utf-8", "surrogateescape") for location in found if location))
+
+
+def shaped_names(read: Read, size: int) -> frozenset[str]:
+    """The inputs and outputs of which the model says how many dimensions they have.
+
+    Args:
+        read: reads the model.
+        size: bytes of the model.
+
+    Raises:
+        Unreadable: the bytes are no such model, or too many.
+    """
+    fields = _Fields(read)
+
+    def below(places: Iterable[tuple[int, int]], *numbers: int) -> list[tuple[int, int]]:
+        return [place for start, end in places for number, *place in fields.messages(start, end) if number in numbers]  # type: ignore[misc]  # two of them
+
+    found = set()
+    for value in below(below([(0, size)], MODEL_GRAPH), GRAPH_INPUT, GRAPH_OUTPUT):
+        if below(below(below([value], VALUE_TYPE), TYPE_TENSOR), TENSOR_SHAPE):
+            found |= {fields.text(*name).decode("utf-8", "surrogateescape") for name in below([value], VALUE_NAME)}
+    return frozenset(found)
 
 
 class _Fields:

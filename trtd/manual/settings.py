@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from trtd.config.files import DROP_INS, TENANT_FILES
 from trtd.config.load import SYSTEM_FILE, VENDOR_FILE
@@ -80,6 +81,8 @@ def _table(path: KeyPath, node: Node) -> Iterator[str]:
         yield from _section(path, node)
     elif isinstance(node, Named) and isinstance(node.item, Section):
         yield from _section((*path, NAME), node.item)
+    elif isinstance(node, Named) and isinstance(node.item, Named):
+        yield from _table((*path, NAME), replace(node.item, description=node.description))
     elif isinstance(node, Named) and isinstance(node.item, Leaf):
         yield subheading(f"[{key_text(path)}]")
         yield paragraph(f"{_sentence(node.description)} Each is {node.item.expectation}.")

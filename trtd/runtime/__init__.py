@@ -8,13 +8,21 @@ from trtd.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from trtd.runtime.protocol import Runtime
+    from trtd.wire.onnxruntime import OnnxRuntimeSettings
     from trtd.wire.tensorrt import TensorRTSettings
 
 TENSORRT = ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "tensorrt_rtx")
 RUNTIMES = ("onnxruntime", "scripted", *TENSORRT)
 
 
-def open_runtime(name: str, *, threads: int, slots: int = 1, tensorrt: TensorRTSettings | None = None) -> Runtime:
+def open_runtime(
+    name: str,
+    *,
+    threads: int,
+    slots: int = 1,
+    tensorrt: TensorRTSettings | None = None,
+    onnxruntime: OnnxRuntimeSettings | None = None,
+) -> Runtime:
     """Open a runtime by the name that the configuration gives it; its package is imported here and not earlier.
 
     Args:
@@ -22,6 +30,7 @@ def open_runtime(name: str, *, threads: int, slots: int = 1, tensorrt: TensorRTS
         threads: threads that it may use inside one run.
         slots: batches that will run at a time, for what is admitted by memory.
         tensorrt: for the flavours of TensorRT; None for their defaults.
+        onnxruntime: for ONNX Runtime; None for its defaults.
 
     Raises:
         trtd.errors.InvalidConfig: there is no such runtime, its package is not installed, or this host has no device
@@ -42,7 +51,8 @@ def open_runtime(name: str, *, threads: int, slots: int = 1, tensorrt: TensorRTS
 
             return TensorRTRuntime(Flavour(name), tensorrt or TensorRTSettings(), slots)
         from trtd.runtime.onnxruntime import OnnxRuntime
+        from trtd.wire.onnxruntime import OnnxRuntimeSettings
 
-        return OnnxRuntime(threads)
+        return OnnxRuntime(threads, onnxruntime or OnnxRuntimeSettings())
     except ImportError as error:
         raise InvalidConfig(f"runtime {name!r} cannot be imported: {error}") from error

@@ -31,7 +31,7 @@ class InnerBinding:
     It refers to what was bound last, but holds nothing of it, and never runs before all is bound anew.
     """
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, run_options: ort.RunOptions | None = None) -> None:
         """Make the binding.
 
         Raises:
@@ -39,6 +39,7 @@ class InnerBinding:
         """
         inner = session._sess
         self._run = inner.run_with_iobinding
+        self._run_options = run_options
         self._binding = ort_state.SessionIOBinding(inner)
         self._device = ort.OrtDevice.make("cpu", 0)._get_c_device()
 
@@ -49,12 +50,12 @@ class InnerBinding:
             binding.bind_input(name, array)
         for name, (target, address) in places.items():
             binding.bind_output(name, self._device, target.dtype.type, target.shape, address)
-        self._run(binding, None)
+        self._run(binding, self._run_options)
 
 
-def inner_binding(session: ort.InferenceSession) -> InnerBinding | None:
+def inner_binding(session: ort.InferenceSession, run_options: ort.RunOptions | None = None) -> InnerBinding | None:
     """A binding past the Python part, None where this version has it otherwise."""
     try:
-        return InnerBinding(session)
+        return InnerBinding(session, run_options)
     except (AttributeError, TypeError):
         return None

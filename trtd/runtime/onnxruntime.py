@@ -1,27 +1,31 @@
-"""ONNX Runtime on the CPU: what a model takes is read from the model, one session serves all slots.
+"""ONNX Runtime: what a model takes is read from the model, one session serves all slots.
 
-`InferenceSession.run` is thread-safe and releases the interpreter, so slots need nothing of their own. No other
-execution provider is ever asked for.
+`InferenceSession.run` is thread-safe and releases the interpreter, so slots need nothing of their own. How a
+session is opened is in `trtd.runtime.onnx_session`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError, Usage
+from trtd.core.onnx_files import Unreadable, shaped_names
+from trtd.errors import InvalidConfig, Usage
 from trtd.runtime.areas import places
 from trtd.runtime.gather import cut, join
 from trtd.runtime.inputs import wanted
-from trtd.runtime.onnx_file import shaped_names
 from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
-from trtd.runtime.ort import ort, ort_state
+from trtd.runtime.onnx_session import Sessions, refusal
+from trtd.runtime.ort import ort
 from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
 from trtd.wire.messages import ITEM_BYTES, Dtype, ModelDescription, TensorContract, Unserved
+from trtd.wire.onnxruntime import OnnxRuntimeSettings
 from trtd.wire.settings import ModelSettings
 from trtd.wire.tensors import to_numpy
 
@@ -66,20 +70,17 @@ WARM_UP_BYTES = 64 * 1024 * 1024
 MAX_KNOWN_SHAPES = 256
 """Most shapes of inputs for which a slot remembers those of the outputs."""
 
-MESSAGE_CHARS = 400
-MEMORY_TEXTS = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
-
 
 class OnnxRuntime:
-    """Loads `.onnx` files and runs them on the CPU."""
+    """Loads `.onnx` files and runs them, on the CPU where nobody says otherwise."""
 
-    def __init__(self, threads: int) -> None:
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.inter_op_num_threads = 1
-        self._options.log_severity_level = 3
-        # Idle threads of one tenant must not burn the processors of the others.
-        self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def __init__(self, threads: int, settings: OnnxRuntimeSettings) -> None:
+        """Take the settings.
+
+        Raises:
+            trtd.errors.InvalidConfig: as `trtd.runtime.onnx_session.Sessions`.
+        """
+        self._sessions = Sessions(threads, settings)
 
     @property
     def info(self) -> RuntimeInfo:
@@ -88,16 +89,8 @@ class OnnxRuntime:
 
     def load(self, settings: ModelSettings) -> OnnxModel:
         """Load a model; see `trtd.runtime.protocol.Runtime.load`."""
-        try:
-            session = ort.InferenceSession(settings.path, self._options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # whatever the binding raises for a file, it is the file that cannot be used
-            text = one_line(error)
-            if is_out_of_memory(text):
-                raise OutOfMemory(f"model {settings.name!r} does not fit: {text}") from error
-            if isinstance(error, ort_state.NoSuchFile):
-                text = "no such file"
-            raise InvalidConfig(f"model {settings.name!r}: {settings.path}: {text}") from error
-        return OnnxModel(session, describe(session, settings))
+        session = self._sessions.open(settings)
+        return OnnxModel(session, describe(session, settings), self._sessions.run_options)
 
     def device_memory(self) -> None:
         """There is no device."""
@@ -120,9 +113,15 @@ class OnnxRuntime:
 class OnnxModel:
     """A loaded model: one session for all slots."""
 
-    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        description: ModelDescription,
+        run_options: ort.RunOptions | None = None,
+    ) -> None:
         self._session = session
         self._description = description
+        self._run_options = run_options
 
     @property
     def description(self) -> ModelDescription:
@@ -142,7 +141,7 @@ class OnnxModel:
         one = self._description
         tensors = one.inputs + one.optional_inputs + one.outputs
         kind = BitsSlot if any(tensor.dtype in BITS for tensor in tensors) else PlainSlot
-        return kind(self._session, self._description)
+        return kind(self._session, self._description, self._run_options)
 
     def warm_up_inputs(self) -> Sequence[Arrays]:
         """Ones, as a batch of 1 and of `max_batch` items: the arena then has the size that it needs.
@@ -184,10 +183,16 @@ class KnownOutput(NamedTuple):
 class PlainSlot:
     """Runs batches of dtypes that NumPy has."""
 
-    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        description: ModelDescription,
+        run_options: ort.RunOptions | None = None,
+    ) -> None:
         self._session = session
+        self._run_options = run_options
         self._run = inner_run(session)
-        self._binding = inner_binding(session)
+        self._binding = inner_binding(session, run_options)
         self._outputs = tuple(output.name for output in description.outputs)
         self._dtypes = {output.name: to_numpy(output.dtype) for output in description.outputs}
         self._inputs_count = len(description.inputs)
@@ -198,7 +203,7 @@ class PlainSlot:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
         outputs = wanted(requests[0], self._outputs)
         try:
-            arrays = self._run(outputs, join(requests), None)
+            arrays = self._run(outputs, join(requests), self._run_options)
         except MemoryError:
             raise
         except Exception as error:
@@ -259,7 +264,7 @@ class PlainSlot:
                 binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, address)
             else:
                 binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._run_options)
         pairs = zip(names, binding.get_outputs(), strict=True)
         return {name: places_of[name][0] if name in places_of else value.numpy() for name, value in pairs}
 
@@ -267,8 +272,14 @@ class PlainSlot:
 class BitsSlot:
     """Runs batches with dtypes that NumPy lacks: they pass the binding as their bits, wrapped in typed values."""
 
-    def __init__(self, session: ort.InferenceSession, description: ModelDescription) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        description: ModelDescription,
+        run_options: ort.RunOptions | None = None,
+    ) -> None:
         self._session = session
+        self._run_options = run_options
         inputs = description.inputs + description.optional_inputs
         self._bits = {tensor.name: BITS[tensor.dtype] for tensor in inputs if tensor.dtype in BITS}
         self._outputs = tuple(output.name for output in description.outputs)
@@ -279,7 +290,7 @@ class BitsSlot:
         names = wanted(requests[0], self._outputs)
         try:
             values = self._session.run_with_ort_values(
-                names, {name: self._wrap(name, array) for name, array in inputs.items()}
+                names, {name: self._wrap(name, array) for name, array in inputs.items()}, self._run_options
             )
             outputs = {name: unwrap(value) for name, value in zip(names, values, strict=True)}
         except MemoryError:
@@ -363,29 +374,13 @@ def contract(node: Any, shaped: frozenset[str]) -> TensorContract:
 def _shaped_names(path: str) -> frozenset[str]:
     """As far as the file tells; what it does not tell is left to ONNX Runtime, whose own format has no names here."""
     try:
-        return shaped_names(path)
-    except (OSError, ValueError):
+        with Path(path).open("rb") as file:
+            fd = file.fileno()
+            return shaped_names(lambda at, count: os.pread(fd, count, at), os.fstat(fd).st_size)
+    except (OSError, Unreadable):
         return frozenset()
 
 
 def is_free(dim: int | str | None) -> bool:
     """Whether a dimension may vary: it has a symbol, nothing, or a negative number."""
     return not isinstance(dim, int) or dim < 0
-
-
-def refusal(error: Exception) -> TrtdError:
-    """The typed error for what a run raised."""
-    text = one_line(error)
-    return OutOfMemory(text) if is_out_of_memory(text) else ModelFailed(text)
-
-
-def is_out_of_memory(text: str) -> bool:
-    """Whether a text of ONNX Runtime says that memory did not suffice; it has no code for that."""
-    lower = text.lower()
-    return any(part in lower for part in MEMORY_TEXTS)
-
-
-def one_line(error: Exception) -> str:
-    """ONNX Runtime's text without line breaks, bounded; it goes to clients."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= MESSAGE_CHARS else text[: MESSAGE_CHARS - 3] + "..."

@@ -50,6 +50,8 @@ def _named(settings: WorkerSettings) -> Iterator[str]:
         yield model.path
         if model.probe is not None:
             yield model.probe.path
+    if settings.onnxruntime is not None:
+        yield from settings.onnxruntime.custom_op_libraries
     if settings.tensorrt is not None:
         yield from settings.tensorrt.plugin_libraries
         if settings.tensorrt.lean_library:

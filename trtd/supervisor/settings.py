@@ -21,6 +21,7 @@ from trtd.core.restarts import RestartPolicy
 from trtd.supervisor.model_files import Stat, identities
 from trtd.supervisor.peers import Roles
 from trtd.wire import addresses
+from trtd.wire.onnxruntime import OnnxRuntimeSettings
 from trtd.wire.settings import (
     CurveClient,
     Listener,
@@ -57,6 +58,7 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         log_format=log_format,
         log_level=config.log.level,
         tensorrt=_tensorrt(table),
+        onnxruntime=_onnxruntime(table),
         allow_faults=table.debug.allow_faults,
         busy_poll_s=config.daemon.busy_poll_s,
     )
@@ -168,6 +170,16 @@ def _models(tenant: Tenant) -> tuple[ModelSettings, ...]:
             probe=ProbeSettings(**model.probe.model_dump()) if model.probe else None,
         )
         for table, model in tenant.models.items()
+    )
+
+
+def _onnxruntime(tenant: Tenant) -> OnnxRuntimeSettings:
+    values = tenant.onnxruntime.model_dump()
+    options = values.pop("provider_options")
+    return OnnxRuntimeSettings(
+        session_entries=tuple(values.pop("session_entries").items()),
+        provider_options=tuple((name, tuple(of.items())) for name, of in options.items()),
+        **values,
     )
 
 

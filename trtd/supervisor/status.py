@@ -152,7 +152,7 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         placement=_placement(table) if table else "",
         queue_limit=endpoint.limits.max_requests if endpoint else 0,
         engines=_engines(table) if table else [],
-        plugin_libraries=list(table.tensorrt.plugin_libraries) if table and needs_gpu(table) else [],
+        plugin_libraries=_libraries(table) if table else [],
     )
 
 
@@ -174,6 +174,12 @@ def _placement(table: TenantTable) -> str:
 def needs_gpu(table: TenantTable) -> bool:
     """Whether the tenant's workers work on a CUDA device."""
     return table.runtime.startswith("tensorrt")
+
+
+def _libraries(table: TenantTable) -> list[str]:
+    if table.runtime == "onnxruntime":
+        return list(table.onnxruntime.custom_op_libraries)
+    return list(table.tensorrt.plugin_libraries) if needs_gpu(table) else []
 
 
 def _engines(table: TenantTable) -> list[EngineStatus]:

@@ -13,6 +13,7 @@ from typing import Any
 from msgpack import ExtraData, packb, unpackb
 
 from trtd.core.ids import REQUEST_ID_BYTES, RequestId
+from trtd.core.texts import shorten_bytes
 from trtd.errors import Malformed, TooLarge, TrtdError, UnsupportedVersion
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_NAME_BYTES, WIRE_VERSION
 
@@ -173,14 +174,11 @@ def text(fields: Fields, key: str) -> str:
 
 
 def one_line(value: str) -> str:
-    """A text made fit for `text`: control characters become spaces, what is too long is cut."""
+    """A text made fit for `text`: control characters become spaces, what is too long loses its middle."""
     if len(value) * _WORST_UTF8_BYTES <= MAX_TEXT_BYTES and value.isprintable():
         return value
     value = _CONTROL.sub(" ", value)
-    encoded = value.encode()
-    if len(encoded) <= MAX_TEXT_BYTES:
-        return value
-    return encoded[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "..."
+    return shorten_bytes(value.encode(), MAX_TEXT_BYTES)
 
 
 def boolean(fields: Fields, key: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trtd.core.requests import TenantLimits
+from trtd.wire.onnxruntime import OnnxRuntimeSettings
 from trtd.wire.tensorrt import TensorRTSettings
 
 
@@ -68,6 +69,7 @@ class WorkerSettings:
         log_format: `json` or `console`.
         log_level: `debug`, `info`, `warning` or `error`.
         tensorrt: what the flavours of TensorRT are told; None for their defaults.
+        onnxruntime: what ONNX Runtime is told; None for its defaults.
         allow_faults: whether an operator may have faults made in the worker.
         busy_poll_s: how long it may look for the next request before it sleeps, see `trtd.core.polling`.
     """
@@ -85,6 +87,7 @@ class WorkerSettings:
     log_format: str
     log_level: str
     tensorrt: TensorRTSettings | None = None
+    onnxruntime: OnnxRuntimeSettings | None = None
     allow_faults: bool = False
     busy_poll_s: float = 0.0
 

@@ -39,7 +39,11 @@ def load(settings: WorkerSettings) -> Loaded:
     """
     with judged():
         runtime = open_runtime(
-            settings.runtime, threads=settings.threads, slots=settings.slots, tensorrt=settings.tensorrt
+            settings.runtime,
+            threads=settings.threads,
+            slots=settings.slots,
+            tensorrt=settings.tensorrt,
+            onnxruntime=settings.onnxruntime,
         )
     # All of them before the first slot: a runtime may let the slots of a thread share what the largest model needs.
     served = {}

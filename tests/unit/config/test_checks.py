@@ -44,6 +44,24 @@ def tcp(tenant: str, listen: str) -> str:
             "3: tenants.a.models.n: name m and version 1 are those of models.m already",
         ),
         (
+            MODEL + "[tenants.a.onnxruntime]\nproviders = []",
+            "4: tenants.a.onnxruntime.providers: must name at least one, such as CPUExecutionProvider",
+        ),
+        (
+            MODEL + '[tenants.a.onnxruntime]\nproviders = ["cuda"]',
+            (
+                "4: tenants.a.onnxruntime.providers: must be an array of execution providers, such as"
+                ' ["CUDAExecutionProvider", "CPUExecutionProvider"], not "cuda"'
+            ),
+        ),
+        (
+            MODEL + '[tenants.a.onnxruntime.session_entries]\n"home" = "1"',
+            (
+                "4: tenants.a.onnxruntime.session_entries.home: cannot be a name; it must be a name in quotes that"
+                " begins with session., optimization., ep., mlas. or memory."
+            ),
+        ),
+        (
             MODEL.replace(".a.", ".operator."),
             "1: tenants.operator: this name is reserved for the daemon's own socket",
         ),

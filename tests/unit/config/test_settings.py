@@ -148,13 +148,27 @@ OTHER_STRINGS = {
     ("tensorrt", "library_path"): "/opt/lib",
     ("tensorrt", "lean_library"): "/opt/lib/lean.so",
     ("tensorrt", "on_unaccounted"): "restart",
+    ("onnxruntime", "execution_mode"): "parallel",
+    ("onnxruntime", "graph_optimization"): "off",
+    ("onnxruntime", "provider_options", "NAME", "NAME"): "1",
+    ("onnxruntime", "session_entries", "NAME"): "1",
     ("tcp", "listen"): "*:5001",
     ("tcp", "clients", "NAME"): KEY.replace("rq", "qr"),
 }
 
 
+NAMES = {
+    ("tcp", "clients", "NAME"): "laptop",
+    ("onnxruntime", "provider_options", "NAME"): "CPUExecutionProvider",
+    ("onnxruntime", "provider_options", "NAME", "NAME"): "device_id",
+    ("onnxruntime", "session_entries", "NAME"): "session.x",
+}
+
+
 def other_value(path: tuple[str, ...], leaf: Leaf) -> Any:
     """Another value that the key takes."""
+    if path[-1] == "providers":
+        return ["CUDAExecutionProvider"]
     if leaf.type is tuple:
         return ["alice"] if path[-1] == "allow_users" else ["ml"]
     if leaf.type is bool:
@@ -165,13 +179,14 @@ def other_value(path: tuple[str, ...], leaf: Leaf) -> Any:
 
 
 def full_table(path: tuple[str, ...] = (), value: Any = None) -> dict[str, Any]:
-    """The full table, with another value under a key; NAME is the model `m`, or the client `laptop`."""
+    """The full table, with another value under a key; NAME is what `NAMES` says, or else the model `m`."""
     table = copy.deepcopy(FULL)
     inner = table
-    for part in path[:-1]:
-        inner = inner.setdefault("m" if part == "NAME" else part, {})
+    named = [NAMES.get(path[: at + 1], "m") if part == "NAME" else part for at, part in enumerate(path)]
+    for part in named[:-1]:
+        inner = inner.setdefault(part, {})
     if path:
-        inner["laptop" if path[-1] == "NAME" else path[-1]] = value
+        inner[named[-1]] = value
     return table
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from trtd.core import onnx_files
-from trtd.core.onnx_files import Unreadable, external_locations
+from trtd.core.onnx_files import Unreadable, external_locations, shaped_names
 from trtd.demo.models import mlp
 
 
@@ -132,3 +132,30 @@ def test_a_long_text_is_no_path():
     """A location of many kilobytes is refused before it is read."""
     with pytest.raises(Unreadable, match="a text"):
         locations(make_model(outside("a", "x" * 5000)).SerializeToString())
+
+
+def shaped(content: bytes) -> frozenset[str]:
+    return shaped_names(lambda at, count: content[at : at + count], len(content))
+
+
+def test_what_has_a_shape_and_what_has_none():
+    """A scalar has a shape of no dimensions; an output that says nothing has none."""
+    value = helper.make_tensor_value_info
+    inputs = [value("x", TensorProto.FLOAT, [None, 4]), value("s", TensorProto.FLOAT, [])]
+    inputs.append(value("any", TensorProto.FLOAT, None))
+    outputs = [value("y", TensorProto.FLOAT, None), helper.make_tensor_sequence_value_info("z", TensorProto.FLOAT, [1])]
+    model = helper.make_model(helper.make_graph([], "g", inputs, outputs, [inside("w", 100_000)]))
+    assert shaped(model.SerializeToString()) == {"x", "s"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 400), st.integers(0, 255))
+def test_no_bytes_cost_more_than_names(noise, place, byte):
+    """Random bytes, and a model with one byte changed, are read or refused, and nothing else."""
+    model = bytearray(mlp(1, features=2, hidden=2, outputs=2))
+    model[place % len(model)] = byte
+    for content in (noise, bytes(model), bytes(model) + noise):
+        try:
+            assert isinstance(shaped(content), frozenset)
+        except Unreadable:
+            continue

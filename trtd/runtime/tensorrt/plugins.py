@@ -7,14 +7,13 @@ before a plan that needs them is deserialized, and what is registered stays so f
 from __future__ import annotations
 
 import ctypes
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trtd.errors import InvalidConfig
+from trtd.runtime.code_files import untrusted
 from trtd.runtime.tensorrt.judge import ask, assign
 from trtd.runtime.tensorrt.recorder import ErrorBook
 
@@ -44,29 +43,6 @@ def register_plugins(module: ModuleType, logger: Any, recorder: Any, paths: Sequ
         if trouble:
             raise InvalidConfig(f"tensorrt.plugin_libraries: {trouble}")
         _load(module, recorder, path, book)
-
-
-def untrusted(path: Path) -> str:
-    """Why others could have decided what is in a file, or what the path leads to; empty where they could not.
-
-    The file and every directory above it belong to root or to this user. Others may write to none, unless it is a
-    directory in which each may only change what is his own.
-    """
-    try:
-        real = path.resolve(strict=True)
-        status = real.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return f"{path} is not a regular file"
-        for one in (real, *real.parents):
-            status = one.stat()
-            if status.st_uid not in (0, os.geteuid()):
-                return f"{one} belongs to uid {status.st_uid}, not to root or to uid {os.geteuid()}"
-            is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-            if status.st_mode & stat.S_IWOTH and not is_sticky:
-                return f"{one} can be written by everyone (mode {stat.S_IMODE(status.st_mode):04o})"
-    except OSError as error:
-        return f"{path}: {(error.strerror or str(error)).lower()}"
-    return ""
 
 
 def _load(module: ModuleType, recorder: Any, path: str, book: ErrorBook) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from trtd.core.texts import shorten
+
 MAX_ENTRIES = 64
 MAX_CHARS = 500
 
@@ -22,8 +24,7 @@ Sink = Callable[[str, dict[str, Any]], None]
 
 def one_line(text: str) -> str:
     """A text of TensorRT without line breaks, bounded."""
-    joined = " ".join(text.split())
-    return joined if len(joined) <= MAX_CHARS else joined[: MAX_CHARS - 3] + "..."
+    return shorten(" ".join(text.split()), MAX_CHARS)
 
 
 class ErrorBook:
