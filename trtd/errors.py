@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     INVALID_CONFIG = "invalid_config"
     USAGE = "usage"
     INTERNAL = "internal"
+    BARRED = "barred"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,9 @@ TRAITS: dict[ErrorCode, ErrorTraits] = {
         Blame.CLIENT,
         False,
         "This very input has ended workers; have it looked at, or wait until its quarantine ends.",
+    ),
+    ErrorCode.BARRED: ErrorTraits(
+        Blame.CLIENT, True, "Inputs of yours have ended workers: find out which, and send again later without them."
     ),
     ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(
         Blame.TENANT, True, "Send again with a longer timeout, or lower the load."
@@ -189,6 +193,12 @@ class Poisonous(TrtdError):
     code = ErrorCode.POISONOUS
 
 
+class Barred(TrtdError):
+    """Inputs of this client ended workers again and again, and nothing is taken of it for a while."""
+
+    code = ErrorCode.BARRED
+
+
 class DeadlineExceeded(TrtdError):
     """The request was not answered in the time that its client gave it."""
 
@@ -275,7 +285,7 @@ BY_CODE: dict[ErrorCode, type[TrtdError]] = {
     kind.code: kind
     for kind in (
         Malformed, UnsupportedVersion, NotAllowed, UnknownModel, InvalidInput, UnsupportedDtype, TooLarge, Poisonous,
-        DeadlineExceeded, Overloaded, Draining, Unavailable, OutOfMemory, ModelFailed, WorkerLost, ArenaUnknown,
+        Barred, DeadlineExceeded, Overloaded, Draining, Unavailable, OutOfMemory, ModelFailed, WorkerLost, ArenaUnknown,
         Unreachable, InvalidConfig, Usage, Internal,
     )
 }  # fmt: skip

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 from trtd.core import fleet, lifecycle
 from trtd.core.dispatch import AnnounceTenantEmpty, Deliver, Dispatch, Dispatcher, Refuse
+from trtd.core.faults import Fault, FaultDomain
 from trtd.core.fleet import Fleet
 from trtd.core.patience import OwnTime, Patience
-from trtd.errors import ErrorCode
+from trtd.errors import Blame, ErrorCode
 
 Planting = Callable[[], AbstractContextManager[Any]]
 
@@ -28,7 +30,7 @@ def lease_not_released() -> AbstractContextManager[Any]:
 
     def make(real: Any) -> Any:
         def complete(self: Dispatcher, worker: Any, results: Any, now: float) -> None:
-            real(self, worker, [result for result in results if result.code is not ErrorCode.DEADLINE_EXCEEDED], now)
+            real(self, worker, [result for result in results if result[1] is not ErrorCode.DEADLINE_EXCEEDED], now)
 
         return complete
 
@@ -42,10 +44,10 @@ def stale_generation_accepted() -> AbstractContextManager[Any]:
         def complete(self: Dispatcher, worker: Any, results: Any, now: float) -> None:
             held = getattr(self, "planted_leases", {})
             real(self, worker, results, now)
-            for result in results:
-                request = held.pop(result.lease, None)
+            for lease, _, frames in results:
+                request = held.pop(lease, None)
                 if request is not None and not request.is_answered:
-                    self.planted.append(Deliver(request, result.frames))  # type: ignore[attr-defined]
+                    self.planted.append(Deliver(request, frames))  # type: ignore[attr-defined]
 
         return complete
 
@@ -253,6 +255,34 @@ def everybody_excused() -> AbstractContextManager[Any]:
     return mock.patch.object(Patience, "excuse", lambda self, _before, _after, _at, now: self._replace(since=now))
 
 
+def device_faults_convict() -> AbstractContextManager[Any]:
+    """What a fault was is lost on its way to the router: a death by an ill device looks like any other."""
+
+    def make(real: Any) -> Any:
+        def revoke_worker(self: Dispatcher, worker: Any, fault: Fault, now: float) -> None:
+            if fault.blame is Blame.DEVICE:
+                fault = replace(fault, blame=Blame.TENANT, domain=FaultDomain.PROCESS, code=700)
+            real(self, worker, fault, now)
+
+        return revoke_worker
+
+    return _wrap(Dispatcher, "revoke_worker", make)
+
+
+def convicted_deaths_are_charged() -> AbstractContextManager[Any]:
+    """The supervisor does not listen when the router says whose input ended a worker."""
+
+    def make(real: Any) -> Any:
+        def handle(self: Fleet, event: Any, now: float) -> Any:
+            if isinstance(event, fleet.ChildEvent) and isinstance(event.event, lifecycle.DeathExcused):
+                return []
+            return real(self, event, now)
+
+        return handle
+
+    return _wrap(Fleet, "handle", make)
+
+
 BUGS: dict[str, Planting] = {
     "a lease is not released": lease_not_released,
     "a stale generation is accepted": stale_generation_accepted,
@@ -264,6 +294,8 @@ BUGS: dict[str, Planting] = {
     "a hang is not watched": hang_not_watched,
     "a death restarts the neighbours": neighbour_restarted,
     "an expired request is answered twice": refused_twice,
+    "two device faults convict an innocent": device_faults_convict,
+    "convicted deaths are charged": convicted_deaths_are_charged,
     "a worker is closed before its successor is ready": closed_too_early,
     "a successor that fails makes its tenant unavailable": failed_successor_counts,
     "a successor that fails is tried for ever": failed_successor_tried_for_ever,

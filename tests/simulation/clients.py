@@ -25,6 +25,7 @@ class Call:
 
     id: RequestId
     tenant: TenantName
+    owner: str
     value: int
     priority: int
     sent_at: float
@@ -86,7 +87,9 @@ class SimClient:
             value = POISON if self.clock.random.random() < 0.7 else HANG
         timeout_s = self.clock.random.choice((0.05, 0.5, 5.0, 5.0, 20.0, 20.0))
         request_id = RequestId(next(self.sim.ids).to_bytes(16, "big"))
-        call = Call(request_id, self.tenant, value, self.clock.random.choice((0, 0, 0, 1, -1)), now, now + timeout_s)
+        call = Call(
+            request_id, self.tenant, self.owner, value, self.clock.random.choice((0, 0, 0, 1, -1)), now, now + timeout_s
+        )
         self.pending[call.id] = call
         self.sim.promises.called(call)
         self.clock.at(call.deadline + GRACE_S, self._give_up, call)

@@ -12,6 +12,7 @@ from trtd.core import fleet, lifecycle
 from trtd.core.dispatch import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
+    BlameClient,
     Deliver,
     Dispatch,
     Dispatcher,
@@ -56,7 +57,9 @@ class SimSupervisor:
             return
         self._is_handling = True
         while self._events:
-            for effect in self.fleet.handle(self._events.popleft(), self.own.read(self.clock.now)):
+            following = self._events.popleft()
+            self.sim.promises.told(following)
+            for effect in self.fleet.handle(following, self.own.read(self.clock.now)):
                 self._perform(effect)
         self._is_handling = False
         if not (isinstance(event, ChildEvent) and isinstance(event.event, Beat)):
@@ -275,6 +278,11 @@ class SimRouter(Process):
             case AnnounceTenantEmpty(tenant):
                 self.sim.promises.announced_empty(self, tenant)
                 self.to_supervisor.send(fleet.TenantEmptied(tenant, self.gate_epochs[tenant]))
+            case BlameClient(tenant, owner, _, deaths):
+                self.sim.promises.blamed(owner)
+                for worker in deaths:
+                    name = str(WorkerKey(tenant, worker.replica))
+                    self.to_supervisor.send(ChildEvent(name, lifecycle.DeathExcused(worker.generation)))
             case AnnounceWorkerEmpty(worker):
                 self.to_supervisor.send(
                     ChildEvent(str(WorkerKey(worker.tenant, worker.replica)), lifecycle.Emptied(worker.generation))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.simulation.clock import Clock, Link
 from trtd.core.batching import Batcher, BatchLimits, Waiting
+from trtd.core.cuda_faults import sticky_fault
 from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.ids import LeaseId, RequestId, TenantName, WorkerId
 from trtd.core.lifecycle import Beat, BecameReady, FaultReported, Greeted
@@ -230,6 +231,9 @@ class SimWorker(Process):
             if HANG in values:
                 return
             compute_s = self.clock.random.expovariate(1 / 0.01)
+            if now < self.sim.ill_until.get(self.id.tenant, 0.0):
+                self.later(compute_s, self.report_device_fault)
+                return
             if POISON in values:
                 self.later(compute_s, self.die, ExitStatus(signal=SIGSEGV))
                 return
@@ -245,6 +249,11 @@ class SimWorker(Process):
         if self.to_router is not None:
             answer = Answer(entry.tenant, entry.id, answer_to(entry.value), self.id)
             self.to_router.send((entry.lease, code, answer))
+
+    def report_device_fault(self) -> None:
+        """Like an uncorrectable error of the device's memory, whatever runs."""
+        self._tell(FaultReported(self.id.generation, sticky_fault(214, "run")))
+        self.later(0.001, self.die, ExitStatus(code=75))
 
     def report_sticky_fault(self) -> None:
         """Like a sticky CUDA error: say so, then leave; nothing is answered any more."""

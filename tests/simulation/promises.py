@@ -8,9 +8,9 @@ from typing import Any
 from tests.simulation.clients import GRACE_S, Call
 from tests.simulation.processes import HANG, POISON, answer_to
 from trtd.core.dispatch import Dispatch, Request
-from trtd.core.fleet import Fleet, Phase, Replacement, Tenant
+from trtd.core.fleet import ChildEvent, Fleet, Phase, Replacement, Tenant
 from trtd.core.ids import TenantName
-from trtd.core.lifecycle import State
+from trtd.core.lifecycle import DeathExcused, State
 from trtd.errors import ErrorCode
 
 TYPED = set(ErrorCode)
@@ -35,6 +35,8 @@ class Promises:
     def __init__(self, sim: Any) -> None:
         self.sim = sim
         self.calls: list[Call] = []
+        self._poisoners: set[str] = set()
+        self._excused: set[tuple[str, int]] = set()
         self._phases: dict[TenantName, Phase] = {}
         self._replicas: dict[TenantName, int] = {}
         self._ready: dict[TenantName, set[tuple[str, int]]] = {}
@@ -45,6 +47,8 @@ class Promises:
     def called(self, call: Call) -> None:
         """A client made a request."""
         self.calls.append(call)
+        if call.value in (POISON, HANG):
+            self._poisoners.add(call.owner)
 
     def concluded(self, call: Call, body: Any) -> None:
         """A client has its one outcome: right, or a typed error, and not long after the deadline."""
@@ -58,6 +62,11 @@ class Promises:
             insist(call.value not in (POISON, HANG), "a request that ends workers cannot be answered")
         else:
             insist(call.outcome == "gave up" or call.outcome in TYPED, f"{call.outcome!r} is no typed error")
+        if not self.sim.is_cruel:
+            is_culprit = call.value in (POISON, HANG)
+            insist(call.outcome is not ErrorCode.POISONOUS or is_culprit, f"{call.id.hex()} is innocent, and convicted")
+            has_sent_poison = call.owner in self._poisoners
+            insist(call.outcome is not ErrorCode.BARRED or has_sent_poison, f"{call.owner} is barred for nothing")
         is_patient = call.deadline - call.sent_at >= PATIENT_S and call.tenant not in self.sim.poisoned_tenants
         if is_patient and not self.sim.is_cruel:
             timed_out = call.outcome in (ErrorCode.DEADLINE_EXCEEDED, "gave up")
@@ -109,11 +118,24 @@ class Promises:
         """The dispatcher's own invariants hold."""
         router.dispatcher.check()
 
+    def blamed(self, owner: Any) -> None:
+        """Only a client that sent poison is blamed for deaths of workers."""
+        insist(self.sim.is_cruel or owner in self._poisoners, f"{owner} is blamed, and sent no poison")
+
     # What the supervisor does
+
+    def told(self, event: Any) -> None:
+        """What the supervisor is told about deaths that clients caused."""
+        if isinstance(event, ChildEvent) and isinstance(event.event, DeathExcused):
+            self._excused.add((event.name, event.event.life))
 
     def fleet_moved(self, fleet: Fleet) -> None:
         """The fleet's own invariants hold, and a tenant is DRAINED only when its workers are gone."""
         fleet.check()
+        for name, life in self._excused:
+            child = fleet.children.get(name)
+            is_charged = child is not None and any(death.generation == life for death in child.deaths)
+            insist(not is_charged, f"{name} is charged for the end of life {life}, which a client caused")
         for name, tenant in fleet.tenants.items():
             before = self._phases.get(name)
             self._nobody_left_early(fleet, tenant)

@@ -57,6 +57,7 @@ CHAOS = (
     "kill",
     "freeze",
     "sticky",
+    "ill_device",
     "kill_router",
     "freeze_router",
     "reload",
@@ -140,6 +141,7 @@ class Simulation:
         self.harmed: set[TenantName] = set()
         self.replaced: set[TenantName] = set()
         self.wishes: Counter[TenantName] = Counter()
+        self.ill_until: dict[TenantName, float] = {}
         self.poisoned_tenants: set[TenantName] = set()
         self.router_was_harmed = False
         self.router_stood_still = False
@@ -250,6 +252,10 @@ class Simulation:
         if worker is not None and worker.is_ready:
             self.harmed.add(worker.id.tenant)
             worker.do(worker.report_sticky_fault)
+
+    def _ill_device(self) -> None:
+        """For a while each batch of one tenant ends its worker, and nobody's input is to blame."""
+        self.ill_until[self._pick_tenant()] = self.clock.now + self.clock.random.uniform(0.1, 1.0)
 
     def _kill_router(self) -> None:
         self.router_was_harmed = True

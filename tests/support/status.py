@@ -28,8 +28,10 @@ def make_tenant(name: str = "a", **changes: Any) -> TenantStatus:
         "leased": 5, "held_bytes": 6, "arena_bytes": 0, "arena_count": 0, "arena_limit_bytes": 1024**3,
         "connections": 3, "connections_refused": 0,
         "counters": CounterStatus(
-            accepted=0, answered=0, failed=0, refused=0, resent=0, replayed=0, expired=0, stale=0, abandoned=0
+            accepted=0, answered=0, failed=0, refused=0, resent=0, replayed=0, expired=0, stale=0, abandoned=0,
+            convicted=0, excused=0,
         ), "recent": RecentStatus(per_s=1234.5, p50_s=0.0012, p99_s=None), "address": f"ipc:///run/{name}.sock",
+        "poisons": 0, "barred": [],
         "tcp_address": None, "isolation": "process", "placement": "cpu", "queue_limit": 1024,
         "engines": [{"model": "m", "version": "1", "file": "/srv/models/m.onnx", "signature": "unsigned"}],
         "plugin_libraries": [],

@@ -77,6 +77,7 @@ def make_event(event: type[Event], generation: int = GENERATION, **changes: Any)
         "progress": 1,
         "in_flight": 0,
         "fault": make_fault(),
+        "life": generation,
         "status": CRASH,
         "sight": None,
         **changes,

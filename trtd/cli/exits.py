@@ -18,6 +18,7 @@ EXIT_CODES: dict[ErrorCode, int] = {
     ErrorCode.UNSUPPORTED_DTYPE: ExitCode.BAD_DATA,
     ErrorCode.TOO_LARGE: ExitCode.BAD_DATA,
     ErrorCode.POISONOUS: ExitCode.BAD_DATA,
+    ErrorCode.BARRED: ExitCode.TEMPORARY,
     ErrorCode.DEADLINE_EXCEEDED: ExitCode.TEMPORARY,
     ErrorCode.OVERLOADED: ExitCode.TEMPORARY,
     ErrorCode.DRAINING: ExitCode.TEMPORARY,

@@ -14,6 +14,7 @@ from trtd.client.values import BFloat16 as BFloat16
 from trtd.client.values import Float8 as Float8
 from trtd.client.values import Health as Health
 from trtd.client.values import Timing as Timing
+from trtd.errors import Barred as Barred
 from trtd.errors import DeadlineExceeded as DeadlineExceeded
 from trtd.errors import Draining as Draining
 from trtd.errors import Internal as Internal

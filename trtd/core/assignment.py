@@ -124,6 +124,8 @@ class Assigner:
             request = queue.pop()
             if request.received_at <= tenant.poison.convicted_at and self._ledger.is_poisonous(tenant, request, now):
                 self._ledger.fail(tenant, request, POISONOUS, now)
+            elif (refusal := self._ledger.bar(tenant, request, now)) is not None:
+                self._ledger.fail(tenant, request, refusal, now)
             else:
                 spent += self._lease(tenant, holder, request, now)
         if spent:
@@ -157,10 +159,13 @@ class Assigner:
             for request in tenant.lane.pop():
                 if self._ledger.is_poisonous(tenant, request, now):
                     self._ledger.fail(tenant, request, POISONOUS, now)
+                elif (refusal := self._ledger.bar(tenant, request, now)) is not None:
+                    self._ledger.fail(tenant, request, refusal, now)
                 elif self._ledger.is_cleared(tenant, request, now):
                     request.is_suspect = False
                     tenant.queue.push(request)
                 else:
+                    self._ledger.fix_digest(request)
                     spent += self._lease(tenant, holder, request, now)
         if not spent:
             tenant.lane_holder = None

@@ -27,11 +27,12 @@ from trtd.core.admission import Refusal
 from trtd.core.assignment import Assigner
 from trtd.core.faults import Fault
 from trtd.core.ids import RequestId, TenantName, WorkerId
-from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, Holder
+from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, MAX_DEATHS_KEPT, Holder
 from trtd.core.ledger import CLOSED, Ledger, unavailable
 from trtd.core.requests import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
+    BlameClient,
     Deliver,
     Dispatch,
     DispatchEffect,
@@ -48,6 +49,7 @@ from trtd.errors import ErrorCode
 __all__ = [
     "AnnounceTenantEmpty",
     "AnnounceWorkerEmpty",
+    "BlameClient",
     "Deliver",
     "Dispatch",
     "DispatchEffect",
@@ -63,7 +65,8 @@ class Dispatcher:
     """Decides about every request of every tenant. One per router.
 
     Args:
-        digest: a fingerprint of a request's payload; called only where poison is suspected.
+        digest: a fingerprint of a request's payload; called only where poison is suspected, for suspects each time that
+            a worker is given them.
         first_lease: the first lease's number; others follow by one.
         resend_grace_s: how long after a tenant's configuration clients of a former router may take to come back. A
             tenant with a closed gate is not announced as empty before, and takes what was sent before. 0 in the first
@@ -141,10 +144,11 @@ class Dispatcher:
             self._ledger.fail_waiting(known, unavailable(known), now)
 
     def release_poison(self, tenant: TenantName) -> None:
-        """An operator lets a tenant's quarantined inputs pass again."""
+        """An operator lets a tenant's quarantined inputs pass again, and the clients that are barred for theirs."""
         known = self._tenants.get(tenant)
         if known is not None:
             known.poison.clear()
+            known.offenders.clear()
 
     # Workers
 
@@ -192,15 +196,18 @@ class Dispatcher:
         holder.leases.clear()
         suspicion = suspicion_of(fault)
         blames_requests = suspicion is not Suspicion.NONE
-        if suspicion is Suspicion.STRONG and len(leased) == 1:
-            leased[0].lone_deaths += 1
+        if suspicion is Suspicion.STRONG:
+            for request in leased:
+                request.deaths = (*request.deaths[1 - MAX_DEATHS_KEPT :], worker)
+            if len(leased) == 1:
+                self._ledger.blame(tenant, leased[0], worker, now)
         survivors = []
         for request in leased:
             request.lease = None
             if request.is_answered:
                 request.is_suspect = request.is_suspect or blames_requests
-                self._ledger.release(tenant, request, now)
-            elif (refusal := _verdict(tenant, request, fault.message)) is not None:
+                self._ledger.release(tenant, request, now, is_ghost=True)
+            elif (refusal := self._verdict(tenant, request, fault.message, now)) is not None:
                 request.is_suspect = request.is_suspect or blames_requests
                 self._ledger.fail(tenant, request, refusal, now)
             else:
@@ -240,7 +247,7 @@ class Dispatcher:
             request.lease = None
             request.attempts -= 1
             if request.is_answered:
-                self._ledger.release(tenant, request, now)
+                self._ledger.release(tenant, request, now, is_ghost=True)
             elif not tenant.is_available:
                 self._ledger.fail(tenant, request, unavailable(tenant), now)
             else:
@@ -362,20 +369,21 @@ class Dispatcher:
         self._turns.activate(tenant.name)
         self._ledger.announce_tenant_if_empty(tenant)
 
+    def _verdict(self, tenant: Tenant, request: Request, message: str, now: float) -> Refusal | None:
+        """Why a request whose worker is over is not given to another one, None when it is."""
+        if request.lone_deaths >= LONE_DEATHS_TO_CONVICT:
+            return Refusal(ErrorCode.POISONOUS, f"this input has ended workers: {message}")
+        if not tenant.is_available:
+            return unavailable(tenant)
+        if (refusal := self._ledger.bar(tenant, request, now)) is not None:
+            return refusal
+        if request.attempts >= tenant.limits.max_attempts:
+            text = f"{request.attempts} workers that held the request ended; the last one: {message}"
+            return Refusal(ErrorCode.WORKER_LOST, text)
+        return None
+
     @staticmethod
     def _drop(tenant: Tenant, holder: Holder) -> None:
         del tenant.holders[holder.id]
         if tenant.lane_holder is holder:
             tenant.lane_holder = None
-
-
-def _verdict(tenant: Tenant, request: Request, message: str) -> Refusal | None:
-    """Why a request whose worker is over is not given to another one, None when it is."""
-    if request.lone_deaths >= LONE_DEATHS_TO_CONVICT:
-        return Refusal(ErrorCode.POISONOUS, f"this input has ended workers: {message}")
-    if not tenant.is_available:
-        return unavailable(tenant)
-    if request.attempts >= tenant.limits.max_attempts:
-        text = f"{request.attempts} workers that held the request ended; the last one: {message}"
-        return Refusal(ErrorCode.WORKER_LOST, text)
-    return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 from trtd.core.ids import LeaseId, WorkerId
 from trtd.core.requests import Request
@@ -31,6 +32,9 @@ GATHER_S = 0.0003
 
 MAX_POISONS = 1024
 """Most inputs remembered per tenant; the one noted first is forgotten first."""
+
+MAX_DEATHS_KEPT = 16
+"""Most deaths remembered of one input; a conviction needs few, and only recent ones are still counted by anybody."""
 
 
 class Holder:
@@ -141,47 +145,66 @@ class SuspectLane:
         return group
 
 
+class Suspected(NamedTuple):
+    """What is remembered of an input.
+
+    Attributes:
+        lone_deaths: workers that died while it was the only one they held.
+        deaths: all workers that died with it, of faults that an input can cause.
+        until: when it is forgotten.
+    """
+
+    lone_deaths: int
+    deaths: tuple[WorkerId, ...]
+    until: float
+
+
+InputKey = tuple[Hashable, bytes]
+"""Whose input, and its fingerprint. What one client sends is never held against another one: bytes in shared memory can
+be changed by their owner at any time, so a fingerprint proves something about its sender alone."""
+
+
 class PoisonTable:
-    """Digests of inputs that saw workers die, and how often they were alone in that, until their time is up.
+    """Inputs that saw workers die, and how often they were alone in that, until their time is up.
 
     It holds convicted inputs, and suspected ones whose requests ended without a worker's answer: a client's retry of
     the same input then goes on counting where the former request ended.
 
     Attributes:
-        entries: what is remembered, by digest; to be read only.
+        entries: what is remembered, by client and fingerprint; to be read only.
         convicted_at: when an input was last convicted; what arrived later was compared at the door.
     """
 
     def __init__(self) -> None:
-        self.entries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self.entries: OrderedDict[InputKey, Suspected] = OrderedDict()
         self._expires_first = math.inf
         self.convicted_at = -math.inf
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def note(self, digest: bytes, lone_deaths: int, now: float, seconds: float) -> None:
+    def note(self, key: InputKey, lone_deaths: int, deaths: Sequence[WorkerId], now: float, seconds: float) -> None:
         """Remember an input for so long. What is remembered of it already stays: a suspicion undoes no conviction."""
-        known_deaths, known_until = self.entries.get(digest, (0, now))
-        until = max(known_until, now + seconds)
-        self.entries[digest] = (max(known_deaths, lone_deaths), until)
-        self.entries.move_to_end(digest)
+        known = self.entries.get(key) or Suspected(0, (), now)
+        until = max(known.until, now + seconds)
+        all_deaths = tuple(dict.fromkeys((*known.deaths, *deaths)))[-MAX_DEATHS_KEPT:]
+        self.entries[key] = Suspected(max(known.lone_deaths, lone_deaths), all_deaths, until)
+        self.entries.move_to_end(key)
         self._expires_first = min(self._expires_first, until)
         if lone_deaths >= LONE_DEATHS_TO_CONVICT:
             self.convicted_at = now
         if len(self.entries) > MAX_POISONS:
             self.entries.popitem(last=False)
 
-    def recall(self, digest: bytes, now: float) -> int | None:
-        """How many lone deaths are remembered of an input, None when it is not remembered at all."""
+    def recall(self, key: InputKey, now: float) -> Suspected | None:
+        """What is remembered of an input, None when that is nothing."""
         if self._expires_first <= now:
             self._forget_expired(now)
-        lone_deaths, _ = self.entries.get(digest, (None, 0.0))
-        return lone_deaths
+        return self.entries.get(key)
 
-    def forgive(self, digest: bytes) -> None:
+    def forgive(self, key: InputKey) -> None:
         """A worker survived this input."""
-        self.entries.pop(digest, None)
+        self.entries.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -190,6 +213,6 @@ class PoisonTable:
         self.convicted_at = -math.inf
 
     def _forget_expired(self, now: float) -> None:
-        for digest in [digest for digest, (_, until) in self.entries.items() if until <= now]:
-            del self.entries[digest]
-        self._expires_first = min((until for _, until in self.entries.values()), default=math.inf)
+        for key in [key for key, known in self.entries.items() if known.until <= now]:
+            del self.entries[key]
+        self._expires_first = min((known.until for known in self.entries.values()), default=math.inf)

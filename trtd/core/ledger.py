@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 
 from trtd.core.admission import Refusal, refuse_for_bounds
 from trtd.core.agenda import Agenda
-from trtd.core.ids import LeaseId
-from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, SUSPICION_S, Holder
+from trtd.core.ids import LeaseId, WorkerId
+from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, SUSPICION_S, Holder, InputKey
 from trtd.core.requests import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
+    BlameClient,
     Deliver,
     DispatchEffect,
     Refuse,
@@ -50,6 +51,7 @@ class Ledger:
             or held_bytes > limits.max_bytes
             or request.deadline <= now
             or tenant.poison.entries
+            or tenant.offenders.bars
             or not tenant.is_available
             or tenant.gate is CLOSED
         ):
@@ -74,10 +76,12 @@ class Ledger:
             return Refusal(ErrorCode.DRAINING, f"the tenant {tenant.name} takes no new requests")
         if not tenant.is_available:
             return unavailable(tenant)
-        if tenant.poison.entries and (lone_deaths := tenant.poison.recall(self._digest_of(request), now)) is not None:
-            if lone_deaths >= LONE_DEATHS_TO_CONVICT:
+        if (refusal := self.bar(tenant, request, now)) is not None:
+            return refusal
+        if tenant.poison.entries and (known := tenant.poison.recall(self._key_of(request), now)) is not None:
+            if known.lone_deaths >= LONE_DEATHS_TO_CONVICT:
                 return POISONOUS
-            request.lone_deaths = lone_deaths
+            request.lone_deaths, request.deaths = known.lone_deaths, known.deaths
             request.is_suspect = True
         refusal = refuse_for_bounds(
             tenant.limits, len(tenant.requests), tenant.held_bytes, request.payload_bytes, tenant.pace, now
@@ -112,11 +116,12 @@ class Ledger:
             request.lease = None
             if request.is_suspect and code != ErrorCode.DEADLINE_EXCEEDED:
                 request.is_suspect = False
+                tenant.offenders.forgive(request.owner, request.deaths)
                 if tenant.poison.entries:
-                    tenant.poison.forgive(self._digest_of(request))
+                    tenant.poison.forgive(self._key_of(request))
             if request.is_answered:
                 stale += 1
-                self.release(tenant, request, now)
+                self.release(tenant, request, now, is_ghost=True)
                 continue
             answered += 1
             request.is_answered = True
@@ -176,15 +181,26 @@ class Ledger:
         text = f"no answer within {request.deadline - request.received_at:.3f} s; {where}"
         self.fail(tenant, request, Refusal(ErrorCode.DEADLINE_EXCEEDED, text), now)
 
-    def release(self, tenant: Tenant, request: Request, now: float) -> None:
+    def release(self, tenant: Tenant, request: Request, now: float, *, is_ghost: bool = False) -> None:
         """Neither client nor worker needs the payload any more.
 
         A suspect that no worker answered is remembered, so that a client's retry goes on where it ended.
+
+        Args:
+            tenant: whose.
+            request: which.
+            now: monotonic seconds.
+            is_ghost: its client was answered before, and may have put other bytes into its shared memory since. Unless
+                they were fingerprinted before a worker got them, what is there now is looked at more closely, and no
+                death is held against it.
         """
         if request.is_suspect:
-            is_convicted = request.lone_deaths >= LONE_DEATHS_TO_CONVICT
+            is_unknown = is_ghost and request.memory is not None and not request.digest
+            lone_deaths = 0 if is_unknown else request.lone_deaths
+            is_convicted = lone_deaths >= LONE_DEATHS_TO_CONVICT
             seconds = tenant.limits.poison_s if is_convicted else min(SUSPICION_S, tenant.limits.poison_s)
-            tenant.poison.note(self._digest_of(request), request.lone_deaths, now, seconds)
+            deaths = () if is_unknown else request.deaths
+            tenant.poison.note(self._key_of(request), lone_deaths, deaths, now, seconds)
         tenant.held_bytes -= request.payload_bytes
         request.payload = ()
         request.memory = None
@@ -193,12 +209,45 @@ class Ledger:
         """Whether a waiting request is like one that was convicted after this one arrived."""
         if request.received_at > tenant.poison.convicted_at:
             return False
-        lone_deaths = tenant.poison.recall(self._digest_of(request), now)
-        return lone_deaths is not None and lone_deaths >= LONE_DEATHS_TO_CONVICT
+        known = tenant.poison.recall(self._key_of(request), now)
+        return known is not None and known.lone_deaths >= LONE_DEATHS_TO_CONVICT
 
     def is_cleared(self, tenant: Tenant, request: Request, now: float) -> bool:
         """Whether a suspect ended no worker itself, and the input that it was suspected for has been answered since."""
-        return not request.attempts and tenant.poison.recall(self._digest_of(request), now) is None
+        return not request.attempts and tenant.poison.recall(self._key_of(request), now) is None
+
+    def bar(self, tenant: Tenant, request: Request, now: float) -> Refusal | None:
+        """Why nothing is taken of a client that has ended too many workers, None when something is."""
+        if not tenant.offenders.bars:
+            return None
+        barred_s = tenant.offenders.barred_s(request.owner, now)
+        if not barred_s:
+            return None
+        text = f"inputs of {request.owner} keep ending workers; nothing is taken of it for {barred_s:.3g} s"
+        return Refusal(ErrorCode.BARRED, text, barred_s)
+
+    def blame(self, tenant: Tenant, request: Request, worker: WorkerId, now: float) -> None:
+        """A worker died alone with a request, of something that an input can cause: count that against its client.
+
+        Once the input is convicted, or its client is barred, the tenant does not pay for these deaths.
+        """
+        request.lone_deaths += 1
+        is_convicted = request.lone_deaths == LONE_DEATHS_TO_CONVICT
+        is_barred = tenant.offenders.note(request.owner, worker, now, tenant.limits.poison_s)
+        if not (is_convicted or is_barred):
+            return
+        deaths = request.deaths
+        barred_s = 0.0
+        if is_barred:
+            barred_s = tenant.offenders.barred_s(request.owner, now)
+            deaths = tuple(dict.fromkeys((*deaths, *tenant.offenders.deaths_of(request.owner))))
+        tenant.counters.convicted += is_convicted
+        self.effects.append(BlameClient(tenant.name, request.owner, request.model, deaths, barred_s))
+
+    def fix_digest(self, request: Request) -> None:
+        """Take the fingerprint of what a worker is about to be given; see `Request.digest`."""
+        if request.memory is not None or not request.digest:
+            request.digest = self._digest(request)
 
     def announce_tenant_if_empty(self, tenant: Tenant) -> None:
         """Say once that a tenant with a closed gate owes no answer."""
@@ -212,10 +261,10 @@ class Ledger:
             holder.is_announced = True
             self.effects.append(AnnounceWorkerEmpty(holder.id))
 
-    def _digest_of(self, request: Request) -> bytes:
+    def _key_of(self, request: Request) -> InputKey:
         if not request.digest:
             request.digest = self._digest(request)
-        return request.digest
+        return request.owner, request.digest
 
 
 CLOSED = Gate.CLOSED

@@ -63,9 +63,11 @@ class Request:
         attempts: workers it was given to.
         leased_at: when it was last given to a worker; 0 before the first time.
         lease: the present lease, None while it has none.
-        lone_deaths: workers that died while this was the only request they held.
+        lone_deaths: workers that died while this was the only request they held, of faults that an input can cause.
+        deaths: all workers that died of such faults while they held it.
         is_suspect: a worker died while it held this one; it runs apart from the others until it is answered.
-        digest: fingerprint of its payload, empty until one is needed.
+        digest: fingerprint of its payload, empty until one is needed. Of a suspect it is taken anew each time that a
+            worker is given it: what is in shared memory may have changed.
         is_answered: its client got the one answer. A lease may outlive that (a ghost): its worker is still at it.
     """
 
@@ -85,6 +87,7 @@ class Request:
     leased_at: float = 0.0
     lease: LeaseId | None = None
     lone_deaths: int = 0
+    deaths: tuple[WorkerId, ...] = ()
     is_suspect: bool = False
     digest: bytes = b""
     is_answered: bool = False
@@ -100,7 +103,7 @@ class TenantCounters:
     """What the router counted for one tenant since it started.
 
     `accepted == answered + failed + in_flight` holds at every instant; `refused` never entered, `resent` were known
-    already.
+    already, `convicted` are inputs, not requests.
     """
 
     accepted: int = 0
@@ -111,6 +114,7 @@ class TenantCounters:
     replayed: int = 0
     expired: int = 0
     stale: int = 0
+    convicted: int = 0
 
 
 # Effects, performed by the router's shell in order. Not frozen: one or two are made per request, and freezing doubles
@@ -166,4 +170,23 @@ class AnnounceWorkerEmpty:
     worker: WorkerId
 
 
-DispatchEffect = Dispatch | Deliver | Refuse | AnnounceTenantEmpty | AnnounceWorkerEmpty
+@dataclass(slots=True)
+class BlameClient:
+    """Tell the supervisor who ended these lives of the tenant's workers, so that the tenant does not pay for it.
+
+    Attributes:
+        tenant: whose workers.
+        owner: the client.
+        model: that was asked.
+        deaths: the lives; one may be told again.
+        barred_s: for how long nothing more is taken of the client; 0 where one input was convicted, and no more.
+    """
+
+    tenant: TenantName
+    owner: Hashable
+    model: str
+    deaths: tuple[WorkerId, ...]
+    barred_s: float
+
+
+DispatchEffect = Dispatch | Deliver | Refuse | AnnounceTenantEmpty | AnnounceWorkerEmpty | BlameClient

@@ -10,6 +10,7 @@ from trtd.core.admission import Pace
 from trtd.core.histogram import Histogram
 from trtd.core.ids import RequestId, TenantName, WorkerId
 from trtd.core.inflight import Holder, PoisonTable, SuspectLane
+from trtd.core.offenders import Offenders
 from trtd.core.requests import Request, TenantCounters, TenantLimits
 from trtd.core.scheduling import TenantQueue
 
@@ -50,6 +51,7 @@ class Tenant:
         gathers_until: until when its queue is kept together, because its workers are busy.
         held_bytes: payload of everything queued or leased, ghosts included.
         poison: inputs that ended workers.
+        offenders: clients that did so again and again.
         counters: see `TenantCounters`.
         durations: seconds from receipt to answer, of all accepted requests.
         queue_times: seconds from receipt until a worker was first given the request.
@@ -76,6 +78,7 @@ class Tenant:
     gathers_until: float = 0.0
     held_bytes: int = 0
     poison: PoisonTable = field(default_factory=PoisonTable)
+    offenders: Offenders = field(default_factory=Offenders)
     counters: TenantCounters = field(default_factory=TenantCounters)
     durations: Histogram = field(default_factory=Histogram)
     queue_times: Histogram = field(default_factory=Histogram)

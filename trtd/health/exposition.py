@@ -23,6 +23,8 @@ COUNTERS = {
     observe.METRIC_REFUSED: ("refused", "Requests that were refused at the door."),
     observe.METRIC_REPLAYED: ("replayed", "Times a request was given to another worker, because the first one died."),
     observe.METRIC_EXPIRED: ("expired", "Accepted requests whose deadline passed."),
+    observe.METRIC_CONVICTED: ("convicted", "Inputs that were convicted of ending workers."),
+    observe.METRIC_EXCUSED: ("excused", "Deaths of workers that a client's input caused, charged to nobody."),
     observe.METRIC_ABANDONED: ("abandoned", "Accepted requests that were lost with a router; clients send them again."),
 }
 TENANT_GAUGES = {
@@ -34,6 +36,7 @@ TENANT_GAUGES = {
     observe.METRIC_ARENA_LIMIT: ("arena_limit_bytes", "Most bytes of shared memory of the tenant's clients."),
     observe.METRIC_CONNECTIONS: ("connections", "Clients that are connected."),
     observe.METRIC_QUEUE_LIMIT: ("queue_limit", "Most requests that may wait or run."),
+    observe.METRIC_POISONS: ("poisons", "Inputs remembered as having ended workers, or as suspected of it."),
     observe.METRIC_TENANT_READY: ("is_ready", "Whether a request would be taken and run now."),
 }
 DURATIONS = {
@@ -124,6 +127,12 @@ def _requests(statuses: list[TenantStatus], tenants: list[TenantMetrics]) -> Ite
         replacement = status["replacement"]
         not_replaced.add_metric([status["name"]], int(replacement is not None and replacement["state"] == "failed"))
     yield not_replaced
+    barred = GaugeMetricFamily(
+        observe.METRIC_BARRED, "Clients of which nothing is taken, for inputs that ended workers.", labels=["tenant"]
+    )
+    for status in statuses:
+        barred.add_metric([status["name"]], len(status["barred"]))
+    yield barred
     info = GaugeMetricFamily(
         observe.METRIC_TENANT_INFO,
         "Always 1; the labels say what the tenant runs on and who vouches for its engines.",

@@ -6,6 +6,7 @@ Also the announcement that a tenant is empty, because that has to wait for answe
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,7 +110,7 @@ class Chores:
         self._link.tell(TenantIsEmpty(tenant, epoch))
 
     def _tell_stats(self, tenant: TenantName, *, must_arrive: bool) -> None:
-        stats = snapshot(self._dispatcher.tenant(tenant), self._front.endpoints[tenant])
+        stats = snapshot(self._dispatcher.tenant(tenant), self._front.endpoints[tenant], time.monotonic())
         if stats == self._told.get(tenant):
             return
         message = RouterStats(self._settings.generation, stats)

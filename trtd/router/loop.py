@@ -15,6 +15,7 @@ from trtd.child.waiting import wait
 from trtd.core.dispatch import (
     AnnounceTenantEmpty,
     AnnounceWorkerEmpty,
+    BlameClient,
     Deliver,
     Dispatch,
     DispatchEffect,
@@ -25,6 +26,7 @@ from trtd.core.ids import TenantName
 from trtd.core.polling import BusyPoll
 from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
+from trtd.router import blame
 from trtd.router.access import Access
 from trtd.router.chores import Chores
 from trtd.router.endpoints import Endpoint
@@ -273,6 +275,8 @@ class RouterLoop:
             self._chores.announce_empty(effect.tenant, self._orders.epochs.get(effect.tenant, 0))
         elif isinstance(effect, AnnounceWorkerEmpty):
             self._link.tell(WorkerIsEmpty(*effect.worker))
+        elif isinstance(effect, BlameClient):
+            blame.tell(effect, self._link, self._log)
 
     def _pause_busy(self, now: float) -> None:
         """Leave the requests of tenants whose workers have enough to go on with where they are for a moment."""

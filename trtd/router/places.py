@@ -18,6 +18,8 @@ from trtd.wire.messages import InferRequest, Place
 
 PIECE_BYTES = 1 << 20
 """How much of an arena is read at a time."""
+MAX_READ_BYTES = 64 * PIECE_BYTES
+"""Most bytes read of one request's inputs: about what can be read and hashed in a tenth of a second."""
 
 _process_of = lru_cache(maxsize=4096)(lambda address: peer.process if (peer := parse_peer(address)) else None)
 
@@ -71,26 +73,26 @@ def without_area(payload: Sequence[Any]) -> Sequence[Any]:
 
 
 def tensor_pieces(request: Request, message: InferRequest) -> Iterator[Any]:
-    """The bytes of a request's inputs one after the other, wherever they are.
+    """The bytes of a request's inputs one after the other, wherever they are; of a very large request every so many.
 
     What cannot be read of an arena is left out: its client may do with its memory what it likes.
     """
     arenas = {arena.key: arena for arena in request.memory or ()}
+    total_bytes = sum(map(payload_bytes, message.inputs))
+    step_bytes = PIECE_BYTES * max(1, -(-total_bytes // MAX_READ_BYTES))
     for spec, frame in zip(message.inputs, request.payload[1:], strict=False):
         if spec.place is not Place.ARENA:
-            yield frame
+            view = memoryview(frame).cast("B")
+            yield from (view[start : start + PIECE_BYTES] for start in range(0, len(view), step_bytes))
             continue
         key, offset, size_bytes = decode_ref(frame)
-        yield from _read(arenas[key].fd, offset, offset + size_bytes)
+        yield from _read(arenas[key].fd, offset, offset + size_bytes, step_bytes)
 
 
-def _read(fd: int, start: int, end: int) -> Iterator[bytes]:
-    while start < end:
+def _read(fd: int, first: int, end: int, step_bytes: int) -> Iterator[bytes]:
+    for start in range(first, end, step_bytes):
         try:
             piece = os.pread(fd, min(PIECE_BYTES, end - start), start)
         except OSError:
             return
-        if not piece:
-            return
-        start += len(piece)
         yield piece

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from trtd.core.tenancy import Tenant
 from trtd.router.endpoints import Endpoint
-from trtd.wire.control import TenantStats
+from trtd.wire.control import MAX_BARRED_TOLD, TenantStats
+from trtd.wire.headers import one_line
 
 
-def snapshot(tenant: Tenant, endpoint: Endpoint) -> TenantStats:
+def snapshot(tenant: Tenant, endpoint: Endpoint, now: float) -> TenantStats:
     """The numbers of this instant."""
+    barred = tenant.offenders.barred(now)[:MAX_BARRED_TOLD]
     counters = tenant.counters
     return TenantStats(
         tenant=tenant.name,
@@ -34,4 +36,7 @@ def snapshot(tenant: Tenant, endpoint: Endpoint) -> TenantStats:
         connections=endpoint.connections,
         connections_refused=endpoint.connections_refused,
         unreachable=endpoint.unreachable,
+        convicted=counters.convicted,
+        poisons=len(tenant.poison),
+        barred=tuple((one_line(str(one.owner)), one.until - now, one.deaths) for one in barred),
     )

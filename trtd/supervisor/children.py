@@ -37,6 +37,7 @@ ROUTER_SAYS = (
     control.TenantIsEmpty,
     control.WorkerIsEmpty,
     control.WorkerMisbehaved,
+    control.ClientBlamed,
     control.Unfinished,
 )
 ABOUT_WORKERS = (control.WorkerIsEmpty, control.WorkerMisbehaved)
@@ -230,8 +231,20 @@ class Children:
                 worker = f"{tenant}/{replica}"
                 fault = Fault(FaultKind.MISBEHAVED, f"sent the router what cannot be read: {reason}")
                 self._tell(worker, lifecycle.FaultReported(of, believable(fault, worker)))
+            case control.ClientBlamed():
+                self._excuse(message)
             case control.Unfinished():
                 self._router.heard_unfinished(message)
+
+    def _excuse(self, message: control.ClientBlamed) -> None:
+        """Deaths of which the router found the cause in a client's input: charge nobody."""
+        for replica, life in message.deaths:
+            name = f"{message.tenant}/{replica}"
+            before = self._fleet.children.get(name)
+            self._tell(name, lifecycle.DeathExcused(life))
+            if before is not None and self._fleet.children.get(name) is not before:
+                self._facts.tenant(message.tenant, self._processes.now()).excused += 1
+                log.info("worker.excused", tenant=message.tenant, replica=replica, generation=life, owner=message.owner)
 
     def _note_recovery(self, name: str, recovery_s: float | None) -> None:
         if recovery_s is None:

@@ -78,6 +78,7 @@ class TenantFacts:
         is_available: what the router was last told of its workers.
         reason: why it is not available.
         restarts: deaths of workers that were followed by a restart, by the kind of their fault and who is blamed.
+        excused: deaths of workers that a client's input caused, so that nobody was charged.
         recoveries: times from a death to the successor's main().
     """
 
@@ -86,6 +87,7 @@ class TenantFacts:
     is_available: bool = False
     reason: str = ""
     restarts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    excused: int = 0
     recoveries: Histogram = field(default_factory=Histogram)
 
 

@@ -16,6 +16,7 @@ from trtd.supervisor.facts import ChildFacts, Facts, TenantFacts
 from trtd.wire.settings import TenantEndpoint
 from trtd.wire.status import (
     STATUS_VERSION,
+    BarredStatus,
     ChildStatus,
     CounterStatus,
     DaemonStatus,
@@ -145,6 +146,11 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         connections=seen.totals.connections,
         connections_refused=seen.totals.connections_refused,
         counters=_counters(seen),
+        poisons=seen.totals.poisons,
+        barred=[
+            BarredStatus(owner=owner, for_s=_rounded(for_s), deaths=deaths)
+            for owner, for_s, deaths in seen.totals.barred
+        ],
         recent=_recent(seen, now),
         address=endpoint.address if endpoint else "",
         tcp_address=endpoint.tcp_address if endpoint else None,
@@ -220,6 +226,8 @@ def _counters(seen: TenantFacts) -> CounterStatus:
         replayed=counters["replayed"],
         expired=counters["expired"],
         stale=counters["stale"],
+        convicted=counters["convicted"],
+        excused=seen.excused,
         abandoned=counters["abandoned"],
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from trtd.core.histogram import BUCKET_COUNT, quantile
 from trtd.wire.control import TenantStats
 
-COUNTERS = ("accepted", "answered", "failed", "refused", "resent", "replayed", "expired", "stale")
+COUNTERS = ("accepted", "answered", "failed", "refused", "resent", "replayed", "expired", "stale", "convicted")
 REFUSED_CONNECTIONS = "connections_refused"
 
 WINDOW_S = 60.0
@@ -123,6 +123,16 @@ class TenantTotals:
     def unreachable(self) -> str:
         """Why nobody can connect; empty while everybody can."""
         return self._last.unreachable if self._last else ""
+
+    @property
+    def poisons(self) -> int:
+        """Inputs that are remembered as having ended workers, or as suspected of it."""
+        return self._last.poisons if self._last else 0
+
+    @property
+    def barred(self) -> tuple[tuple[str, float, int], ...]:
+        """Clients of which nothing is taken: name, for how many seconds more, deaths that each caused."""
+        return self._last.barred if self._last else ()
 
     @property
     def counters(self) -> dict[str, int]:

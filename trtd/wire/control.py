@@ -26,6 +26,8 @@ from trtd.wire.tensorrt import DeviceReport
 
 MAX_PACKET_BYTES = 128 * 1024
 MAX_SETTINGS_BYTES = 16 * 1024 * 1024
+MAX_BARRED_TOLD = 32
+"""Barred clients in one tenant's numbers; whoever looks wants to know the worst."""
 
 # child to supervisor
 
@@ -120,6 +122,10 @@ class TenantStats:
         connections: of clients.
         connections_refused: connections of them that were sent away.
         unreachable: why nobody can connect at one of its addresses; empty while everybody can.
+        convicted: inputs that were convicted of ending workers.
+        poisons: inputs that are remembered as such, or as suspected.
+        barred: clients of which nothing is taken for now: name, for how many seconds more, deaths that it caused. The
+            longest first, at most `MAX_BARRED_TOLD`.
     """
 
     tenant: str
@@ -145,6 +151,9 @@ class TenantStats:
     connections: int = 0
     connections_refused: int = 0
     unreachable: str = ""
+    convicted: int = 0
+    poisons: int = 0
+    barred: tuple[tuple[str, float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +198,25 @@ class WorkerMisbehaved:
     replica: int
     generation: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientBlamed:
+    """A client's input, or all that it sends, has ended these lives of the tenant's workers: the tenant pays for none.
+
+    Attributes:
+        tenant: whose workers.
+        owner: the client, as the router names it.
+        model: that was asked.
+        deaths: replica and generation of each life; one may be told again.
+        barred_s: for how long nothing more is taken of the client; 0 where one input was convicted, and no more.
+    """
+
+    tenant: str
+    owner: str
+    model: str
+    deaths: tuple[tuple[int, int], ...]
+    barred_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +343,7 @@ ChildMessage = (
     | TenantIsEmpty
     | WorkerIsEmpty
     | WorkerMisbehaved
+    | ClientBlamed
     | Unfinished
 )
 SupervisorMessage = (

@@ -173,7 +173,8 @@ class ReplacementStatus(TypedDict):
 class CounterStatus(TypedDict):
     """Since the daemon's start: accepted = answered + failed + abandoned + queued + leased.
 
-    `abandoned` were held by a router that died; their clients sent them again and they were accepted anew.
+    `abandoned` were held by a router that died; their clients sent them again and they were accepted anew. `convicted`
+    are inputs that ended workers, and `excused` the deaths that are charged to nobody because of such inputs.
     """
 
     accepted: int
@@ -185,6 +186,22 @@ class CounterStatus(TypedDict):
     expired: int
     stale: int
     abandoned: int
+    convicted: int
+    excused: int
+
+
+class BarredStatus(TypedDict):
+    """A client of which nothing is taken for a while, because inputs of it ended workers again and again.
+
+    Attributes:
+        owner: `uid:N` or `key:NAME`.
+        for_s: for how long, as the router last said.
+        deaths: workers that died with its inputs alone, as far as they are remembered.
+    """
+
+    owner: str
+    for_s: float
+    deaths: int
 
 
 class RecentStatus(TypedDict):
@@ -218,6 +235,8 @@ class TenantStatus(TypedDict):
         arena_limit_bytes: most bytes of it; 0 where none is taken.
         connections: of clients. connections_refused: those that were sent away, since the daemon's start.
         counters: since the daemon's start.
+        poisons: inputs that are remembered as having ended workers, or as suspected of it.
+        barred: clients of which nothing is taken for now.
         recent: last minute.
         address: where clients of this host connect.
         tcp_address: where others do.
@@ -249,6 +268,8 @@ class TenantStatus(TypedDict):
     connections: int
     connections_refused: int
     counters: CounterStatus
+    poisons: int
+    barred: list[BarredStatus]
     recent: RecentStatus
     address: str
     tcp_address: str | None

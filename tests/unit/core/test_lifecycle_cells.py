@@ -41,6 +41,7 @@ stopped      Greeted           ignored
 stopped      BecameReady       ignored
 stopped      Beat              ignored
 stopped      FaultReported     ignored
+stopped      DeathExcused      ignored
 stopped      Emptied           ignored
 stopped      Exited            illegal
 stopped      TimePassed        ignored
@@ -56,6 +57,7 @@ starting     Greeted           warming
 starting     BecameReady       illegal
 starting     Beat              illegal
 starting     FaultReported     stopping KillGroup
+starting     DeathExcused      starting IllegalEvent
 starting     Emptied           illegal
 starting     Exited            starting Spawn
 starting     TimePassed        stopping KillGroup
@@ -71,6 +73,7 @@ warming      Greeted           illegal
 warming      BecameReady       ready OpenGate
 warming      Beat              ignored
 warming      FaultReported     stopping KillGroup
+warming      DeathExcused      warming IllegalEvent
 warming      Emptied           illegal
 warming      Exited            starting Spawn
 warming      TimePassed        stopping KillGroup
@@ -86,6 +89,7 @@ ready        Greeted           illegal
 ready        BecameReady       illegal
 ready        Beat              ready
 ready        FaultReported     stopping RevokeLeases KillGroup
+ready        DeathExcused      ready IllegalEvent
 ready        Emptied           illegal
 ready        Exited            starting RevokeLeases Spawn
 ready        TimePassed        stopping RevokeLeases KillGroup
@@ -101,6 +105,7 @@ draining     Greeted           illegal
 draining     BecameReady       illegal
 draining     Beat              draining
 draining     FaultReported     stopping RevokeLeases KillGroup
+draining     DeathExcused      draining IllegalEvent
 draining     Emptied           stopping RevokeLeases AskToStop
 draining     Exited            starting RevokeLeases Spawn
 draining     TimePassed        stopping RevokeLeases KillGroup
@@ -116,6 +121,7 @@ stopping     Greeted           ignored
 stopping     BecameReady       ignored
 stopping     Beat              ignored
 stopping     FaultReported     stopping
+stopping     DeathExcused      stopping
 stopping     Emptied           ignored
 stopping     Exited            stopped
 stopping     TimePassed        stopping KillGroup
@@ -131,6 +137,7 @@ backoff      Greeted           ignored
 backoff      BecameReady       ignored
 backoff      Beat              ignored
 backoff      FaultReported     ignored
+backoff      DeathExcused      backoff
 backoff      Emptied           ignored
 backoff      Exited            illegal
 backoff      TimePassed        starting Spawn
@@ -146,6 +153,7 @@ quarantined  Greeted           ignored
 quarantined  BecameReady       ignored
 quarantined  Beat              ignored
 quarantined  FaultReported     ignored
+quarantined  DeathExcused      quarantined
 quarantined  Emptied           ignored
 quarantined  Exited            illegal
 quarantined  TimePassed        starting Spawn
@@ -161,6 +169,7 @@ stuck        Greeted           ignored
 stuck        BecameReady       ignored
 stuck        Beat              ignored
 stuck        FaultReported     stuck
+stuck        DeathExcused      stuck
 stuck        Emptied           ignored
 stuck        Exited            starting Spawn
 stuck        TimePassed        ignored

@@ -150,14 +150,14 @@ def essence(child, now):
         child.pid is None,
         child.restarting,
         child.is_killed,
+        child.is_excused,
         child.is_probing,
         child.fault and (child.fault.kind, child.fault.permanent, child.fault.is_charged),
         child.in_flight,
         child.stopped_since is None,
         child.is_set_aside,
         min(child.failures, 3),
-        len(child.deaths),
-        len(child.device_deaths),
+        max(len(child.deaths), len(child.device_deaths)),
         None if child.deadline is None else child.deadline <= now,
     )
 

@@ -38,10 +38,11 @@ def make_text() -> str:
     seen.recoveries.observe(0.1)
     counters = {
         "accepted": 10, "answered": 4, "failed": 1, "refused": 2, "resent": 0, "replayed": 3, "expired": 1, "stale": 0,
-        "abandoned": 5,
+        "abandoned": 5, "convicted": 6, "excused": 7,
     }  # fmt: skip
+    barred = [{"owner": "uid:666", "for_s": 5.0, "deaths": 5}]
     worker = make_child("a/0", state="backoff", rss_bytes=4096, device=DEVICE)
-    tenant = make_tenant("a", counters=counters, queued=2, leased=1, held_bytes=64, workers=[worker])
+    tenant = make_tenant("a", counters=counters, queued=2, leased=1, held_bytes=64, workers=[worker], barred=barred)
     return exposition(make_metrics(make_status(tenant), facts)).decode()
 
 
@@ -83,6 +84,9 @@ def test_numbers_stand_under_their_labels():
     assert sample(found, "trtd_tenant_ready", tenant="a") == 1
     assert sample(found, "trtd_tenant_replacement_failed", tenant="a") == 0
     assert sample(found, "trtd_worker_restarts_total", tenant="a", reason="crashed", blame="tenant") == 2
+    assert sample(found, "trtd_inputs_convicted_total", tenant="a") == 6
+    assert sample(found, "trtd_worker_deaths_excused_total", tenant="a") == 7
+    assert sample(found, "trtd_clients_barred", tenant="a") == 1
     assert sample(found, "trtd_worker_ready", tenant="a", replica="0") == 0
     assert sample(found, "trtd_worker_state", tenant="a", replica="0", state="backoff") == 1
     assert sample(found, "trtd_worker_memory_bytes", tenant="a", replica="0", kind="rss") == 4096

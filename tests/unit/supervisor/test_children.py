@@ -122,6 +122,7 @@ def test_a_fault_is_told_in_few_bounded_lines():
         control.TenantIsEmpty("a", 0),
         control.WorkerIsEmpty("a", 0, 1),
         control.WorkerMisbehaved("a", 0, 1, "says a worker"),
+        control.ClientBlamed("a", "uid:1", "m", ((0, 1),), 0.0),
         control.RouterReady(1),
         control.RouterBeat(1, 0, 0),
         control.Stop(),
@@ -198,3 +199,18 @@ def test_beats_are_noted():
     assert (seen.rss_bytes, seen.peak_rss_bytes, seen.progress) == (1000, 2000, 5)
     assert seen.enforcement == "rss"
     assert world.fleet.children["a/0"].in_flight == 2
+
+
+def test_deaths_that_a_client_caused_are_taken_back():
+    """The router's word excuses lives of its tenant's workers, counts each once, and means nothing for anybody else."""
+    world = World()
+    world.make_ready()
+    router = world.fleet.children[ROUTER].generation
+    world.children.child_exited("a/0", 1, ExitStatus(signal=11), at=20.0)
+    assert len(world.fleet.children["a/0"].deaths) == 1
+    for _ in range(2):
+        blamed = control.ClientBlamed("a", "uid:666", "m", ((0, 1), (7, 1)), 0.0)
+        world.children.child_said(ROUTER, router, blamed)
+    world.children.child_said(ROUTER, router, control.ClientBlamed("nobody", "uid:666", "m", ((0, 1),), 0.0))
+    assert world.fleet.children["a/0"].deaths == ()
+    assert world.facts.tenants["a"].excused == 1

@@ -115,7 +115,7 @@ def test_a_bad_batch_is_refused(at: int, value: int, text: str) -> None:
         (2, 1, "of kind 1"),
         (5, 0, f"1 to {MAX_FRAME_COUNT} frames, got 0"),
         (5, MAX_FRAME_COUNT + 1, f"1 to {MAX_FRAME_COUNT} frames, got {MAX_FRAME_COUNT + 1}"),
-        (6, len(ErrorCode) + 1, "unknown code 21"),
+        (6, len(ErrorCode) + 1, "unknown code 22"),
     ],
 )
 def test_bad_results_are_refused(at: int, value: int, text: str) -> None:

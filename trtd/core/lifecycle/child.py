@@ -55,6 +55,7 @@ class Child:
         deadline: when the state's patience ends; None when it has none.
         restarting: whether the present stop is to be followed by a start that no budget pays for.
         is_killed: whether KillGroup was sent to the present process.
+        is_excused: whether a client is to blame for the end of the present process.
         is_probing: whether this life is the one try of a suspended child; a death before it was healthy suspends it
             again.
         ready_at: when the present process became ready; None when it did not.
@@ -89,6 +90,7 @@ class Child:
     deadline: float | None = None
     restarting: bool = False
     is_killed: bool = False
+    is_excused: bool = False
     is_probing: bool = False
     ready_at: float | None = None
     beat_at: float = 0.0
@@ -211,6 +213,7 @@ def check(child: Child) -> None:
         or state not in (State.BACKOFF, State.QUARANTINED),
         "only what is about to go is restarting": not child.restarting
         or (is_up and state in (State.DRAINING, State.STOPPING, State.STUCK)),
+        "only what is about to go is excused": not child.is_excused or state in (State.STOPPING, State.STUCK),
         "DRAINING ends in a stop or a restart": state is not State.DRAINING or child.restarting == is_up,
         "only what serves is set aside": not child.is_set_aside or state in IN_SERVICE,
         "what serves became ready, and is well": state not in IN_SERVICE

@@ -11,6 +11,7 @@ from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
 from trtd.core.lifecycle.starting import forget_deaths, start
 from trtd.core.lifecycle.vocabulary import (
     IN_SERVICE,
+    DeathExcused,
     Desired,
     Effect,
     Event,
@@ -24,6 +25,9 @@ from trtd.core.lifecycle.vocabulary import (
 )
 from trtd.errors import Blame
 
+NO_JITTER = 0.5
+"""The draw that neither shortens nor lengthens a wait."""
+
 STOP_WANTED = Fault(FaultKind.REQUESTED, "was asked to stop", sticky=False)
 RESTART_WANTED = Fault(FaultKind.REQUESTED, "was asked to restart", sticky=False)
 
@@ -34,8 +38,13 @@ def requested_fault(child: Child) -> Fault:
 
 
 def owned(child: Child, fault: Fault) -> Fault:
-    """A fault for which nobody else is to blame, blamed on whose child it is."""
-    return replace(fault, blame=child.owner) if fault.blame is Blame.TENANT else fault
+    """A fault for which nobody else is to blame, blamed on whose child it is.
+
+    Nothing that ends a process after it was ready is permanent: its files were good. If they are not any more, its
+    successor will find that.
+    """
+    blame = child.owner if fault.blame is Blame.TENANT else fault.blame
+    return replace(fault, blame=blame, permanent=fault.permanent and child.ready_at is None)
 
 
 def give_up(child: Child) -> Child:
@@ -138,7 +147,8 @@ def note_fault(child: Child, event: FaultReported, _now: float) -> Outcome:
     """Keep the child's own last word as the cause: it knows better than whoever had to kill it."""
     if not event.fault.ends_process:
         return child, ()
-    return replace(child, fault=event.fault, last_fault=event.fault), ()
+    fault = owned(child, event.fault)
+    return replace(child, fault=fault, last_fault=fault), ()
 
 
 def want_again(child: Child, _event: Event, _now: float) -> Outcome:
@@ -197,15 +207,19 @@ def exited_as_asked(child: Child, event: Exited, now: float) -> Outcome:
 
 def _bury(child: Child, event: Exited | SpawnFailed, now: float, fault: Fault) -> Outcome:
     """No process is left: stay down, start again, wait, or suspend restarts."""
-    gone = replace(child, pid=None, is_killed=False, restarting=False, deadline=None)
+    if child.is_excused:
+        child, fault = excused(child, fault)
+    gone = replace(child, pid=None, is_killed=False, is_excused=False, restarting=False, deadline=None)
     if child.desired is Desired.DOWN:
         return enter(gone, event, now, State.STOPPED), ()
     if child.restarting:
         return start(gone, event, now)
     policy = child.restarts_policy
     death = restarts.Death(now, child.generation)
-    # A fault that nobody pays for still lets the wait grow: whatever causes it may last.
-    gone = replace(gone, failures=child.failures + 1)
+    # A fault that nobody pays for still lets the wait grow: whatever causes it may last. What a client did does not:
+    # the router refuses it the next time.
+    if fault.blame is not Blame.CLIENT:
+        gone = replace(gone, failures=child.failures + 1)
     if fault.is_charged:
         gone = replace(gone, deaths=restarts.tally_death(policy, child.deaths, death))
     elif fault.is_of_device:
@@ -219,6 +233,62 @@ def _bury(child: Child, event: Exited | SpawnFailed, now: float, fault: Fault) -
     if not delay_s:
         return start(gone, event, now, is_probing=child.is_probing)
     return enter(gone, event, now, State.BACKOFF, deadline=now + delay_s), ()
+
+
+# Excused
+
+
+def excused(child: Child, fault: Fault) -> tuple[Child, Fault]:
+    """The child and the fault that ended its last process, blamed on a client."""
+    fault = replace(fault, blame=Blame.CLIENT)
+    return replace(child, fault=fault, last_fault=fault), fault
+
+
+def excuse(child: Child, event: DeathExcused, now: float) -> Outcome:
+    """Charge nobody for the end of a life: the present one, once it is gone, or one that was charged already."""
+    if event.life < child.generation:
+        return _take_back(child, event.life), ()
+    if event.life > child.generation or child.state not in (State.STOPPING, State.STUCK):
+        return refuse(child, event, now)
+    return replace(child, is_excused=True), ()
+
+
+def excuse_waiting(child: Child, event: DeathExcused, now: float) -> Outcome:
+    """Shorten the wait by what the excused death had added to it."""
+    if event.life > child.generation:
+        return refuse(child, event, now)
+    pardoned = _take_back(child, event.life)
+    if pardoned is child:
+        return child, ()
+    delay_s = restarts.backoff_s(child.restarts_policy, pardoned.failures, NO_JITTER)
+    deadline = min(child.deadline or now, child.since + delay_s)
+    if deadline <= now:
+        return start(pardoned, event, now, is_probing=child.is_probing)
+    return replace(pardoned, deadline=deadline), ()
+
+
+def excuse_suspended(child: Child, event: DeathExcused, now: float) -> Outcome:
+    """Start it again, where nothing but excused deaths had suspended it."""
+    if event.life > child.generation:
+        return refuse(child, event, now)
+    pardoned = _take_back(child, event.life)
+    is_permanent = child.fault is not None and child.fault.permanent
+    if pardoned is child or is_permanent or is_over_budget(pardoned):
+        return pardoned, ()
+    paid = (*pardoned.deaths, *pardoned.device_deaths)
+    if child.is_probing and any(death.generation == child.generation for death in paid):
+        return pardoned, ()
+    return start(pardoned, event, now, is_probing=child.is_probing)
+
+
+def _take_back(child: Child, life: int) -> Child:
+    """The child without a death among those that it was charged for; itself where there is none."""
+    kept = tuple(death for death in child.deaths if death.generation != life)
+    if len(kept) == len(child.deaths):
+        return child
+    if life == child.generation and child.fault is not None:
+        child, _ = excused(child, child.fault)
+    return replace(child, deaths=kept, failures=max(0, child.failures - 1))
 
 
 def is_paid_for(fault: Fault) -> bool:

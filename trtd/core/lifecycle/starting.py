@@ -23,6 +23,7 @@ def start(child: Child, event: Event, now: float, *, is_probing: bool = False) -
         deadline=None,
         restarting=False,
         is_killed=False,
+        is_excused=False,
         is_probing=is_probing,
         ready_at=None,
         in_flight=0,

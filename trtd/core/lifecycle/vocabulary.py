@@ -126,6 +126,16 @@ class FaultReported:
 
 
 @dataclass(frozen=True, slots=True)
+class DeathExcused:
+    """The router found that a client's input ended this life: nobody pays for its death.
+
+    It may come before the process is reaped, or after the next ones were started; so `life` is no event's generation.
+    """
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
 class Emptied:
     """The router says that the child, whose gate is closed, holds no lease any more."""
 
@@ -164,6 +174,7 @@ Event = (
     | BecameReady
     | Beat
     | FaultReported
+    | DeathExcused
     | Emptied
     | Exited
     | TimePassed
