@@ -176,12 +176,26 @@ def test_one_tenant_can_be_asked_for():
 
 
 def test_counters_are_all_told():
-    """Each counter of the router stands in the record under its own name."""
-    assert set(schema.CounterStatus.__annotations__) == {*COUNTERS, "abandoned"}
-    facts = make_facts()
+    """Each counter of the router stands in the record under its own name, beside the supervisor's own."""
+    assert set(schema.CounterStatus.__annotations__) == {*COUNTERS, "abandoned", "excused"}
+    facts = make_facts(excused=7)
     numbers = {name: number for number, name in enumerate(COUNTERS, start=10)}
     facts.tenant("a", NOW).totals.take(1, make_stats(**numbers), NOW + 1)
-    assert status_of(make_fleet(State.READY), facts)["tenants"][0]["counters"] == {**numbers, "abandoned": 0}
+    assert status_of(make_fleet(State.READY), facts)["tenants"][0]["counters"] == {
+        **numbers,
+        "abandoned": 0,
+        "excused": 7,
+    }
+
+
+def test_barred_clients_and_poisons_are_shown():
+    """Who is barred, for how long and for how many deaths, as the router last said; the count of remembered inputs."""
+    facts = make_facts()
+    stats = make_stats(poisons=3, barred=(("uid:666", 5.0, 5),))
+    facts.tenant("a", NOW).totals.take(1, stats, NOW + 1)
+    (record,) = status_of(make_fleet(State.READY), facts)["tenants"]
+    assert record["poisons"] == 3
+    assert record["barred"] == [{"owner": "uid:666", "for_s": 5.0, "deaths": 5}]
 
 
 def test_shared_memory_is_shown_with_its_bound():
