@@ -10,8 +10,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from trtd.config.model import Config, Tenant
 from trtd.config.origins import Problem
@@ -21,6 +23,9 @@ from trtd.wire import addresses
 
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit on the path of a unix socket (sun_path, without the final NUL)."""
+
+MAX_TENANTS = 2000
+"""Each is a process or more; some hundred have been tried on one host."""
 
 RESERVED_TENANTS = frozenset({"operator"})
 """Names whose socket would be one of the daemon's own."""
@@ -34,6 +39,14 @@ def cross_problems(config: Config) -> list[Problem]:
     for name, tenant in config.tenants.items():
         problems.extend(_tenant(("tenants", name), tenant, config))
     return problems
+
+
+def tenants_problem(table: Mapping[str, Any]) -> Problem | None:
+    """More tenants than any host has are found before each of them is looked at, which would take minutes."""
+    tenants = table.get("tenants")
+    if not isinstance(tenants, dict) or len(tenants) <= MAX_TENANTS:
+        return None
+    return Problem(("tenants",), f"{len(tenants)} tenants are configured, and a daemon has {MAX_TENANTS} at most")
 
 
 def _tenant(path: KeyPath, tenant: Tenant, config: Config) -> Iterator[Problem]:
@@ -116,7 +129,7 @@ def _socket_paths(config: Config) -> Iterator[Problem]:
 
 
 def _tcp_addresses(config: Config) -> Iterator[Problem]:
-    taken: list[tuple[str, str, str]] = []
+    taken: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
     for name, tenant in config.tenants.items():
         if tenant.tcp is None:
             continue
@@ -129,10 +142,10 @@ def _tcp_addresses(config: Config) -> Iterator[Problem]:
             yield Problem(path, f"the port must be from 1 to 65535, not {port}")
         elif not _is_host(host):
             yield Problem(path, f"{host} is no address")
-        for other, other_host, other_port in taken:
-            if int(port) == int(other_port) and _overlap(host, other_host):
-                yield Problem(path, f"{listen} collides with {other_host}:{other_port} of tenant {other}")
-        taken.append((name, host, port))
+        for other, other_listen in taken[int(port)]:
+            if _overlap(host, other_listen.rpartition(":")[0]):
+                yield Problem(path, f"{listen} collides with {other_listen} of tenant {other}")
+        taken[int(port)].append((name, listen))
 
 
 def _is_port(listen: str) -> bool:

@@ -7,13 +7,13 @@ a key that was meant.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
 from trtd.config.layers import Layer
 from trtd.config.origins import Origin, Problem
 from trtd.config.schema import KeyPath, Leaf, find, leaves, schema
+from trtd.config.toml import MAX_DEPTH, NotToml, parse
 
 PREFIX = "TRTD_"
 SEPARATOR = "__"
@@ -35,6 +35,8 @@ def environment_layers(environ: Mapping[str, str], working_dir: str) -> tuple[li
         if len(path) == 1:
             if name in meant:
                 problems.append(Problem((), f"is no setting, did you mean {variable(meant[name])}?", origin))
+        elif len(path) > MAX_DEPTH:
+            problems.append(Problem((), f"has a key of more than {MAX_DEPTH} parts", origin))
         elif not all(path):
             problems.append(Problem((), "a part of the key is empty", origin))
         elif not (is_text(name) and is_text(environ[name])):
@@ -47,8 +49,8 @@ def environment_layers(environ: Mapping[str, str], working_dir: str) -> tuple[li
 def parse_value(path: KeyPath, text: str) -> Any:
     """The text as a TOML value, or the text itself."""
     try:
-        table = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
+        table = parse(f"value = {text}")
+    except NotToml:
         return text
     value = table["value"]
     node = find(path)

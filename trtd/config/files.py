@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from trtd.config.layers import Layer
 from trtd.config.lines import key_lines
 from trtd.config.origins import Origin, Problem
 from trtd.config.schema import KeyPath
+from trtd.config.toml import NotToml, parse
+from trtd.files import read_regular, under_way
 
 DROP_INS = "conf.d"
 TENANT_FILES = "tenants.d"
-
-_POSITION = re.compile(r" \((?:at line (?P<line>\d+), column \d+|at end of document)\)$")
+MAX_FILE_BYTES = 8 * 1024 * 1024
+"""Some ten thousand tenants; more than that is another file by mistake."""
 
 
 class FileLayers:
@@ -40,7 +39,8 @@ class FileLayers:
     def _listed(self, directory: Path) -> list[Path]:
         """The TOML files of a directory; hidden ones are an editor's and do not count."""
         try:
-            found = [path for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")]
+            with under_way(str(directory)):
+                found = [path for path in directory.iterdir() if path.suffix == ".toml" and path.name[0] != "."]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -51,7 +51,7 @@ class FileLayers:
     def _read(self, path: Path, *, tenant: str | None, is_required: bool) -> None:
         """Add the layer of one file; the whole file is one tenant's table where `tenant` is given."""
         try:
-            text = path.read_bytes().decode("utf-8")
+            text = read_regular(str(path), MAX_FILE_BYTES).decode("utf-8")
         except FileNotFoundError as error:
             if is_required:
                 self._refuse(path, f"cannot be read: {_reason(error)}")
@@ -63,8 +63,10 @@ class FileLayers:
             line = error.object.count(b"\n", 0, error.start) + 1
             self._refuse(path, f"is not UTF-8 text: byte 0x{error.object[error.start]:02x} is out of place", line)
             return
-        table = self._parse(path, text)
-        if table is None:
+        try:
+            table = parse(text)
+        except NotToml as error:
+            self._refuse(path, error.text, error.line)
             return
         lines = key_lines(text)
         if tenant is not None:
@@ -76,19 +78,6 @@ class FileLayers:
 
         self.files.append(path)
         self.layers.append(Layer(table, origin_of, str(path.parent)))
-
-    def _parse(self, path: Path, text: str) -> dict[str, Any] | None:
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            position = _POSITION.search(str(error))
-            line = (int(position["line"]) if position["line"] else text.count("\n") + 1) if position else None
-            self._refuse(path, f"is not valid TOML: {_POSITION.sub('', str(error))}", line)
-        except RecursionError:
-            self._refuse(path, "is not valid TOML: nested too deep")
-        except ValueError:
-            self._refuse(path, "is not valid TOML: a number or a date is out of range")
-        return None
 
     def _refuse(self, path: Path, text: str, line: int | None = None) -> None:
         self.problems.append(Problem((), text, Origin(str(path), line)))

@@ -45,9 +45,8 @@ def _merge_table(
         path = (*at, key)
         node = _child(section, key)
         below = into.get(key)
-        if isinstance(below, dict) != isinstance(value, dict):
-            _forget(origins, path)
-            below = None
+        if isinstance(below, dict) and not isinstance(value, dict):
+            _forget(origins, path, below)
         origins[path] = layer.origin_of(path)
         if isinstance(value, dict):
             into[key] = below if isinstance(below, dict) else {}
@@ -70,6 +69,10 @@ def _child(node: Node | None, key: str) -> Node | None:
     return node.item if isinstance(node, Named) else None
 
 
-def _forget(origins: Origins, path: KeyPath) -> None:
-    for known in [known for known in origins if known[: len(path)] == path]:
-        del origins[known]
+def _forget(origins: Origins, path: KeyPath, table: dict[str, Any]) -> None:
+    """What stood in a table that is one no more came from nowhere."""
+    for key, value in table.items():
+        below = (*path, key)
+        del origins[below]
+        if isinstance(value, dict):
+            _forget(origins, below, value)

@@ -96,4 +96,6 @@ class _Scan:
 
 
 def _unquoted(part: str) -> str:
-    return next(iter(tomllib.loads(f"{part} = 0")))
+    if part[0] == '"':
+        return next(iter(tomllib.loads(f"{part} = 0"))) if "\\" in part else part[1:-1]
+    return part.strip("'")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trtd.config.accounts import SYSTEM, Accounts, account_problems
-from trtd.config.checks import cross_problems
+from trtd.config.checks import cross_problems, tenants_problem
 from trtd.config.environment import environment_layers
 from trtd.config.files import FileLayers
 from trtd.config.flags import Override, override_layers
@@ -85,6 +85,9 @@ def load(sources: Sources) -> Loaded:
     if problems:
         raise invalid_config(problems, {})
     table, origins = merge(layers)
+    too_many = tenants_problem(table)
+    if too_many is not None:
+        raise invalid_config([too_many], origins)
     _settle_runtime_dir(table, origins, sources)
     config = validate(table)
     if not isinstance(config, Config):

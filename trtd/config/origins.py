@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trtd.config.schema import KeyPath
 from trtd.errors import InvalidConfig
+
+MAX_TOLD = 100
+"""Problems that are told; who has more has made one mistake many times."""
+MAX_KEY_CHARS = 200
+"""Of a key in a problem's line."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -52,7 +57,8 @@ class Problem:
         origin = self.origin or nearest_origin(self.path, origins)
         parts = [str(origin)] if origin else []
         if self.path:
-            parts.append(key_text(self.path))
+            key = key_text(self.path)
+            parts.append(key if len(key) <= MAX_KEY_CHARS else f"{key[:MAX_KEY_CHARS]}...")
         return one_line(": ".join([*parts, self.text]))
 
 
@@ -66,9 +72,11 @@ def nearest_origin(path: KeyPath, origins: Origins) -> Origin | None:
 
 
 def invalid_config(problems: Iterable[Problem], origins: Origins) -> InvalidConfig:
-    """The error that reports all of these problems, at least one, each in one line and none twice."""
-    lines: Sequence[str] = list(dict.fromkeys(problem.line(origins) for problem in problems))
+    """The error that reports these problems, at least one, each in one line and none twice, and the first hundred."""
+    lines = list(dict.fromkeys(problem.line(origins) for problem in problems))
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    if len(lines) > MAX_TOLD:
+        lines[MAX_TOLD:] = [f"and {len(lines) - MAX_TOLD} more problems"]
     return InvalidConfig(lines[0] + more, problems=tuple(lines))
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from trtd.config.environment import is_text
 from trtd.config.model import CONFIG_VERSION, Config
-from trtd.config.origins import Problem, key_text, quoted
+from trtd.config.origins import MAX_TOLD, Problem, key_text, quoted
 from trtd.config.schema import KeyPath, Leaf, Named, Node, find
 from trtd.config.suggestions import nearest, unknown_key
 
@@ -31,12 +31,18 @@ def validate(table: dict[str, Any]) -> Config | list[Problem]:
         return Config.model_validate(table)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-        return [_problem(detail["type"], detail["loc"], table) for detail in details]
+        told = [_problem(detail["type"], detail["loc"], table) for detail in details[:MAX_TOLD]]
+        # The rest is only counted: suggestions take their time.
+        return [*told, *(Problem(_keys(detail["loc"]), "cannot be used") for detail in details[MAX_TOLD:])]
+
+
+def _keys(location: tuple[int | str, ...]) -> KeyPath:
+    return tuple(str(part) for part in location)
 
 
 def _problem(kind: str, location: tuple[int | str, ...], table: dict[str, Any]) -> Problem:
     if kind == "extra_forbidden":
-        path = tuple(str(part) for part in location)
+        path = _keys(location)
         return Problem(path, unknown_key(path))
     # pydantic's mark for a dict's key; a table of ours can bear that name only where every name is unknown.
     is_about_name = location[-1:] == ("[key]",)
