@@ -9,7 +9,7 @@ _trtd() {
             command=${COMP_WORDS[index]}
         else
             case $command:${COMP_WORDS[index]} in
-            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | top:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--timeout | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu | support-bundle:--output | support-bundle:--log | support-bundle:--config | support-bundle:--runtime-dir) is_value=1 ;;
+            serve:--config | serve:--model | serve:--runtime-dir | serve:--log-format | serve:--log-level | status:--runtime-dir | top:--runtime-dir | health:--tenant | health:--runtime-dir | drain:--timeout | drain:--runtime-dir | resume:--runtime-dir | restart:--timeout | restart:--runtime-dir | fault:--runtime-dir | reload:--timeout | reload:--runtime-dir | infer:--input | infer:--shape | infer:--version | infer:--output | infer:--save | infer:--timeout | infer:--runtime-dir | bench:--input | bench:--shape | bench:--version | bench:--config | bench:--concurrency | bench:--seconds | bench:--requests | bench:--batch | bench:--warmup | bench:--timeout | bench:--runtime-dir | config:--config | doctor:--config | doctor:--wait-for-devices | demo:--seconds | demo:--gpu | support-bundle:--output | support-bundle:--log | support-bundle:--config | support-bundle:--runtime-dir) is_value=1 ;;
             *:-*) ;;
             *)
                 [[ $position -gt 0 ]] || tenant=${COMP_WORDS[index]}
@@ -59,7 +59,7 @@ _trtd() {
         restart) COMPREPLY=($(compgen -W "--timeout --json --runtime-dir --help" -- "$word")) ;;
         fault) COMPREPLY=($(compgen -W "--json --runtime-dir --help" -- "$word")) ;;
         reload) COMPREPLY=($(compgen -W "--timeout --json --runtime-dir --help" -- "$word")) ;;
-        infer) COMPREPLY=($(compgen -W "--input --shape --version --save --timeout --runtime-dir --help" -- "$word")) ;;
+        infer) COMPREPLY=($(compgen -W "--input --shape --version --output --save --timeout --runtime-dir --help" -- "$word")) ;;
         bench) COMPREPLY=($(compgen -W "--input --shape --version --bare --config --concurrency --seconds --requests --batch --warmup --timeout --json --runtime-dir --help" -- "$word")) ;;
         config) COMPREPLY=($(compgen -W "--config --origin --help" -- "$word")) ;;
         doctor) COMPREPLY=($(compgen -W "--config --wait-for-devices --json --help" -- "$word")) ;;

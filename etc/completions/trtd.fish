@@ -13,7 +13,7 @@ function __trtd_words
     for word in $words[3..]
         if test $is_value = yes
             set is_value no
-        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir top:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--timeout reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
+        else if contains -- "$words[2]:$word" serve:--config serve:--model serve:--runtime-dir serve:--log-format serve:--log-level status:--runtime-dir top:--runtime-dir health:--tenant health:--runtime-dir drain:--timeout drain:--runtime-dir resume:--runtime-dir restart:--timeout restart:--runtime-dir fault:--runtime-dir reload:--timeout reload:--runtime-dir infer:--input infer:--shape infer:--version infer:--output infer:--save infer:--timeout infer:--runtime-dir bench:--input bench:--shape bench:--version bench:--config bench:--concurrency bench:--seconds bench:--requests bench:--batch bench:--warmup bench:--timeout bench:--runtime-dir config:--config doctor:--config doctor:--wait-for-devices demo:--seconds demo:--gpu support-bundle:--output support-bundle:--log support-bundle:--config support-bundle:--runtime-dir
             set is_value yes
         else if not string match --quiet -- '-*' $word
             echo $word
@@ -83,6 +83,7 @@ complete --command trtd --condition '__fish_seen_subcommand_from reload' --long-
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option input --require-parameter --no-files --description 'FILE.npy, random, zeros or ones, for one input; inputs that are not given are random'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option shape --require-parameter --no-files --description 'shape of a generated input, as x=1,3,224,224'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option version --require-parameter --no-files --description 'of the model (default: the newest)'
+complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option output --require-parameter --no-files --description 'this output only; may be given again (default: all)'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option save --require-parameter --force-files --description 'write the outputs to this file'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option timeout --require-parameter --no-files --description 'seconds to wait (default: 30)'
 complete --command trtd --condition '__fish_seen_subcommand_from infer' --long-option runtime-dir --require-parameter --no-files --arguments '(__fish_complete_directories)' --description 'directory of the daemon\'s sockets (default: as the daemon finds it)'

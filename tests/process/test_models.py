@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -86,6 +89,10 @@ def test_wanted_outputs_and_given_defaults(serve):
         for names in ([], ["y", "y"], "y", [1]):
             with pytest.raises(InvalidInput):
                 client.infer("both", {"x": ROW}, outputs=names)  # type: ignore[arg-type]  # wrong on purpose
+        infer = [sys.executable, "-m", "trtd.cli.main", "infer", "a", "both", "--runtime-dir", str(daemon.runtime_dir)]
+        shown = subprocess.run([*infer, "--output", "z"], capture_output=True, text=True, check=True, timeout=30).stdout
+        assert "\nz: float32 1x4: " in shown
+        assert "\ny:" not in shown
         (described,) = client.describe("scaled")
         assert described.optional_inputs == (TensorContract("w", Dtype.FLOAT32, (4,)),)
         given = [{}, {"w": np.full(4, 3, np.float32)}] * 16

@@ -233,6 +233,9 @@ COMMANDS: tuple[Command, ...] = (
             _MODEL,
             *_INPUTS,
             _VERSION,
+            _argument(
+                "--output", metavar="NAME", action="append", help="this output only; may be given again (default: all)"
+            ),
             _argument("--save", metavar="FILE.npz", help="write the outputs to this file"),
             _argument("--timeout", metavar="S", type=_seconds, default=30.0, help="seconds to wait (default: 30)"),
             _RUNTIME_DIR,

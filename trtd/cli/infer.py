@@ -24,7 +24,7 @@ def infer(args: argparse.Namespace) -> Answer:
     with tensors.open_client(args.tenant, find_runtime_dir(args.runtime_dir), args.timeout) as client:
         description = tensors.describe(client, args.model, args.version)
         inputs = tensors.make_inputs(description, args.input, args.shape)
-        return client.infer(args.model, inputs, version=args.version)
+        return client.infer(args.model, inputs, outputs=args.output, version=args.version)
 
 
 def show(answer: Answer, args: argparse.Namespace) -> int:
