@@ -118,6 +118,30 @@ def test_an_input_that_ends_workers_spares_the_others(make_daemon, behaviour, ca
     daemon.wait_event("worker.exited", tenant="a", cause=cause)
 
 
+def test_one_client_cannot_use_up_a_tenants_restarts(make_daemon):
+    """Six poisonous inputs, each another one: the tenant serves on at no charge, and their sender is barred."""
+    restart = {"base_s": 0.01, "cap_s": 0.05, "budget": 3, "window_s": 600.0}
+    daemon = make_daemon({"a": tenant(script("crash", when=POISON), restart=restart)}).start()
+    daemon.wait_ready()
+    codes = []
+    with daemon.client() as client:
+        for number in range(6):
+            poison = row(POISON)
+            poison[0, 1] = number
+            codes.append(client.submit("echo", {"x": poison}).exception(30).code)
+        assert codes == ["poisonous"] * 2 + ["barred"] * 4
+        daemon.wait_event("input.convicted", count=2, tenant="a", owner=f"uid:{os.geteuid()}")
+        daemon.wait_event("client.barred", tenant="a", owner=f"uid:{os.geteuid()}")
+        status = daemon.wait_ready()["tenants"][0]
+        assert (status["workers"][0]["state"], status["workers"][0]["deaths_in_window"]) == ("ready", 0)
+        wait_until(lambda: daemon.tenant("a")["counters"]["convicted"] == 2, "the convictions")
+        status = daemon.tenant("a")
+        assert status["counters"]["excused"] == 5
+        assert [barred["owner"] for barred in status["barred"]] == [f"uid:{os.geteuid()}"]
+        daemon.call("resume", tenant="a")
+        np.testing.assert_array_equal(client.infer("echo", {"x": row()}, timeout=20)["x"], row())
+
+
 def test_a_killed_router_is_replaced_without_touching_workers(daemon):
     """A SIGKILL of the router costs no worker its life, and clients are answered again; counters go on."""
     with daemon.client() as client:

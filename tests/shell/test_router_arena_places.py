@@ -203,6 +203,31 @@ def test_bytes_in_arenas_count_as_payload(bench):
         assert getattr(answer, "code", None) == ErrorCode.OVERLOADED
 
 
+def test_bytes_changed_under_a_worker_frame_nobody(bench):
+    """What was there when the worker got it is convicted, and not what its client has put there since."""
+    bench.tenant(limits=TenantLimits(max_attempts=5))
+    offerer, client = bench.offerer(), bench.client()
+    offerer.welcome()
+    key, fd = offerer.open()
+    with closing(fd):
+        os.pwrite(fd, b"poison--", 64)
+        ask_places(client, ArenaRef(key, 64, 8))
+        for generation in (1, 2):
+            worker = bench.worker(generation=generation)
+            worker.receive()
+            if generation == 2:
+                os.pwrite(fd, b"harmless", 64)
+            bench.router.tell(control.WorkerRevoked(*worker.id, fault=Fault(FaultKind.PROGRESS_STALLED, "it hung")))
+        assert getattr(client.receive()[0], "code", None) == ErrorCode.POISONOUS
+        blamed = bench.router.expect(control.ClientBlamed)
+        assert (blamed.owner, blamed.deaths, blamed.barred_s) == (f"uid:{os.geteuid()}", ((0, 1), (0, 2)), 0.0)
+        ask_places(client, ArenaRef(key, 64, 8))
+        assert bench.worker(generation=3).receive()
+        os.pwrite(fd, b"poison--", 128)
+        ask_places(client, ArenaRef(key, 128, 8))
+        assert getattr(client.receive()[0], "code", None) == ErrorCode.POISONOUS
+
+
 def test_poison_is_recognised_in_an_arena(bench):
     """An input that ended workers is refused wherever its bytes are, and another one at the same place is not."""
     bench.tenant(limits=TenantLimits(max_attempts=5))

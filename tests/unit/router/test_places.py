@@ -13,6 +13,7 @@ from trtd.core.arenas import Arena, ArenaBook
 from trtd.core.ids import RequestId
 from trtd.core.requests import Request
 from trtd.errors import ArenaUnknown, Malformed
+from trtd.router import places
 from trtd.router.access import Peer
 from trtd.router.intake import fingerprint, refuse_frames
 from trtd.router.places import PIECE_BYTES, resolve
@@ -112,3 +113,20 @@ def test_the_fingerprint_is_of_the_bytes():
             os.pwrite(fd, tensor[changed : changed + 1], PAGE_BYTES + changed)
     # Of a memory that cannot be read nothing is known, and that is no reason to fail.
     assert digest_of(make_message(Place.ARENA, size=size), [ref], (arena,)) != in_frames
+
+
+def test_a_very_large_input_is_sampled_alike_wherever_it_is(monkeypatch):
+    """Of more bytes than may be read every so many pieces are, the same ones in frames and in an arena."""
+    monkeypatch.setattr(places, "MAX_READ_BYTES", 2 * PIECE_BYTES)
+    size = 8 * PIECE_BYTES
+    tensor = bytearray(size)
+    with closing(make_memfd(size + PAGE_BYTES)) as (fd,):
+        arena = Arena(1, size + PAGE_BYTES, ANN, fd)
+        ref = encode_ref(ArenaRef(1, PAGE_BYTES, size))
+        before = digest_of(make_message(Place.FRAME, size=size), [bytes(tensor)])
+        assert digest_of(make_message(Place.ARENA, size=size), [ref], (arena,)) == before
+        tensor[4 * PIECE_BYTES] = 1
+        os.pwrite(fd, tensor, PAGE_BYTES)
+        after = digest_of(make_message(Place.FRAME, size=size), [bytes(tensor)])
+        assert after != before
+        assert digest_of(make_message(Place.ARENA, size=size), [ref], (arena,)) == after
