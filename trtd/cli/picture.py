@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, cast
 
 from trtd.cli.table import Column, fit
-from trtd.cli.values import NOTHING, duration, size
+from trtd.cli.values import NOTHING, UNKNOWN, duration, size
 from trtd.wire.status import Status, summary
 
 RESET = "\x1b[0m"
@@ -147,7 +147,8 @@ def _device(report: Mapping[str, Any] | None) -> tuple[str, str]:
     unaccounted = report["unaccounted_bytes"]
     # A watermark that nobody configured is marked.
     mark = "*" if report["is_hard_derived"] else ""
-    return _used(report["live_bytes"], report["hard_bytes"]) + mark, size(unaccounted) if unaccounted else NOTHING
+    beside = UNKNOWN if unaccounted is None else size(unaccounted) if unaccounted else NOTHING
+    return _used(report["live_bytes"], report["hard_bytes"]) + mark, beside
 
 
 def _engine(tenant: Mapping[str, Any]) -> tuple[str, str]:

@@ -171,8 +171,8 @@ def _memory(tenant: Mapping[str, Any]) -> Text:
     devices = [worker["device"] for worker in tenant["workers"] if worker["device"]]
     if devices:
         used, limit = sum(d["live_bytes"] for d in devices), sum(d["hard_bytes"] for d in devices)
-        rest = sum(d["unaccounted_bytes"] for d in devices)
-        more = f"+{size(rest)} gpu" if rest else " gpu"
+        rests = [d["unaccounted_bytes"] for d in devices]
+        more = "+? gpu" if None in rests else f"+{size(sum(rests))} gpu" if sum(rests) else " gpu"
     else:
         used = sum(worker["rss_bytes"] for worker in tenant["workers"])
         limit, more = sum(worker["memory_limit_bytes"] for worker in tenant["workers"]), ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NOTHING = "-"
+UNKNOWN = "?"
 
 
 def duration(seconds: float | None) -> str:

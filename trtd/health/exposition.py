@@ -220,5 +220,8 @@ def _device(worker: ChildStatus, place: list[str], memory: GaugeMetricFamily, re
     if report is None:
         return
     for kind in DEVICE_KINDS:
-        memory.add_metric([*place, kind], report[f"{kind}_bytes"])  # type: ignore[literal-required]
+        size_bytes = report[f"{kind}_bytes"]  # type: ignore[literal-required]
+        # What the driver does not say is no series, and above all no zero.
+        if size_bytes is not None:
+            memory.add_metric([*place, kind], size_bytes)
     refused.add_metric(place, report["refused_count"])

@@ -147,10 +147,14 @@ def _describe(ordinal: int) -> DeviceInfo:
     )
 
 
-def device_uuid(ordinal: int) -> str:
-    """NVIDIA's lasting name of a device, as NVML takes it."""
+def device_names(ordinal: int) -> tuple[str, str]:
+    """NVIDIA's lasting name of a device, as NVML takes it: for a whole GPU, and for a MIG instance.
+
+    CUDA gives the number alone, which is the instance's where a process sees one.
+    """
     raw = bytes(call(cudart.cudaGetDeviceProperties, ordinal).uuid.bytes).hex()
-    return f"GPU-{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:32]}"
+    number = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:32]}"
+    return f"GPU-{number}", f"MIG-{number}"
 
 
 def set_persisting_l2(size_bytes: int) -> None:

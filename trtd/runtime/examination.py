@@ -102,18 +102,25 @@ def _modes(ordinal: int) -> Iterator[Finding]:
     else:
         advice = "Only one process at a time may use it: use MPS, or `nvidia-smi -c DEFAULT`."
         yield Finding("compute mode", WARNING, name, advice)
-    mig = _mig_mode(cuda.device_uuid(ordinal))
+    mig = _mig_mode(cuda.device_names(ordinal))
     yield Finding("MIG", OK, mig)
 
 
-def _mig_mode(uuid: str) -> str:
+def _mig_mode(names: tuple[str, str]) -> str:
+    from trtd.runtime.nvml import find_device
+
     try:
         import pynvml
     except ImportError:
         return "unknown: nvidia-ml-py is not installed"
     try:
         pynvml.nvmlInit()
-        current, pending = pynvml.nvmlDeviceGetMigMode(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+        device = find_device(pynvml, names)
+        # A number, or a ctypes value of one: by version.
+        is_instance = pynvml.nvmlDeviceIsMigDeviceHandle(device)
+        if getattr(is_instance, "value", is_instance):
+            return "on: this process sees an instance"
+        current, pending = pynvml.nvmlDeviceGetMigMode(device)
     except pynvml.NVMLError_NotSupported:
         return "not supported by this device"
     except pynvml.NVMLError as error:

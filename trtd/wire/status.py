@@ -89,8 +89,8 @@ class DeviceStatus(TypedDict):
     refused_bytes: int
     is_high: bool
     pool_bytes: int
-    driver_bytes: int
-    unaccounted_bytes: int
+    driver_bytes: int | None
+    unaccounted_bytes: int | None
     verdict: str
     is_hard_derived: bool
     allocations: int

@@ -92,9 +92,10 @@ class DeviceReport:
         refused_bytes: their sum.
         is_high: whether the soft watermark was passed.
         pool_bytes: reserved by the driver's pool under the ledger.
-        driver_bytes: of the whole process, as the driver says; 0 where it does not.
-        unaccounted_bytes: of these, what the pool does not hold (context, kernels, streamed weights); 0 likewise.
-        verdict: `ok`, or what is done about the unaccounted bytes: `warn`, `stop_admitting`, `restart`.
+        driver_bytes: of the whole process, as the driver says; None where it does not.
+        unaccounted_bytes: of these, what the pool does not hold (context, kernels, streamed weights); None likewise.
+        verdict: `ok`, or what is done about the unaccounted bytes: `warn`, `stop_admitting`, `restart`; `unknown` where
+            the driver does not say, so that no policy can be kept.
         is_hard_derived: whether the watermark follows from what the models need, because none is configured.
         allocations: made since the start. allocated_bytes: their sum. largest_bytes: the largest of them.
         models: those that ever allocated, by name.
@@ -107,8 +108,8 @@ class DeviceReport:
     refused_bytes: int
     is_high: bool
     pool_bytes: int
-    driver_bytes: int
-    unaccounted_bytes: int
+    driver_bytes: int | None
+    unaccounted_bytes: int | None
     verdict: str
     is_hard_derived: bool = False
     allocations: int = 0

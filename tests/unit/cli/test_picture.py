@@ -91,6 +91,13 @@ def test_device_memory_beside_its_watermark():
     assert "gpu 0, process" in row
 
 
+def test_what_the_driver_does_not_say_is_a_question_mark():
+    """Unknown is not nothing."""
+    unknown = DEVICE | {"driver_bytes": None, "unaccounted_bytes": None, "verdict": "unknown"}
+    _, row, *_ = lines(make_tenant(workers=[make_child(device=unknown)], placement="gpu 0"))
+    assert "1G/4G            ?" in row
+
+
 def test_a_watermark_that_nobody_configured_is_marked():
     """A derived one has a star, and a line says what the star means."""
     star = "* watermark derived from what the models need; tensorrt.hard_bytes sets one"

@@ -46,6 +46,19 @@ def make_text() -> str:
     return exposition(make_metrics(make_status(tenant), facts)).decode()
 
 
+def test_what_the_driver_does_not_say_is_absent():
+    """A figure that nobody knows is no sample, and no zero; the others are there."""
+    device = {**DEVICE, "driver_bytes": None, "unaccounted_bytes": None, "verdict": "unknown"}
+    tenant = make_tenant("a", workers=[make_child("a/0", device=device)])
+    text = exposition(make_metrics(make_status(tenant), Facts())).decode()
+    kinds = {labels["kind"] for name, labels in map(_named, samples_of(text)) if name == "trtd_gpu_memory_bytes"}
+    assert kinds == {"live", "peak", "hard", "pool"}
+
+
+def _named(sample: tuple[str, tuple[tuple[str, str], ...]]) -> tuple[str, dict[str, str]]:
+    return sample[0], dict(sample[1])
+
+
 def samples_of(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     families = text_string_to_metric_families(text)
     return {

@@ -1,7 +1,8 @@
 """The ledger beside the driver: how much of the device this process uses that no allocator of ours ever saw.
 
 A context, kernels and, with weight streaming, the weights themselves never pass the allocator. A thread of its own asks
-the driver now and then; reports are made from what it last heard, so that nobody waits for a driver that blocks.
+the driver now and then; reports are made from what it last heard, so that nobody waits for a driver that blocks. Where
+the driver does not tell, the verdict is "unknown", and the policy cannot be kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from trtd.runtime.tensorrt.recorder import Sink
 from trtd.wire.tensorrt import DeviceReport, ModelMemory, TensorRTSettings
 
 EVERY_S = 1.0
+UNKNOWN = "unknown"
+NOT_OURS = "NVML counts less for this process than its pool holds: the figure is another process's"
 
 
 class Reconciler:
@@ -27,8 +30,11 @@ class Reconciler:
         self._settings = settings
         self._device = device
         self._sink = sink
-        self._pool_bytes = self._driver_bytes = 0
-        self._verdict = "ok"
+        self._pool_bytes = 0
+        self._driver_bytes: int | None = None
+        self._was_over = False
+        self._verdict = UNKNOWN
+        self._told_cause = ""
         self._end = threading.Event()
         self._has_looked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="reconciler", daemon=True)
@@ -40,14 +46,15 @@ class Reconciler:
         return self._verdict != "stop_admitting"
 
     def first_unaccounted_bytes(self) -> int:
-        """`unaccounted_bytes`, waited for a moment where the driver was not asked yet."""
+        """`unaccounted_bytes`, waited for a moment where the driver was not asked yet; 0 where nothing is known."""
         self._has_looked.wait(EVERY_S)
-        return self.unaccounted_bytes
+        return self.unaccounted_bytes or 0
 
     @property
-    def unaccounted_bytes(self) -> int:
-        """What the driver counts beside the pool; 0 where it says nothing."""
-        return max(0, self._driver_bytes - self._pool_bytes) if self._driver_bytes else 0
+    def unaccounted_bytes(self) -> int | None:
+        """What the driver counts beside the pool; None where it says nothing."""
+        driver_bytes = self._driver_bytes
+        return None if driver_bytes is None else max(0, driver_bytes - self._pool_bytes)
 
     def report(self) -> DeviceReport:
         """All figures; safe in any thread, and never waits for the device."""
@@ -82,19 +89,45 @@ class Reconciler:
         )
 
     def look(self, driver: ProcessMemory) -> None:
-        """Ask the driver once.
+        """Ask the driver once. Only two looks in a row that find too much have consequences.
 
         Raises:
             trtd.runtime.cuda.CudaError: the device is not sound.
         """
-        self._pool_bytes = self._memory.pool_bytes()[1]
-        self._driver_bytes = driver.read()
-        limit = self._settings.unaccounted_bytes
-        verdict = self._settings.on_unaccounted if limit and self.unaccounted_bytes > limit else "ok"
-        if verdict != self._verdict:
-            self._verdict = verdict
-            fields: dict[str, Any] = {"unaccounted_bytes": self.unaccounted_bytes, "limit_bytes": limit}
-            self._sink("device_memory.reconciled", {**fields, "verdict": verdict})
+        before = self._memory.pool_bytes()[1]
+        driver_bytes = driver.read()
+        after = self._memory.pool_bytes()[1]
+        # The pool may have grown or given back in between: the larger figure accuses nobody wrongly.
+        self._pool_bytes = max(before, after)
+        if driver_bytes is not None and driver_bytes < min(before, after):
+            self._note_unknown(NOT_OURS)
+        elif driver_bytes is None:
+            self._note_unknown(driver.cause)
+        else:
+            self._told_cause = ""
+            self._driver_bytes = driver_bytes
+            limit = self._settings.unaccounted_bytes
+            is_over = bool(limit) and driver_bytes - self._pool_bytes > limit
+            self._settle(self._settings.on_unaccounted if is_over and self._was_over else "ok")
+            self._was_over = is_over
+
+    def _note_unknown(self, cause: str) -> None:
+        """The driver does not tell: say so once for each cause, and keep to no figure of the past."""
+        self._driver_bytes = None
+        self._was_over = False
+        self._verdict = UNKNOWN
+        if cause != self._told_cause:
+            self._told_cause = cause
+            self._sink("device_memory.unknown", {"cause": cause})
+
+    def _settle(self, verdict: str) -> None:
+        if verdict == self._verdict:
+            return
+        was_known = self._verdict != UNKNOWN
+        self._verdict = verdict
+        if was_known or verdict != "ok":
+            fields: dict[str, Any] = {"unaccounted_bytes": self.unaccounted_bytes, "verdict": verdict}
+            self._sink("device_memory.reconciled", {**fields, "limit_bytes": self._settings.unaccounted_bytes})
 
     def close(self) -> None:
         """Ask no more."""
@@ -111,4 +144,4 @@ class Reconciler:
                 self._end.wait(EVERY_S)
         except cuda.CudaError as error:
             # The slots find out by themselves, and say so.
-            self._sink("device_memory.unknown", {"cause": str(error)})
+            self._note_unknown(str(error))

@@ -43,6 +43,7 @@ log = get_logger()
 LEVELS = {
     "tensorrt.told": log.debug,
     "tensorrt.warned": log.warning,
+    "device_memory.unknown": log.warning,
     "graph.capture_refused": log.warning,
     "arena.pin_refused": log.warning,
     "device_memory.level_changed": log.warning,
