@@ -90,3 +90,38 @@ def test_a_successor_takes_the_place_at_once(path):
     assert path.is_socket()
     successor.close()
     assert not path.exists()
+
+
+def test_a_lent_socket_is_used_while_it_is_found(path):
+    """A copy of another process's socket takes connections and leaves its path; lost, a socket of our own follows."""
+    lender = Door(path, 0o600)
+    lender.open()
+    door = Door.lent(path, 0o600, lender.fileno())
+    assert door.is_in_place()
+    while (knock := door.accept()) is not None:
+        # It was asked whether anybody is there.
+        knock.close()
+    with connect(path), closing(door.accept()) as taken:
+        assert taken is not None
+    door.close()
+    assert lender.is_in_place()
+    with closing(Door.lent(path, 0o600, lender.fileno())) as another:
+        path.unlink()
+        assert not another.is_in_place()
+        another.open()
+        assert another.is_in_place()
+        with connect(path), closing(another.accept()) as taken:
+            assert taken is not None
+    assert not path.exists()
+    lender.close()
+
+
+def test_a_lent_socket_that_nobody_finds_is_not_used(path):
+    """Where the path was deleted before, the door is closed and opens a socket of its own."""
+    lender = Door(path, 0o600)
+    lender.open()
+    path.unlink()
+    with closing(lender), closing(Door.lent(path, 0o600, lender.fileno())) as door:
+        assert not door.is_open
+        door.open()
+        assert door.is_in_place()

@@ -50,7 +50,7 @@ class ConnectionEvent(Enum):
     DISCONNECTED = "disconnected"
     NOT_ALLOWED = "the daemon refused this user or key"
     TOO_MANY = "too many connections of this user or tenant are open"
-    HANDSHAKE_FAILED = "the peer does not speak ZeroMQ, or has another CURVE key than the one expected"
+    HANDSHAKE_FAILED = "the peer does not speak ZeroMQ, has another CURVE key than expected, or no place for us"
 
 
 _CONNECTION_EVENTS: dict[int, ConnectionEvent] = {

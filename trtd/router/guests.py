@@ -25,7 +25,7 @@ MAX_BODY_FRAMES = MAX_TENSORS + 1
 MAX_FRAMES_SKIPPED = 256
 """Frames without a message that are looked at in one go, so that an endless message takes no more than its turns."""
 MAX_COMMAND_BYTES = 4096
-MAX_OUT_BYTES = 1024 * 1024
+MAX_OUT_BYTES = 16 * 1024 * 1024
 """Bytes that wait for a peer to read them, from which on it is full. What one answer holds may be more."""
 
 Received = tuple[Caller, bytes, list[Any], int, TrtdError | None]

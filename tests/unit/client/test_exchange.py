@@ -216,7 +216,7 @@ def test_what_is_given_up_says_why():
     submit(exchange, 2)
     transport.events = [ConnectionEvent.HANDSHAKE_FAILED]
     assert fate(exchange, 5.0).endswith(
-        "the peer does not speak ZeroMQ, or has another CURVE key than the one expected"
+        "the peer does not speak ZeroMQ, has another CURVE key than expected, or no place for us"
     )
     transport.events, transport.room = [ConnectionEvent.CONNECTED], 0
     submit(exchange, 3)
