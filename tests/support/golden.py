@@ -50,6 +50,7 @@ MODELS = (
         outputs=(TensorContract("boxes", Dtype.FLOAT32, (None, 4)), TensorContract("kept", Dtype.BOOL, (None,))),
         is_batched=False,
         max_batch=0,
+        batching="alone: input 'limit' has no dimensions",
     ),
     wire.make_description(
         name="forest",
@@ -58,6 +59,7 @@ MODELS = (
         unserved=(Unserved("probabilities", "is a seq(map(int64,tensor(float))), which does not travel"),),
         is_batched=False,
         max_batch=0,
+        batching="off",
     ),
 )
 

@@ -29,6 +29,9 @@ class Described:
         self.copies_inputs = copies_inputs
         self.most_items = most
 
+    def never_join(self) -> None:
+        """There is nothing to add anything to."""
+
 
 def make_served(
     *inputs: TensorContract,

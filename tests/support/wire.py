@@ -79,6 +79,7 @@ def make_description(**fields: Any) -> ModelDescription:
         "outputs": (TensorContract("y", Dtype.FLOAT16, (None, 2)),),
         "is_batched": True,
         "max_batch": 32,
+        "batching": "proven",
     }
     return ModelDescription(**{**defaults, **fields})
 

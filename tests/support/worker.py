@@ -24,9 +24,10 @@ def make_model_settings(
     max_batch: int = 8,
     max_delay_s: float = 0.0,
     probe: ProbeSettings | None = None,
+    **fields: Any,
 ) -> ModelSettings:
     """Settings of one model."""
-    return ModelSettings(name, version, str(path), max_batch, max_delay_s, probe)
+    return ModelSettings(name, version, str(path), max_batch, max_delay_s, probe, **fields)
 
 
 def make_worker_settings(*models: ModelSettings, **fields: Any) -> WorkerSettings:

@@ -6,6 +6,7 @@ import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tests.support.batches import encode_worker_message
@@ -31,7 +32,8 @@ class WorkerEnd:
         self._arenas = Arenas(loaded.runtime)
         self.loop = Loop(self.link, catalogue, settings.generation, self._arenas, settings.busy_poll_s)
         self._is_over = False
-        self._threads = [threading.Thread(target=self.loop.serve) for _ in range(settings.slots)]
+        serve = partial(self.loop.serve, loaded.open_slots)
+        self._threads = [threading.Thread(target=serve) for _ in range(settings.slots)]
         self._keeper = threading.Thread(target=self._keep_attached)
         for thread in (*self._threads, self._keeper):
             thread.start()

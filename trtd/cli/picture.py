@@ -58,6 +58,7 @@ def status_lines(record: Mapping[str, Any], *, colour: bool, width: int | None =
     lines += _wrapped(_replacements(record), width)
     if "LAST CAUSE" in {*table.hidden, *table.cut}:
         lines += _wrapped(_causes(record), width)
+    lines += _wrapped(_lonely(record), width)
     lines += [_loud(line, colour=colour) for line in _wrapped(_unsigned(record), width)]
     lines += _wrapped(_plugins(record), width)
     if any(
@@ -167,6 +168,15 @@ def _plugins(record: Mapping[str, Any]) -> Iterator[str]:
 def _unsigned(record: Mapping[str, Any]) -> list[str]:
     names = [tenant["name"] for tenant in record["tenants"] if _engine(tenant)[1] == "UNSIGNED"]
     return [f"UNSIGNED engines: {', '.join(names)}. Who can write these files decides what runs."] if names else []
+
+
+def _lonely(record: Mapping[str, Any]) -> Iterator[str]:
+    """Models whose requests are not joined, and why; not those for which the configuration says so."""
+    for tenant in record["tenants"]:
+        for model in tenant["models"]:
+            if model["batching"].startswith("alone"):
+                reason = model["batching"].partition(": ")[2]
+                yield f"{tenant['name']}: requests of {model['name']} {model['version']} run alone: {reason}"
 
 
 def _daemon(record: Mapping[str, Any]) -> str:

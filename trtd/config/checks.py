@@ -183,6 +183,9 @@ def file_problems(config: Config) -> list[Problem]:
             path = ("tenants", name, "models", table)
             trouble = _file_trouble(model.path) if tenant.runtime != "scripted" else None
             problems += [Problem((*path, "path"), trouble)] if trouble else []
+            for file in model.warm_up_inputs:
+                trouble = _file_trouble(file)
+                problems += [Problem((*path, "warm_up_inputs"), trouble)] if trouble else []
             trouble = _file_trouble(model.probe.path) if model.probe else None
             problems += [Problem((*path, "probe", "path"), trouble)] if trouble else []
     return problems

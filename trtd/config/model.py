@@ -273,6 +273,21 @@ class Model(_Section):
     max_delay_s: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="longest wait of a request for others of its batch; 0 takes what is there"
     )
+    batching: Literal["proven", "always", "off"] = Field(
+        "proven",
+        description="whether requests run together: proven: once it was shown at warm-up that each gets the answer"
+        " that it gets alone; always: without a look; off: never",
+    )
+    warm_up: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: before it is ready it runs on warm_up_inputs, or on inputs like those of the probe, or on"
+        " made-up ones, which it may refuse; off: not at all, and then nothing is shown for batching",
+    )
+    warm_up_inputs: Paths = Field(
+        (),
+        description=".npz files, each with one request as arrays in.NAME, which the model has to take",
+        examples=[("/srv/models/resnet.warm-up.npz",)],
+    )
     probe: Probe | None = Field(None)
 
 

@@ -12,6 +12,20 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+PROVEN = "proven"
+"""Requests of a model are joined: it was shown that joined equals separate."""
+FORCED = "forced"
+"""They are joined because the configuration says so."""
+OFF = "off"
+"""They run alone because the configuration says so."""
+
+MAX_REASON_LENGTH = 300
+
+
+def alone(reason: str) -> str:
+    """They run alone for this reason."""
+    return f"alone: {reason[:MAX_REASON_LENGTH]}"
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:

@@ -18,6 +18,7 @@ import numpy as np
 from trtd.core.onnx_files import Unreadable, shaped_names
 from trtd.errors import InvalidConfig, Usage
 from trtd.runtime.areas import places
+from trtd.runtime.candidates import objection
 from trtd.runtime.gather import cut, join
 from trtd.runtime.inputs import wanted
 from trtd.runtime.onnx_inner import Places, inner_binding, inner_run
@@ -136,6 +137,14 @@ class OnnxModel:
     def most_items(self, shapes: Shapes) -> None:
         """Any number: memory alone bounds it."""
 
+    @property
+    def shares_warmth(self) -> bool:
+        """Yes: it belongs to the session."""
+        return True
+
+    def never_join(self) -> None:
+        """Nothing is ever added to a request."""
+
     def open_slot(self) -> PlainSlot | BitsSlot:
         """A slot; the one for what NumPy lacks is apart, because that takes a longer way through the binding."""
         one = self._description
@@ -143,29 +152,34 @@ class OnnxModel:
         kind = BitsSlot if any(tensor.dtype in BITS for tensor in tensors) else PlainSlot
         return kind(self._session, self._description, self._run_options)
 
-    def warm_up_inputs(self) -> Sequence[Arrays]:
-        """Ones, as a batch of 1 and of `max_batch` items: the arena then has the size that it needs.
+    def warm_up_inputs(self, like: Arrays | None = None) -> Sequence[Arrays]:
+        """A batch of 1 and of `max_batch` items: the arena then has the size that it needs.
 
-        Other free dimensions are `WARM_UP_DIM`. Ones rather than zeros, because integers may divide.
+        Without a request to follow, ones (rather than zeros, because integers may divide), and `WARM_UP_DIM` for each
+        free dimension.
         """
         inputs = self._description.inputs
+        samples = like or {one.name: np.ones((), to_numpy(one.dtype)) for one in inputs}
+
+        def shape(contract: TensorContract, batch: int) -> tuple[int, ...]:
+            return warm_up_shape(contract, batch, None if like is None else like[contract.name].shape)
+
         batches = [1]
         if self._description.is_batched:
-            item_bytes = sum(
-                ITEM_BYTES[one.dtype] * int(np.prod(warm_up_shape(one, 1), dtype=np.int64)) for one in inputs
-            )
+            item_bytes = sum(ITEM_BYTES[one.dtype] * math.prod(shape(one, 1)) for one in inputs)
             batches.append(max(1, min(self._description.max_batch, WARM_UP_BYTES // max(1, item_bytes))))
         return [
-            {one.name: np.ones(warm_up_shape(one, batch), to_numpy(one.dtype)) for one in inputs}
+            {one.name: np.resize(samples[one.name], shape(one, batch)) for one in inputs}
             for batch in dict.fromkeys(batches)
         ]
 
 
-def warm_up_shape(contract: TensorContract, batch: int) -> tuple[int, ...]:
-    """A shape that the contract allows."""
+def warm_up_shape(contract: TensorContract, batch: int, like: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """A shape that the contract allows, with the free dimensions of another one where there is one."""
     if contract.shape is None:
-        return (batch,)
-    sizes = [WARM_UP_DIM if size is None else size for size in contract.shape]
+        return like or (batch,)
+    guesses = like or (WARM_UP_DIM,) * len(contract.shape)
+    sizes = [guess if size is None else size for guess, size in zip(guesses, contract.shape, strict=True)]
     if contract.shape and contract.shape[0] is None:
         sizes[0] = batch
     return tuple(sizes)
@@ -198,6 +212,10 @@ class PlainSlot:
         self._inputs_count = len(description.inputs)
         self._known: dict[Hashable, list[KnownOutput]] = {}
         """By the wanted outputs and the inputs' shapes the outputs, as they were; empty where their shapes vary."""
+
+    def settle(self, request: Arrays) -> None:
+        """Each run is as the first one."""
+        self.run([request])
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
@@ -284,6 +302,10 @@ class BitsSlot:
         self._bits = {tensor.name: BITS[tensor.dtype] for tensor in inputs if tensor.dtype in BITS}
         self._outputs = tuple(output.name for output in description.outputs)
 
+    def settle(self, request: Arrays) -> None:
+        """Each run is as the first one."""
+        self.run([request])
+
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Run one batch; see `trtd.runtime.protocol.Slot.run`. The outputs are new arrays each time."""
         inputs = join(requests)
@@ -322,9 +344,8 @@ def unwrap(value: ort.OrtValue) -> np.ndarray:
 def describe(session: ort.InferenceSession, settings: ModelSettings) -> ModelDescription:
     """What the session takes and gives.
 
-    It is batched when `max_batch` is above 1 and the first dimension of every tensor varies, under one name or none:
-    such a model is taken to treat each item by itself. An output that is listed twice is given once. Outputs of types
-    that do not travel are left out while there are others.
+    An output that is listed twice is given once. Outputs of types that do not travel are left out while there are
+    others.
 
     Raises:
         trtd.errors.InvalidConfig: an input without a default, or every output, is of a type that does not travel.
@@ -341,17 +362,16 @@ def describe(session: ort.InferenceSession, settings: ModelSettings) -> ModelDes
     unserved = tuple(Unserved(node.name, untravelled(node.type)) for node in listed if node.type not in DTYPES)
     if unserved and not outputs:
         raise InvalidConfig(f"{where}: no output travels: {unserved[0].name!r} {unserved[0].reason}")
-    nodes = [*session.get_inputs(), *outputs]
-    first_dims = [node.shape[0] if node.shape else 0 for node in nodes]
-    names = {dim for dim in first_dims if isinstance(dim, str)}
-    is_batched = settings.max_batch > 1 and bool(inputs) and all(is_free(dim) for dim in first_dims) and len(names) <= 1
+    required, served = tuple(inputs), tuple(contract(node, shaped) for node in outputs)
+    batching = objection(required, served, settings.max_batch)
     return ModelDescription(
         name=settings.name,
         version=settings.version,
-        inputs=tuple(inputs),
-        outputs=tuple(contract(node, shaped) for node in outputs),
-        is_batched=is_batched,
-        max_batch=settings.max_batch if is_batched else 0,
+        inputs=required,
+        outputs=served,
+        is_batched=not batching,
+        max_batch=0 if batching else settings.max_batch,
+        batching=batching,
         optional_inputs=tuple(
             contract(node, shaped) for node in session.get_overridable_initializers() if node.type in DTYPES
         ),

@@ -52,6 +52,13 @@ class Slot(Protocol):
         """
         ...
 
+    def settle(self, request: Arrays) -> None:
+        """Run a request as often as it takes until further runs of its shape go the way that they will stay on.
+
+        Nobody waits meanwhile, so what is done lazily otherwise (a captured graph) is done now. Raises what `run` does.
+        """
+        ...
+
 
 @runtime_checkable
 class PlacingSlot(Slot, Protocol):
@@ -98,12 +105,31 @@ class Model(Protocol):
         """
         ...
 
+    @property
+    def shares_warmth(self) -> bool:
+        """Whether what becomes warm in one slot is warm in all of them."""
+        ...
+
+    def never_join(self) -> None:
+        """Its first dimension does not count items, whatever it looked like: nothing may be added to a request.
+
+        Until this is called, `description.is_batched` says what the shapes allow.
+        """
+        ...
+
     def open_slot(self) -> Slot:
         """A new slot on this model; called in the thread that will use it."""
         ...
 
-    def warm_up_inputs(self) -> Sequence[Arrays]:
-        """Inputs, one request each, whose runs leave nothing to be done lazily at the first real request."""
+    def warm_up_inputs(self, like: Arrays | None = None) -> Sequence[Arrays]:
+        """Inputs, one request each, whose runs leave nothing to be done lazily at the first real request.
+
+        They are made up, so the model may refuse them and be sound.
+
+        Args:
+            like: a request that an operator gave: its values, and its shapes where the model leaves them open, are
+                taken.
+        """
         ...
 
 

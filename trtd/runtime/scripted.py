@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from trtd.core.batching import PROVEN
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, Usage
+from trtd.runtime.candidates import objection
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
@@ -174,17 +176,20 @@ class ScriptedModel:
 
     def __init__(self, script: Script, settings: ModelSettings) -> None:
         self._script = script
-        is_batched = settings.max_batch > 1 and all((one.shape or ())[:1] == (None,) for one in script.inputs)
+        outputs = tuple(
+            TensorContract(name, one.dtype, one.shape) for name, one in zip(script.outputs, script.inputs, strict=True)
+        )
+        batching = objection(script.inputs, outputs, settings.max_batch)
+        is_batched = not batching
         self._description = ModelDescription(
             name=settings.name,
             version=settings.version,
             inputs=script.inputs,
-            outputs=tuple(
-                TensorContract(name, one.dtype, one.shape)
-                for name, one in zip(script.outputs, script.inputs, strict=True)
-            ),
+            outputs=outputs,
             is_batched=is_batched,
             max_batch=settings.max_batch if is_batched else 0,
+            # A script gives back its inputs item by item: there is nothing to be shown.
+            batching=batching or PROVEN,
         )
 
     @property
@@ -200,11 +205,19 @@ class ScriptedModel:
     def most_items(self, shapes: Shapes) -> None:
         """Any number."""
 
+    @property
+    def shares_warmth(self) -> bool:
+        """There is none."""
+        return True
+
+    def never_join(self) -> None:
+        """Nothing is ever added to a request."""
+
     def open_slot(self) -> ScriptedSlot:
         """A slot; it has no state of its own."""
         return ScriptedSlot(self._script)
 
-    def warm_up_inputs(self) -> Sequence[Arrays]:
+    def warm_up_inputs(self, like: Arrays | None = None) -> Sequence[Arrays]:  # noqa: ARG002 - see the protocol
         """One request of zeros, if the script harms only a value: else there would be no READY to be harmed."""
         if self._script.value is None:
             return ()
@@ -222,6 +235,10 @@ class ScriptedSlot:
     def __init__(self, script: Script) -> None:
         self._script = script
         self._act = BEHAVIOURS.get(script.behaviour, do_nothing)
+
+    def settle(self, request: Arrays) -> None:
+        """Each run is as the first one."""
+        self.run([request])
 
     def run(self, requests: Sequence[Arrays]) -> Sequence[Arrays]:
         """Play one batch; see `trtd.runtime.protocol.Slot.run`. One request that triggers is enough, as with poison."""

@@ -17,17 +17,26 @@ from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, Role, TenantEmptied
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired
-from trtd.errors import TrtdError
+from trtd.errors import Blame, TrtdError
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation, WorkerGroup
-from trtd.supervisor.facts import Facts
+from trtd.supervisor.facts import Facts, Trials
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire import control
 from trtd.wire.control import in_lines
+from trtd.wire.headers import one_line
+from trtd.wire.settings import Trial
 
-WORKER_SAYS = (control.Hello, control.WorkerReady, control.WorkerBeat, control.FaultReport)
+WORKER_SAYS = (
+    control.Hello,
+    control.TrialBegun,
+    control.TrialEnded,
+    control.WorkerReady,
+    control.WorkerBeat,
+    control.FaultReport,
+)
 ROUTER_SAYS = (
     control.Hello,
     control.RouterReady,
@@ -185,6 +194,9 @@ class Children:
         place = self._fleet.place(name)
         seen = self._facts.child(name)
         seen.end(at)
+        if before is not None and before.desired is Desired.UP and not before.restarting:
+            # Before its successor is started, which happens now.
+            self._note_harm(before, seen.trial)
         self._tell(name, lifecycle.Exited(generation, status, random.random()))  # noqa: S311 - jitter
         after = self._fleet.children.get(name)
         if before is None or after is None or after.desired is Desired.DOWN:
@@ -205,6 +217,11 @@ class Children:
             case control.WorkerReady(models=models, runtime=runtime, load_s=load_s):
                 seen.models, seen.runtime, seen.load_s = models, runtime, load_s
                 self._tell(name, lifecycle.BecameReady(generation))
+            case control.TrialBegun():
+                seen.trial = message
+            case control.TrialEnded(trial=trial):
+                seen.trial = None
+                self._trials(name).note(trial)
             case control.WorkerBeat(progress=progress, in_flight=in_flight):
                 seen.rss_bytes, seen.peak_rss_bytes = message.rss_bytes, message.peak_rss_bytes
                 seen.progress, seen.device = progress, message.device
@@ -245,6 +262,17 @@ class Children:
             if before is not None and self._fleet.children.get(name) is not before:
                 self._facts.tenant(message.tenant, self._processes.now()).excused += 1
                 log.info("worker.excused", tenant=message.tenant, replica=replica, generation=life, owner=message.owner)
+
+    def _note_harm(self, child: Child, trial: control.TrialBegun | None) -> None:
+        """A worker that died while it ran a model on inputs that nobody sent: its successor must not try that again."""
+        is_device = child.fault is not None and child.fault.blame is Blame.DEVICE
+        if trial is None or is_device:
+            return
+        log.warning("worker.died_of_trial", **narration.child_fields(child), model=one_line(trial.model))
+        self._trials(child.name).note(Trial(trial.key, "", is_harmful=True))
+
+    def _trials(self, name: str) -> Trials:
+        return self._facts.tenant(name.partition("/")[0], self._processes.now()).trials
 
     def _note_recovery(self, name: str, recovery_s: float | None) -> None:
         if recovery_s is None:

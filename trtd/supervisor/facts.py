@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 
 from trtd.core.histogram import Histogram
 from trtd.supervisor.totals import TenantTotals
+from trtd.wire.control import TrialBegun
+from trtd.wire.headers import one_line
 from trtd.wire.messages import ModelDescription
+from trtd.wire.settings import Trial
 from trtd.wire.tensorrt import DeviceReport
+
+MAX_TRIALS = 1024
+"""Most outcomes that are remembered for a tenant."""
+MAX_KEY_LENGTH = 64
 
 
 @dataclass(slots=True)
@@ -28,6 +35,7 @@ class ChildFacts:
         load_s: seconds that it needed to become ready.
         progress: batches completed by the present process (for the router: turns of its loop).
         device: device memory of the present process, None for a runtime without a device.
+        trial: what it tries at the moment and may die of, None when nothing.
     """
 
     spawned_at: float | None = None
@@ -42,6 +50,7 @@ class ChildFacts:
     load_s: float | None = None
     progress: int = 0
     device: DeviceReport | None = None
+    trial: TrialBegun | None = None
 
     def begin(self, now: float, limit_bytes: int, enforcement: str) -> None:
         """A new process fills the place."""
@@ -51,6 +60,7 @@ class ChildFacts:
         self.enforcement = enforcement
         self.load_s = None
         self.device = None
+        self.trial = None
 
     def end(self, at: float) -> None:
         """The process is gone."""
@@ -68,6 +78,29 @@ class ChildFacts:
         return self.recovery_s
 
 
+class Trials:
+    """Outcomes of running models on inputs that nobody sent, for workers to come; the oldest is forgotten first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Trial] = {}
+
+    @property
+    def known(self) -> tuple[Trial, ...]:
+        """All of it."""
+        return tuple(self._known.values())
+
+    def note(self, trial: Trial) -> None:
+        """Remember an outcome; one without a key is told in vain."""
+        if not trial.key:
+            return
+        self._known.pop(trial.key, None)
+        # What a worker says is bounded: it runs code that came with a model.
+        batching = one_line(trial.batching)
+        self._known[trial.key[:MAX_KEY_LENGTH]] = Trial(trial.key[:MAX_KEY_LENGTH], batching, trial.is_harmful)
+        if len(self._known) > MAX_TRIALS:
+            del self._known[next(iter(self._known))]
+
+
 @dataclass(slots=True)
 class TenantFacts:
     """About one tenant.
@@ -80,6 +113,7 @@ class TenantFacts:
         restarts: deaths of workers that were followed by a restart, by the kind of their fault and who is blamed.
         excused: deaths of workers that a client's input caused, so that nobody was charged.
         recoveries: times from a death to the successor's main().
+        trials: what its workers have found out about their models.
     """
 
     totals: TenantTotals
@@ -89,6 +123,7 @@ class TenantFacts:
     restarts: Counter[tuple[str, str]] = field(default_factory=Counter)
     excused: int = 0
     recoveries: Histogram = field(default_factory=Histogram)
+    trials: Trials = field(default_factory=Trials)
 
 
 @dataclass(slots=True)

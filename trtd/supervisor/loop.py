@@ -209,7 +209,9 @@ class Supervisor:
         if place is None:
             raise Unavailable(f"there is no worker {name}")
         plan = self._plans_by_digest[tenant][place.target.worker_digest]
-        return plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation), plan.memory_limit_bytes(name)
+        trials = self.facts.tenant(tenant, self._loop.time()).trials.known
+        order = plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation, trials)
+        return order, plan.memory_limit_bytes(name)
 
     def has_device(self, name: str) -> bool:
         """Whether a worker works on a CUDA device (see `trtd.supervisor.children.Orders`)."""

@@ -48,6 +48,7 @@ def _named(settings: WorkerSettings) -> Iterator[str]:
     """Files that stand in the settings."""
     for model in settings.models:
         yield model.path
+        yield from model.warm_up_inputs
         if model.probe is not None:
             yield model.probe.path
     if settings.onnxruntime is not None:

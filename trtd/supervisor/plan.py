@@ -14,7 +14,7 @@ from trtd.supervisor import settings
 from trtd.supervisor.peers import Roles
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire.control import encode_settings
-from trtd.wire.settings import Listener, TenantEndpoint
+from trtd.wire.settings import Listener, TenantEndpoint, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Plan:
         fds = sorted({listener.fd for listener in listeners})
         return ChildOrder("router", encode_settings(told), inherited_fds=tuple(fds))
 
-    def worker_order(self, key: WorkerKey, generation: int) -> ChildOrder:
-        """How one life of a worker is started."""
-        told = settings.worker_settings(self.config, key.tenant, key.replica, generation, self.log_format)
+    def worker_order(self, key: WorkerKey, generation: int, trials: tuple[Trial, ...] = ()) -> ChildOrder:
+        """How one life of a worker is started; it learns what former ones have found out about their models."""
+        told = settings.worker_settings(self.config, key.tenant, key.replica, generation, self.log_format, trials)
         return ChildOrder("worker", encode_settings(told), threads=told.threads)
 
     def memory_limit_bytes(self, name: str) -> int:

@@ -29,6 +29,7 @@ from trtd.wire.settings import (
     ProbeSettings,
     RouterSettings,
     TenantEndpoint,
+    Trial,
     WorkerSettings,
 )
 from trtd.wire.tensorrt import TensorRTSettings
@@ -41,7 +42,9 @@ def log_format(config: Config, *, is_terminal: bool) -> str:
     return str(config.log.format)
 
 
-def worker_settings(config: Config, tenant: str, replica: int, generation: int, log_format: str) -> WorkerSettings:
+def worker_settings(
+    config: Config, tenant: str, replica: int, generation: int, log_format: str, trials: tuple[Trial, ...] = ()
+) -> WorkerSettings:
     """What one life of a worker is told."""
     table = config.tenants[tenant]
     return WorkerSettings(
@@ -61,6 +64,7 @@ def worker_settings(config: Config, tenant: str, replica: int, generation: int, 
         onnxruntime=_onnxruntime(table),
         allow_faults=table.debug.allow_faults,
         busy_poll_s=config.daemon.busy_poll_s,
+        trials=trials,
     )
 
 
@@ -168,6 +172,9 @@ def _models(tenant: Tenant) -> tuple[ModelSettings, ...]:
             max_batch=model.max_batch,
             max_delay_s=model.max_delay_s,
             probe=ProbeSettings(**model.probe.model_dump()) if model.probe else None,
+            batching=model.batching,
+            is_warmed_up=model.warm_up != "off",
+            warm_up_inputs=model.warm_up_inputs,
         )
         for table, model in tenant.models.items()
     )

@@ -130,7 +130,13 @@ def _tenant(fleet: Fleet, facts: Facts, about: About, tenant: Tenant, now: float
         reason=seen.reason or seen.totals.unreachable,
         runtime=newest.runtime if newest else "",
         models=[
-            ModelStatus(name=model.name, version=model.version, max_batch=model.max_batch, is_batched=model.is_batched)
+            ModelStatus(
+                name=model.name,
+                version=model.version,
+                max_batch=model.max_batch,
+                is_batched=model.is_batched,
+                batching=model.batching,
+            )
             for model in (newest.models if newest else ())
         ],
         workers=[

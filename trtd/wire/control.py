@@ -21,7 +21,7 @@ from trtd.errors import Malformed, TooLarge
 from trtd.wire import headers, records
 from trtd.wire.headers import one_line
 from trtd.wire.messages import ModelDescription
-from trtd.wire.settings import RouterSettings, TenantEndpoint, WorkerSettings
+from trtd.wire.settings import RouterSettings, TenantEndpoint, Trial, WorkerSettings
 from trtd.wire.tensorrt import DeviceReport
 
 MAX_PACKET_BYTES = 128 * 1024
@@ -56,6 +56,29 @@ class WorkerReady:
     models: tuple[ModelDescription, ...]
     runtime: str
     load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBegun:
+    """A worker is about to run a model on inputs that nobody sent. Should it die of that, its successor is told.
+
+    Attributes:
+        generation: whose.
+        model: name and version, for people.
+        key: see `trtd.wire.settings.Trial`.
+    """
+
+    generation: int
+    model: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """It has survived, and this came of it."""
+
+    generation: int
+    trial: Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +358,8 @@ class PoisonReleased:
 ChildMessage = (
     Hello
     | WorkerReady
+    | TrialBegun
+    | TrialEnded
     | RouterReady
     | WorkerBeat
     | FaultReport

@@ -64,6 +64,7 @@ def _model_to_plain(model: ModelDescription) -> headers.Fields:
         "outputs": _contracts_to_plain(model.outputs),
         "is_batched": model.is_batched,
         "max_batch": model.max_batch,
+        "batching": headers.one_line(model.batching),
     }
     if model.optional_inputs:
         fields["optional_inputs"] = _contracts_to_plain(model.optional_inputs)
@@ -82,6 +83,7 @@ def _model_from_plain(fields: object) -> ModelDescription:
         outputs=_contracts_from_plain(fields, "outputs"),
         is_batched=headers.boolean(fields, "is_batched"),
         max_batch=headers.uint(fields, "max_batch"),
+        batching=headers.text(fields, "batching"),
         optional_inputs=_contracts_from_plain(fields, "optional_inputs") if "optional_inputs" in fields else (),
         unserved=_unserved_from_plain(fields) if "unserved" in fields else (),
     )

@@ -224,6 +224,7 @@ class ModelDescription:
             where the model takes that.
         optional_inputs: each has a default; a request may have them too, and is not joined with others then.
         unserved: the outputs that no answer has.
+        batching: why requests may run together or not: `proven`, `forced`, `off`, or `alone: REASON`.
     """
 
     name: str
@@ -234,6 +235,7 @@ class ModelDescription:
     max_batch: int
     optional_inputs: tuple[TensorContract, ...] = ()
     unserved: tuple[Unserved, ...] = ()
+    batching: str = ""
 
 
 @dataclass(frozen=True, slots=True)

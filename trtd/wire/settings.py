@@ -40,6 +40,9 @@ class ModelSettings:
         max_batch: most items that are run together; 1 switches batching off.
         max_delay_s: longest time the first request of a batch waits for others; 0 takes what is there.
         probe: known answer, None to do with the warm-up alone.
+        batching: `proven` (joined once it was shown that joined equals separate), `always` or `off`.
+        is_warmed_up: whether it is run before it is READY, also on inputs that are made up.
+        warm_up_inputs: .npz files with inputs for that, as arrays `in.NAME`.
     """
 
     name: str
@@ -48,6 +51,24 @@ class ModelSettings:
     max_batch: int
     max_delay_s: float
     probe: ProbeSettings | None
+    batching: str = "proven"
+    is_warmed_up: bool = True
+    warm_up_inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of running a model on inputs that nobody sent, so that a successor need not do it again.
+
+    Attributes:
+        key: digest of the model's file and of all that the outcome depends on.
+        batching: see `trtd.wire.messages.ModelDescription`; empty where `is_harmful`.
+        is_harmful: whether it ended the process, or kept it busy for too long.
+    """
+
+    key: str
+    batching: str
+    is_harmful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +93,7 @@ class WorkerSettings:
         onnxruntime: what ONNX Runtime is told; None for its defaults.
         allow_faults: whether an operator may have faults made in the worker.
         busy_poll_s: how long it may look for the next request before it sleeps, see `trtd.core.polling`.
+        trials: outcomes that workers of this tenant have told.
     """
 
     tenant: str
@@ -90,6 +112,7 @@ class WorkerSettings:
     onnxruntime: OnnxRuntimeSettings | None = None
     allow_faults: bool = False
     busy_poll_s: float = 0.0
+    trials: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

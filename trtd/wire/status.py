@@ -44,12 +44,21 @@ class HistoryStatus(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """A model as the newest ready worker described it."""
+    """A model as the newest ready worker described it.
+
+    Attributes:
+        name: of it.
+        version: likewise.
+        max_batch: most items that are joined to one run; 0 where requests run alone.
+        is_batched: whether requests are joined.
+        batching: why: `proven`, `forced`, `off`, or `alone: REASON`.
+    """
 
     name: str
     version: str
     max_batch: int
     is_batched: bool
+    batching: str
 
 
 class EngineStatus(TypedDict):

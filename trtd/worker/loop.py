@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trtd.child.waiting import wait
 from trtd.core.batching import Batcher
@@ -52,7 +52,6 @@ class Loop:
         self.progress = Progress()
         self._polls = BusyPoll(busy_poll_s)
         self._link = link
-        self._catalogue = catalogue
         self._generation = generation
         self._arenas = arenas
         self._intake = Intake(catalogue, generation, arenas, link.take_fd)
@@ -63,16 +62,17 @@ class Loop:
         self._waiting_until: float | None = None
         self._is_stopping = False
 
-    def serve(self, slots: Mapping[ServedModel, Slot] | None = None) -> None:
+    def serve(self, open_slots: Callable[[], Mapping[ServedModel, Slot]]) -> None:
         """Be a slot until the worker stops and everything received is answered. Called in a thread of its own.
 
         Args:
-            slots: this thread's, where they were opened already.
+            open_slots: gives this thread's, ready to serve.
 
         Raises:
+            trtd.errors.TrtdError: they cannot be opened.
             trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
         """
-        runner = Runner(self._catalogue, self._generation, self.progress, slots)
+        runner = Runner(open_slots(), self._generation, self.progress)
         self._opened.release()
         answers = Answers()
         while (batch := self._next_batch(answers)) is not None:

@@ -8,46 +8,85 @@ import numpy as np
 
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
-from trtd.runtime.protocol import Slot
-from trtd.wire.messages import Dtype, TensorContract, TensorSpec
+from trtd.runtime.protocol import Arrays, Slot
+from trtd.wire.messages import TensorContract, TensorSpec
 from trtd.wire.settings import ProbeSettings
-from trtd.wire.tensors import Bits, to_dtype, to_frame, to_numpy, wrap
+from trtd.worker.material import INPUT_PREFIX, OUTPUT_PREFIX, as_request, read_arrays
+from trtd.worker.numbers import widen
 from trtd.worker.validate import ServedModel, show_shape
-
-INPUT_PREFIX = "in."
-OUTPUT_PREFIX = "out."
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
     """Inputs, and the outputs that they must give; a file may name fewer outputs than the model has."""
 
-    inputs: dict[str, np.ndarray]
+    inputs: Arrays
     outputs: dict[str, np.ndarray]
 
 
-def probe(served: ServedModel, slot: Slot, settings: ProbeSettings) -> None:
+def probe(served: ServedModel, slot: Slot, known: KnownAnswer, settings: ProbeSettings) -> None:
     """Ask the question and compare the answer: |got - expected| <= absolute + relative * |expected|, NaN equals NaN.
 
     Raises:
         trtd.core.faults.ProcessFault: PROBE_FAILED, where the answer is wrong or none; permanent, since the same file
             gives the same answer again. Also what the run raises itself.
-        trtd.errors.InvalidConfig: the file with the known answer cannot be used.
         trtd.errors.OutOfMemory: memory did not suffice for the question.
     """
-    known = read_known_answer(served, settings.path)
     try:
         (answer,) = slot.run([known.inputs])
     except OutOfMemory:
         # It says nothing about the model: there may be room the next time.
         raise
     except TrtdError as error:
-        raise _failed(served, f"no answer: {error.message}") from error
+        raise failed(served, f"no answer: {error.message}") from error
+    problem = _problem(served, answer, known, settings)
+    if problem:
+        raise failed(served, problem)
+
+
+def probe_joined(served: ServedModel, slot: Slot, known: KnownAnswer, settings: ProbeSettings) -> str | None:
+    """Ask the question several times in one batch: 2, 3, 4, 8 and so on, and as often as a batch holds.
+
+    Returns:
+        What is wrong, in words; None where each answer is right.
+
+    Raises:
+        trtd.errors.OutOfMemory: memory did not suffice.
+        trtd.core.faults.ProcessFault: what the run raises itself.
+    """
+    request = known.inputs
+    items = {len(array) for array in request.values()}
+    if len(items) != 1 or not min(items) or len(request) > len(served.description.inputs):
+        return None
+    specs = tuple(TensorSpec(one.name, one.dtype, request[one.name].shape) for one in served.description.inputs)
+    most = served.plan(specs).limits.max_items // items.pop()
+    for count in sizes(most):
+        try:
+            answers = slot.run([request] * count)
+        except OutOfMemory:
+            raise
+        except TrtdError as error:
+            return f"no answer in a batch of {count} requests: {error.message}"
+        for answer in answers:
+            problem = _problem(served, answer, known, settings)
+            if problem:
+                return f"in a batch of {count} requests: {problem}"
+    return None
+
+
+def sizes(most: int) -> list[int]:
+    """2, 3, the powers of two, and the most; each once, and none larger."""
+    powers = [1 << power for power in range(1, most.bit_length())]
+    return sorted({size for size in (*powers, 3, most) if 1 < size <= most})
+
+
+def _problem(served: ServedModel, answer: Arrays, known: KnownAnswer, settings: ProbeSettings) -> str | None:
     contracts = {contract.name: contract for contract in served.description.outputs}
     for name, expected in known.outputs.items():
         problem = difference(contracts[name], answer[name], expected, settings)
         if problem:
-            raise _failed(served, f"output {name!r}: {problem}")
+            return f"output {name!r}: {problem}"
+    return None
 
 
 def difference(contract: TensorContract, got: np.ndarray, expected: np.ndarray, settings: ProbeSettings) -> str | None:
@@ -56,7 +95,7 @@ def difference(contract: TensorContract, got: np.ndarray, expected: np.ndarray, 
         return f"got shape {show_shape(got.shape)}, expected {show_shape(expected.shape)}"
     if got.dtype != expected.dtype:
         return f"got {got.dtype}, expected {expected.dtype}"
-    wide_got, wide_expected = _widen(contract, got), _widen(contract, expected)
+    wide_got, wide_expected = widen(contract.dtype, got), widen(contract.dtype, expected)
     close = np.isclose(wide_got, wide_expected, rtol=settings.relative, atol=settings.absolute, equal_nan=True)
     wrong = int(close.size - np.count_nonzero(close))
     if not wrong:
@@ -74,16 +113,8 @@ def read_known_answer(served: ServedModel, path: str) -> KnownAnswer:
         trtd.errors.InvalidConfig: it cannot be read, or is not a question to this model.
     """
     where = f"model {served}: probe {path}"
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                arrays[key] = file[key]
-    except OSError as error:
-        raise InvalidConfig(f"{where}: {error.strerror or error}") from error
-    except Exception as error:  # whatever numpy raises for a file, it is the file that cannot be used
-        raise InvalidConfig(f"{where}: not an .npz file of plain arrays: {error}") from error
-    inputs = {key.removeprefix(INPUT_PREFIX): one for key, one in arrays.items() if key.startswith(INPUT_PREFIX)}
+    arrays = read_arrays(where, path)
+    inputs = {key for key in arrays if key.startswith(INPUT_PREFIX)}
     outputs = {key.removeprefix(OUTPUT_PREFIX): one for key, one in arrays.items() if key.startswith(OUTPUT_PREFIX)}
     known_outputs = {contract.name for contract in served.description.outputs}
     if len(inputs) + len(outputs) != len(arrays) or not outputs or not outputs.keys() <= known_outputs:
@@ -91,30 +122,9 @@ def read_known_answer(served: ServedModel, path: str) -> KnownAnswer:
             f"{where}: wanted arrays in.NAME for each input and out.NAME for some of the outputs "
             f"{', '.join(sorted(known_outputs))}; got {', '.join(sorted(arrays)) or 'none'}"
         )
-    dtypes = {contract.name: contract.dtype for contract in served.description.inputs}
-    try:
-        # By the same way as a client's request, so that whatever a client is refused is refused here.
-        specs = tuple(TensorSpec(name, _dtype_of(one, dtypes.get(name)), one.shape) for name, one in inputs.items())
-        question = served.plan(specs).read([to_frame(one) for one in inputs.values()]).arrays
-    except TrtdError as error:
-        raise InvalidConfig(f"{where}: {error.message}") from error
-    return KnownAnswer(question, outputs)
+    return KnownAnswer(as_request(served, where, arrays), outputs)
 
 
-def _dtype_of(array: np.ndarray, wanted: Dtype | None) -> Dtype:
-    # An .npz file has no bfloat16 and no float8: their bits stand in arrays of uint16 and uint8.
-    if wanted is not None and array.dtype == to_numpy(wanted):
-        return wanted
-    return to_dtype(array.dtype)
-
-
-def _widen(contract: TensorContract, array: np.ndarray) -> np.ndarray:
-    """Numbers whose differences do not overflow."""
-    tensor = wrap(contract.dtype, array)
-    if isinstance(tensor, Bits):
-        return tensor.to_float32()
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
-def _failed(served: ServedModel, text: str) -> ProcessFault:
+def failed(served: ServedModel, text: str) -> ProcessFault:
+    """The fault of a model that has no right answer."""
     return ProcessFault(Fault(FaultKind.PROBE_FAILED, f"model {served}: known answer: {text}", permanent=True))

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from trtd import observe
@@ -21,7 +22,16 @@ from trtd.core.faults import Fault, FaultKind
 from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.runtime.protocol import Runtime
 from trtd.wire.batches import encode_attach
-from trtd.wire.control import FaultReport, MakeFault, Stop, WorkerBeat, WorkerReady, in_lines
+from trtd.wire.control import (
+    FaultReport,
+    MakeFault,
+    Stop,
+    TrialBegun,
+    TrialEnded,
+    WorkerBeat,
+    WorkerReady,
+    in_lines,
+)
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
 from trtd.worker.arenas import Arenas
@@ -30,6 +40,7 @@ from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
 from trtd.worker.memory import over_limit, read_resident, unaccounted
+from trtd.worker.trials import Teller
 
 log = observe.get_logger()
 
@@ -125,7 +136,7 @@ class WorkerProcess:
     def _load_and_serve(self) -> None:
         """Become ready, then be the first slot, and the last one to leave."""
         settings = self._settings
-        loaded = load(settings)
+        loaded = load(settings, self._teller())
         self._runtime = loaded.runtime
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_attach(Attach(settings.tenant, settings.replica, settings.generation, models))
@@ -135,18 +146,26 @@ class WorkerProcess:
             self._link = link
             self._loop = loop
         self._tell_main()
-        others = [self._start_thread(f"slot-{number}", loop.serve) for number in range(1, settings.slots)]
+        serve = partial(loop.serve, loaded.open_slots)
+        others = [self._start_thread(f"slot-{number}", serve) for number in range(1, settings.slots)]
         loop.wait_until_open(len(others))
         load_s = time.monotonic() - self._started_at
         runtime = f"{loaded.runtime.info.name} {loaded.runtime.info.version}"
         self._tell(WorkerReady(settings.generation, models, runtime, load_s))
         # What is there now stays: without it a full collection looks at nothing, instead of at all that was imported.
         gc.freeze()
-        loop.serve(loaded.slots)
+        loop.serve(lambda: loaded.slots)
         for other in others:
             other.join()
         self._is_done = True
         self._tell_main()
+
+    def _teller(self) -> Teller:
+        generation = self._settings.generation
+        return Teller(
+            begun=lambda model, key: self._tell(TrialBegun(generation, model, key)),
+            ended=lambda trial: self._tell(TrialEnded(generation, trial)),
+        )
 
     def _tell_main(self) -> None:
         """Let the main thread look at what has changed."""
@@ -164,7 +183,7 @@ class WorkerProcess:
         except BaseException as error:
             self._fail(fault_of(error))
 
-    def _tell(self, message: WorkerBeat | WorkerReady | FaultReport) -> None:
+    def _tell(self, message: WorkerBeat | WorkerReady | TrialBegun | TrialEnded | FaultReport) -> None:
         try:
             self._channel.send(message)
         except ChannelClosed:

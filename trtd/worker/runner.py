@@ -17,7 +17,7 @@ from trtd.runtime.inputs import Inputs
 from trtd.runtime.protocol import Arrays, PlacingSlot, Slot
 from trtd.worker.answers import Answers, Job, Results
 from trtd.worker.progress import Progress
-from trtd.worker.validate import Catalogue, ServedModel
+from trtd.worker.validate import ServedModel
 
 log = get_logger()
 defects = RateLimit(every_s=1.0)
@@ -26,10 +26,8 @@ defects = RateLimit(every_s=1.0)
 class Runner:
     """One thread's slots, one for each model."""
 
-    def __init__(
-        self, catalogue: Catalogue, generation: int, progress: Progress, slots: Mapping[ServedModel, Slot] | None = None
-    ) -> None:
-        self._slots = slots or {model: model.model.open_slot() for model in catalogue.models}
+    def __init__(self, slots: Mapping[ServedModel, Slot], generation: int, progress: Progress) -> None:
+        self._slots = slots
         self._placing = {model: slot for model, slot in self._slots.items() if isinstance(slot, PlacingSlot)}
         self._results = Results(generation)
         self._progress = progress

@@ -6,11 +6,12 @@ in their group may share a batch (`trtd.core.batching`). Headers that differ in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Never
 
-from trtd.core.batching import BatchLimits
+from trtd.core.batching import FORCED, PROVEN, BatchLimits
 from trtd.core.ids import RequestId
 from trtd.errors import InvalidInput, Malformed, UnknownModel
 from trtd.runtime.inputs import Layout
@@ -39,6 +40,7 @@ class ServedModel:
         self.model = model
         self.settings = settings
         self.description = model.description
+        """As clients are told; `settle` completes it."""
         self.outputs = {contract.name: contract for contract in self.description.outputs}
         self.output_names = tuple(self.outputs)
         self._required = len(self.description.inputs)
@@ -48,6 +50,22 @@ class ServedModel:
 
     def __str__(self) -> str:
         return f"{self.description.name} {self.description.version}"
+
+    def settle(self, batching: str) -> None:
+        """Say once and for all whether requests are joined, before any request is planned.
+
+        Args:
+            batching: see `trtd.wire.messages.ModelDescription`.
+        """
+        is_batched = batching in (PROVEN, FORCED)
+        self.description = dataclasses.replace(
+            self.model.description,
+            is_batched=is_batched,
+            max_batch=self.model.description.max_batch if is_batched else 0,
+            batching=batching,
+        )
+        if not is_batched:
+            self.model.never_join()
 
     def plan(
         self, specs: tuple[TensorSpec, ...], *, outputs: tuple[str, ...] | None = None, has_area: bool = False
@@ -85,26 +103,17 @@ class ServedModel:
         group: Hashable | None = None
         # What has a default is one for all items, so that who gives another runs alone.
         if self.description.is_batched and len(specs) == self._required:
-            items = self._count_items(specs)
+            items = specs[0].shape[0]
             most = self._most_items(items, specs)
-            # No items are nothing to share a run with: runtimes differ in what they make of them.
-            if items and not self._runs_alone(ordered):
+            # No items are nothing to share a run with: runtimes differ in what they make of them. Inputs that disagree
+            # are for the model to take or not: some spread one item over all of another input.
+            if items and all(spec.shape[0] == items for spec in specs) and not self._runs_alone(ordered):
                 group = (self, outputs, *[spec.shape[1:] for spec in ordered])
         limits = BatchLimits(most, self.settings.max_delay_s)
         return Plan(self, Layout(tuple(ordered), items, outputs), group, limits, order, has_area=has_area)
 
     def _runs_alone(self, specs: Sequence[TensorSpec]) -> bool:
         return not self.model.copies_inputs and sum(map(payload_bytes, specs)) >= ALONE_FROM_BYTES
-
-    def _count_items(self, specs: Sequence[TensorSpec]) -> int:
-        items = specs[0].shape[0]
-        for spec in specs:
-            if spec.shape[0] != items:
-                raise InvalidInput(
-                    f"model {self}: the first dimension counts the items, but input {specs[0].name!r} has {items} "
-                    f"and input {spec.name!r} has {spec.shape[0]}"
-                )
-        return items
 
     def _most_items(self, items: int, specs: Sequence[TensorSpec]) -> int:
         """Most items of a batch of such requests. One with more is no batch, and runs alone if the model takes it."""

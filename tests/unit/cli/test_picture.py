@@ -48,6 +48,17 @@ def test_a_tenant_in_trouble():
     assert reason == "a: no worker yet"
 
 
+def test_models_that_run_alone():
+    """What is not joined stands there with the reason; what is, or was switched off, does not."""
+    words = {"m": "proven", "n": "alone: output 'y' differs", "o": "off", "p": "forced"}
+    models = [
+        {"name": name, "version": "1", "max_batch": 0, "is_batched": False, "batching": word}
+        for name, word in words.items()
+    ]
+    told = [line for line in lines(make_tenant(models=models)) if "alone" in line]
+    assert told == ["a: requests of n 1 run alone: output 'y' differs"]
+
+
 def test_several_workers():
     """Each further worker has its own row, without repeating what belongs to the tenant."""
     workers = [make_child("a/0"), make_child("a/1", state="warming", pid=9)]

@@ -143,6 +143,8 @@ OTHER_STRINGS = {
     ("models", "NAME", "path"): "/other.onnx",
     ("models", "NAME", "version"): "9",
     ("models", "NAME", "name"): "other",
+    ("models", "NAME", "batching"): "off",
+    ("models", "NAME", "warm_up"): "off",
     ("models", "NAME", "probe", "path"): "/other.npz",
     ("tensorrt", "package_path"): "/opt/site",
     ("tensorrt", "library_path"): "/opt/lib",
@@ -170,7 +172,7 @@ def other_value(path: tuple[str, ...], leaf: Leaf) -> Any:
     if path[-1] == "providers":
         return ["CUDAExecutionProvider"]
     if leaf.type is tuple:
-        return ["alice"] if path[-1] == "allow_users" else ["ml"]
+        return ["/w.npz"] if path[-1] == "warm_up_inputs" else ["alice"] if path[-1] == "allow_users" else ["ml"]
     if leaf.type is bool:
         return not leaf.default
     if leaf.type is str:

@@ -71,7 +71,8 @@ def test_a_capture_that_takes_long_has_to_be_worth_it(opening):
     """While requests wait, a shape gets its graph when its runs are to bring the time back; a warm-up does not wait."""
     opening.capture_s = 100 * graphs.SAVED_S
     slot = opening.open_slot()
-    slot.warm_up([{"x": np.zeros((items, engines.WIDTH), np.float32)} for items in (1, 2)])
+    for items in (1, 2):
+        slot.settle({"x": np.zeros((items, engines.WIDTH), np.float32)})
     assert slot.graphs == 2
     assert all(ask(slot, 3) for _ in range(99))
     assert slot.graphs == 2

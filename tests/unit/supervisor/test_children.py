@@ -10,15 +10,26 @@ from tests.support.supervision import make_fault
 from trtd.core import lifecycle
 from trtd.core.cuda_faults import MAX_TEXTS, sticky_fault
 from trtd.core.faults import ExitStatus, FaultKind
-from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, ConfigApplied, Fleet, TenantEmptied, TenantSpec
+from trtd.core.fleet import (
+    ROUTER,
+    ChildEffect,
+    ChildEvent,
+    ConfigApplied,
+    Fleet,
+    TenantEmptied,
+    TenantRestartRequested,
+    TenantSpec,
+    TimePassed,
+)
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
 from trtd.errors import Blame
 from trtd.supervisor.children import Children, believable
-from trtd.supervisor.facts import Facts
+from trtd.supervisor.facts import MAX_TRIALS, Facts
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire import control
+from trtd.wire.settings import Trial
 
 SPEC = TenantSpec(TenantName("a"), 1, Timeouts(), RestartPolicy(), "w", "r")
 
@@ -33,6 +44,7 @@ class World:
         self.facts = Facts()
         self.events: list[Any] = []
         self.started: list[tuple[str, int]] = []
+        self.told: dict[str, tuple[str, bool]] = {}
         self.lost = 0
         self.opened_generation: int | None = None
         self.children = Children(self.fleet, self.facts, self.submit, self, None)
@@ -46,6 +58,7 @@ class World:
                 self.children.perform(effect, self.time)
 
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
+        self.told = {one.key: (one.batching, one.is_harmful) for one in self.facts.tenant("a", 0.0).trials.known}
         return ChildOrder("worker", b""), 1 << 30
 
     def has_device(self, name: str) -> bool:
@@ -214,3 +227,37 @@ def test_deaths_that_a_client_caused_are_taken_back():
     world.children.child_said(ROUTER, router, control.ClientBlamed("nobody", "uid:666", "m", ((0, 1),), 0.0))
     assert world.fleet.children["a/0"].deaths == ()
     assert world.facts.tenants["a"].excused == 1
+
+
+def test_what_a_worker_tried_and_died_of_is_known_to_its_successor():
+    """A death during a trial marks it; one before or after, or that an operator asked for, does not."""
+    world = World()
+    world.children.child_said("a/0", 1, control.Hello(1, 1, world.time))
+    world.children.child_exited("a/0", 1, ExitStatus(signal=8), at=20.0)
+    assert world.told == {}
+    world.children.child_said("a/0", 2, control.TrialBegun(2, "m 1", "k1"))
+    world.children.child_said("a/0", 2, control.TrialEnded(2, Trial("k1", "proven")))
+    world.children.child_said("a/0", 2, control.TrialBegun(2, "n 1", "k2"))
+    world.children.child_exited("a/0", 2, ExitStatus(signal=8), at=21.0)
+    world.time = 25.0
+    world.submit(TimePassed())
+    assert world.started[-1] == ("a/0", 3)
+    assert world.told == {"k1": ("proven", False), "k2": ("", True)}
+    world.children.child_said("a/0", 3, control.TrialBegun(3, "o 1", "k3"))
+    world.submit(TenantRestartRequested(TenantName("a")))
+    world.children.child_exited("a/0", 3, ExitStatus(signal=9), at=22.0)
+    assert world.started[-1] == ("a/0", 4)
+    assert "k3" not in world.told
+
+
+def test_outcomes_are_bounded_and_belong_to_their_tenant():
+    """However much a worker tells, only so much is kept, each in one line; what has no key is not kept."""
+    facts = Facts()
+    known = facts.tenant("a", 0.0).trials
+    for number in range(MAX_TRIALS + 10):
+        known.note(Trial(f"{number:04}" + "x" * 1000, "alone: " + "a\n" * 10_000))
+    known.note(Trial("", "proven"))
+    assert len(known.known) == MAX_TRIALS
+    assert known.known[-1].key.startswith(f"{MAX_TRIALS + 9:04}")
+    assert all(len(one.key) <= 64 and len(one.batching) <= 1024 and one.batching.isprintable() for one in known.known)
+    assert facts.tenant("b", 0.0).trials.known == ()

@@ -22,7 +22,7 @@ from trtd.wire.messages import (
     UNKNOWN_REQUEST_ID,
 )
 
-PLAIN = {"name": "m", "version": "1", "inputs": [], "outputs": [], "is_batched": False, "max_batch": 0}
+PLAIN = {"name": "m", "version": "1", "inputs": [], "outputs": [], "is_batched": False, "max_batch": 0, "batching": ""}
 """A description of a model as it travels."""
 
 

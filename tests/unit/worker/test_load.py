@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,11 +15,10 @@ from trtd.core.faults import FaultKind, ProcessFault
 from trtd.demo import models
 from trtd.errors import ModelFailed, OutOfMemory
 from trtd.runtime.scripted import ScriptedModel, ScriptedRuntime, ScriptedSlot
-from trtd.wire.messages import MAX_TENSORS, Dtype, ModelDescription
+from trtd.wire.messages import MAX_TENSORS, Dtype
 from trtd.wire.settings import ProbeSettings
 from trtd.worker import load as loading
-from trtd.worker.load import load, prepare
-from trtd.worker.validate import ServedModel
+from trtd.worker.load import load
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -153,16 +152,12 @@ def divide(shape) -> bytes:
     ).SerializeToString()
 
 
-def test_a_model_that_refuses_sure_warm_up_inputs_may_not_serve(load_onnx):
-    """When only the batch varies, a refused warm-up is a permanent fault of the model."""
-    kind, permanent, message = fault_of(lambda: load_onnx(divide((None, 20))))
-    assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
-    assert "warm-up failed" in message
-
-
-def test_a_model_that_refuses_guessed_warm_up_inputs_serves(load_onnx):
-    """When other dimensions vary too, warm-up shapes are a guess, and a refusal keeps nothing from serving."""
-    assert load_onnx(divide((None, None))).catalogue.models
+@pytest.mark.parametrize("shape", [(None, 20), (None, None)])
+def test_a_model_that_refuses_what_is_made_up_serves(load_onnx, shape):
+    """Nobody sent these inputs: a refusal is a line in the log, and requests run alone, for that reason."""
+    (model,) = load_onnx(divide(shape)).catalogue.models
+    assert not model.description.is_batched
+    assert model.description.batching.startswith("alone: ")
 
 
 def test_faults_tell_the_model_from_the_configuration(tmp_path):
@@ -173,11 +168,18 @@ def test_faults_tell_the_model_from_the_configuration(tmp_path):
     assert fault_of(lambda: load(unknown))[:2] == (FaultKind.BAD_CONFIG, True)
 
 
-def test_want_of_memory_while_warming_up_is_not_permanent(tmp_path):
-    """A model that finds too little memory for its warm-up may find it the next time."""
-    path = write_script(tmp_path / "m.json", behaviour="out_of_memory", when={"value": 0})
-    settings = make_worker_settings(make_model_settings(path))
-    assert fault_of(lambda: load(settings))[:2] == (FaultKind.OUT_OF_MEMORY, False)
+@pytest.mark.parametrize("behaviour", ["out_of_memory", "model_failed"])
+def test_what_was_made_up_may_fail_and_what_was_given_may_not(tmp_path, behaviour):
+    """A failure with inputs that nobody sent is no fault; one with those of an operator is, and names the file."""
+    path = write_script(tmp_path / "m.json", behaviour=behaviour, when={"value": 0})
+    assert load(make_worker_settings(make_model_settings(path))).catalogue.models
+    given = tmp_path / "given.npz"
+    np.savez(given, **{"in.x": np.zeros((1, 4), np.float32)})
+    settings = make_worker_settings(make_model_settings(path, warm_up_inputs=(str(given),)))
+    kind, permanent, message = fault_of(lambda: load(settings))
+    assert kind is (FaultKind.OUT_OF_MEMORY if behaviour == "out_of_memory" else FaultKind.BAD_MODEL)
+    assert permanent == (behaviour == "model_failed")
+    assert str(given) in message
 
 
 @pytest.mark.parametrize(
@@ -220,16 +222,14 @@ def test_models_that_do_not_travel_are_refused_at_load(tmp_path, fields, text):
     assert text in message
 
 
-def test_a_slot_that_cannot_be_warmed_is_the_models_fault(tmp_path):
-    """A runtime that warms a slot when it opens it, and fails at that, has a model that no new process would serve."""
+def test_a_slot_that_cannot_be_opened_is_the_models_fault(tmp_path, monkeypatch):
+    """A runtime that refuses a model when a slot is opened has one that no new process would serve."""
 
-    class Model:
-        description = ModelDescription("m", "1", (), (), is_batched=False, max_batch=0)
+    def open_slot(self):
+        raise ModelFailed("model 'm' 1: a damaged kernel")
 
-        def open_slot(self):
-            raise ModelFailed("model 'm' 1: running a batch: a damaged kernel")
-
-    settings = make_model_settings(tmp_path)
-    kind, permanent, message = fault_of(lambda: prepare(ServedModel(cast("Any", Model()), settings), settings))
+    monkeypatch.setattr(ScriptedModel, "open_slot", open_slot)
+    settings = make_worker_settings(make_model_settings(write_script(tmp_path / "m.json")))
+    kind, permanent, message = fault_of(lambda: load(settings))
     assert (kind, permanent) == (FaultKind.BAD_MODEL, True)
     assert "a damaged kernel" in message

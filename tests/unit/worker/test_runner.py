@@ -29,7 +29,7 @@ class Ends:
         loaded = load(make_worker_settings(make_model_settings(path), runtime="onnxruntime"))
         self.model = loaded.catalogue.models[0]
         self.progress = Progress()
-        self.runner = Runner(loaded.catalogue, 1, self.progress, loaded.slots)
+        self.runner = Runner(loaded.slots, 1, self.progress)
         self._memory, self._arenas = memory, arenas
 
     def waiting(self, number: int) -> Job:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from trtd.core.batching import alone
 from trtd.core.memory_plan import MemoryPlan, derived_hard_bytes, refuse
 from trtd.engine.compatibility import Installed, incompatibility
 from trtd.engine.header import PlanHeader, read_header
-from trtd.errors import InvalidConfig, OutOfMemory, TrtdError
+from trtd.errors import InvalidConfig, OutOfMemory
 from trtd.runtime import cuda
+from trtd.runtime.candidates import objection
 from trtd.runtime.protocol import Arrays, Shapes
 from trtd.runtime.tensorrt.engine import Engine, Needs
 from trtd.runtime.tensorrt.judge import CallRefused, ask, judge_load
@@ -65,28 +67,32 @@ class TensorRTModel:
         """As many as the largest of the profiles takes whose other dimensions are these."""
         return most_items(self._engine.profiles, shapes)
 
+    @property
+    def shares_warmth(self) -> bool:
+        """No: contexts and graphs belong to a slot."""
+        return False
+
+    def never_join(self) -> None:
+        """No rows are added to a request that is smaller than every profile, either."""
+        self._engine.is_batched = False
+
     def open_slot(self) -> TensorRTSlot:
-        """A slot with memory, contexts and graphs of its own; it is warm when it is returned."""
+        """A slot with memory, contexts and graphs of its own."""
         what = f"model {self._settings.name!r} {self._settings.version}"
         owner = owner_of(self._settings)
         slot = TensorRTSlot(self._session, self._engine, self._needs, self._promise, what, owner)
         self._promise.slots_left = max(0, self._promise.slots_left - 1)
-        try:
-            slot.warm_up(self.warm_up_inputs())
-        except TrtdError:
-            slot.close()
-            raise
         return slot
 
-    def warm_up_inputs(self) -> Sequence[Arrays]:
+    def warm_up_inputs(self, like: Arrays | None = None) -> Sequence[Arrays]:
         """See `made_up_inputs`."""
-        return made_up_inputs(self._engine)
+        return made_up_inputs(self._engine, like)
 
 
-def made_up_inputs(engine: Engine) -> list[Arrays]:
-    """Ones, in the smallest, the best and the largest shapes of each profile; shape tensors with values of the same.
+def made_up_inputs(engine: Engine, like: Arrays | None = None) -> list[Arrays]:
+    """The smallest, the best and the largest shapes of each profile; shape tensors with values of the same.
 
-    Ones rather than zeros, because integers may divide.
+    Filled with the values of a request. Without one, with ones (rather than zeros, because integers may divide).
     """
     wanted: list[tuple[Shapes, Shapes]] = []
     for profile in engine.profiles:
@@ -98,11 +104,12 @@ def made_up_inputs(engine: Engine) -> list[Arrays]:
             if (dict(shapes), dict(values)) not in wanted:
                 wanted.append((dict(shapes), dict(values)))
     dtypes = {tensor.name: tensor.numpy for tensor in engine.inputs}
+    samples = like or {name: np.ones((), dtype) for name, dtype in dtypes.items()}
     return [
         {
             name: np.array(values[name], dtypes[name]).reshape(shape)
             if name in values
-            else np.ones(shape, dtypes[name])
+            else np.resize(samples[name], shape)
             for name, shape in shapes.items()
         }
         for shapes, values in wanted
@@ -248,11 +255,16 @@ def describe(engine: Engine, settings: ModelSettings) -> ModelDescription:
             if tensor.is_input is is_input
         )
 
+    inputs, outputs = contracts(is_input=True), contracts(is_input=False)
+    batching = objection(inputs, outputs, settings.max_batch)
+    if not engine.is_batched and not batching:
+        batching = alone("the first dimensions of its outputs do not follow those of its inputs")
     return ModelDescription(
         name=settings.name,
         version=settings.version,
-        inputs=contracts(is_input=True),
-        outputs=contracts(is_input=False),
+        inputs=inputs,
+        outputs=outputs,
         is_batched=engine.is_batched,
         max_batch=engine.most_items or 0,
+        batching=batching,
     )

@@ -94,12 +94,12 @@ def choose(profiles: Sequence[Profile], shapes: Shapes, *, is_batched: bool) -> 
     fitting = [profile for profile in profiles if profile.admits(shapes)]
     if fitting:
         return Choice(min(fitting, key=lambda profile: profile.volume), shapes)
-    if not is_batched:
+    if not is_batched or len({shape[:1] for shape in shapes.values()}) != 1:
         return None
     padded = [
         Choice(profile, {name: (profile.least_items, *shape[1:]) for name, shape in shapes.items()})
         for profile in profiles
-        if all(shape[0] < profile.least_items for shape in shapes.values())
+        if all(shape and shape[0] < profile.least_items for shape in shapes.values())
     ]
     taken = [choice for choice in padded if choice.profile.admits(choice.shapes)]
     return min(taken, key=lambda choice: choice.profile.least_items, default=None)

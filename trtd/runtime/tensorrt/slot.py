@@ -139,13 +139,12 @@ class TensorRTSlot:
                 raise judge(error, self._book.take(), f"{self._what}: running a batch", self._stream) from error
         return cut(outputs, requests)
 
-    def warm_up(self, inputs: Sequence[Arrays]) -> None:
-        """Run these often enough that nothing is left to be done lazily, capture included."""
+    def settle(self, request: Arrays) -> None:
+        """Run it until nothing is left to be done lazily, capture included."""
         self._graphs.is_eager = True
         try:
-            for one in inputs:
-                for _ in range(RUNS_BEFORE_CAPTURE if self._may_capture else 1):
-                    self.run([one])
+            for _ in range(RUNS_BEFORE_CAPTURE if self._may_capture else 1):
+                self.run([request])
         finally:
             self._graphs.is_eager = False
 

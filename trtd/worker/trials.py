@@ -1,0 +1,90 @@
+"""What is known of running a model on inputs that nobody sent, and under which key a successor finds it again.
+
+A wrong memory is worse than none. So a key covers the bytes of the file, what the operator configured for the worker,
+and the versions of runtime and trtd; and it is empty, which means not to be remembered, where the file was not the same
+before it was loaded and after it was digested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import trtd
+from trtd.core.onnx_files import Unreadable, external_locations
+from trtd.runtime.protocol import RuntimeInfo
+from trtd.wire.settings import ModelSettings, Trial, WorkerSettings
+
+VERSION = 1
+"""To be counted up when the inputs that are made up, or what they must show, become others."""
+
+Identity = tuple[int, ...]
+
+
+def look(path: str | Path) -> Identity:
+    """What changes when a file is written or replaced; empty where it cannot be seen."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def trial_key(before: Identity, model: ModelSettings, worker: WorkerSettings, runtime: RuntimeInfo) -> str:
+    """The key of a loaded model; empty where nothing is to be remembered.
+
+    Args:
+        before: of the model's file, before it was loaded.
+        model: its settings.
+        worker: those of the worker.
+        runtime: what it was loaded into.
+    """
+    path = Path(model.path)
+    beside = [Path(one) for one in (*model.warm_up_inputs, *([model.probe.path] if model.probe else []))]
+    try:
+        digest, external = read_model(path, is_onnx=worker.runtime == "onnxruntime")
+        # Weights apart may be tens of gigabytes, so that their digest would cost more than to try again.
+        kept = [look(one) for one in (*beside, *external)]
+    except (OSError, Unreadable):
+        return ""
+    if not before or look(path) != before or not all(kept):
+        return ""
+    # All but what says which worker it is, so that an option to come counts as well.
+    told = replace(worker, tenant="", replica=0, generation=0, slots=0, models=(), trials=(), router_path="")
+    options = [VERSION, trtd.__version__, asdict(runtime), asdict(model), asdict(told)]
+    return hashlib.sha256(json.dumps([digest, kept, options], sort_keys=True).encode()).hexdigest()
+
+
+def read_model(path: Path, *, is_onnx: bool) -> tuple[str, list[Path]]:
+    """The digest of a model's file, and the files in which it keeps weights apart.
+
+    Raises:
+        OSError: it cannot be read.
+        trtd.core.onnx_files.Unreadable: nobody can tell where its weights are.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        locations = external_locations(lambda at, count: os.pread(file.fileno(), count, at), size) if is_onnx else ()
+    return digest, [path.parent / location for location in locations]
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """How the supervisor is told, so that it can tell a successor.
+
+    Attributes:
+        begun: a trial begins: name and version of the model for people, and its key.
+        ended: it has ended, and this came of it.
+    """
+
+    begun: Callable[[str, str], None]
+    ended: Callable[[Trial], None]
+
+
+NOBODY = Teller(lambda _model, _key: None, lambda _trial: None)
+"""Where there is no supervisor."""
