@@ -72,7 +72,7 @@ def test_help_is_made_from_the_table(capsys):
     ("argv", "text"),
     [
         (["fly"], "there is no command 'fly'."),
-        (["statsu"], "did you mean status? See"),
+        (["statsu"], "did you mean status?"),
         (["x" * 5000], "there is no command 'xx"),
         (["drain", "a", "--timeout", "-1"], "invalid seconds above 0 value: '-1'"),
         (["bench", "a", "m", "--concurrency", "0"], "invalid whole number above 0 value: '0'"),
