@@ -290,7 +290,7 @@ def test_stop_answers_what_was_received(start, script):
 
 def test_stop_waits_for_an_open_batch(start, script):
     """A request that still waits for others of its batch is answered before the slots end."""
-    with start(script(max_delay_s=0.3), script(name="fast")) as (router, worker):
+    with start(script(max_delay_s=3.0), script(name="fast")) as (router, worker):
         waiting = router.lease(row(1))
         router.send(waiting)
         # Its answer shows that the other one has arrived too.
