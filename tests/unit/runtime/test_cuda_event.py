@@ -56,9 +56,10 @@ def test_what_takes_long_is_slept_for(waiting, monkeypatch):
     assert 0 < noted.naps[0] < 1e-3
 
 
-def test_an_error_of_the_work_surfaces(waiting):
+def test_an_error_of_the_work_surfaces(waiting, monkeypatch):
     """A code that is neither success nor not-ready is raised, with the code."""
     cuda, noted = waiting
+    monkeypatch.setattr(cuda.time, "perf_counter", lambda: 0.0)
     noted.answers = [NOT_READY, 700]
     with pytest.raises(cuda.CudaError) as caught:
         cuda.Event(is_spinning=False).wait_for(STREAM)
