@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +11,14 @@ import pytest
 
 from tests.support.batches import ResultEntry
 from tests.support.router import StandInWorker
-from trtd.child.stream import READ_BYTES
+from trtd.child.stream import READ_BYTES, StreamClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode
 from trtd.wire import control, packing
+from trtd.wire.batches import RESULTS_BYTES, max_results_bytes
 from trtd.wire.messages import ErrorAnswer, InferAnswer
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 
 BABBLE: dict[str, Callable[[StandInWorker, ResultEntry, list[bytes]], None]] = {
     "noise for a header": lambda worker, *_: worker.end.send([b"garbage", b"more"]),
@@ -23,6 +27,9 @@ BABBLE: dict[str, Callable[[StandInWorker, ResultEntry, list[bytes]], None]] = {
     "a frame too few": lambda worker, entry, frames: worker.send_results([entry], frames[1:]),
     "another generation": lambda worker, entry, frames: worker.send_results([entry], frames, generation=7),
     "noise for a stream": lambda worker, *_: worker.end.send_bytes(b"\xff" * 64),
+    "more than it was told it may": lambda worker, *_: worker.end.send_bytes(
+        packing.HEAD.pack(packing.MAGIC, 1, max_results_bytes(DEFAULT_MAX_ANSWER_BYTES) + 1) + bytes(READ_BYTES)
+    ),
     "no end": lambda worker, *_: worker.end.send_bytes(
         packing.HEAD.pack(packing.MAGIC, 1, 1 << 40) + bytes(READ_BYTES)
     ),
@@ -113,3 +120,24 @@ def test_results_for_a_former_router_are_dropped(bench):
     client.ask()
     worker.serve(1)
     assert isinstance(client.receive()[0], InferAnswer)
+
+
+def test_each_life_is_held_to_what_it_was_told(bench):
+    """After a reload an old worker may still answer as largely as it was told, whatever its successor may."""
+    worker, client = bench.stranger(), bench.client()
+    bench.router.tell(dataclasses.replace(worker.admitted, max_answer_bytes=8 * RESULTS_BYTES))
+    worker.attach()
+    client.ask()
+    entry, (header, _) = hold_one(worker)
+    worker.send_results([entry], [header, bytes(8 * RESULTS_BYTES)])
+    _, (frame,) = client.receive()
+    assert len(frame) == 8 * RESULTS_BYTES
+    bench.router.tell(control.WorkerRevoked(*worker.id, fault=Fault(FaultKind.REQUESTED, "replaced")))
+    successor = bench.stranger(generation=2)
+    bench.router.tell(dataclasses.replace(successor.admitted, max_answer_bytes=4096))
+    successor.attach()
+    client.ask()
+    entry, (header, _) = hold_one(successor)
+    with contextlib.suppress(StreamClosed):
+        successor.send_results([entry], [header, bytes(8 * RESULTS_BYTES)])
+    assert "too long" in bench.router.expect(control.WorkerMisbehaved).reason

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.support.streams import StreamEnd
+from trtd.child.buffers import MAPPED_FROM_BYTES
 from trtd.child.stream import READ_BYTES, Stream, StreamClosed
 from trtd.errors import Malformed
+from trtd.router.chores import resident_bytes
 from trtd.wire import packing
 
 
@@ -24,7 +26,7 @@ def ends():
     far.close()
 
 
-SIZES = [0, 1, 15, 16, 17, 1024, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3_000_000]
+SIZES = [0, 1, 15, 16, 17, 1024, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3_000_000, MAPPED_FROM_BYTES + 1]
 
 
 def test_messages_of_all_sizes_arrive_as_they_went(ends):
@@ -132,3 +134,18 @@ def read(stream: Stream) -> list[memoryview]:
     while (frames := stream.receive()) is None:
         stream.fill()
     return frames
+
+
+def test_a_claim_takes_no_memory(ends):
+    """What a peer says of a message's size costs nothing until bytes come; over the bound it is refused."""
+    near, far = ends
+    near.max_message_bytes = (1 << 30) + packing.HEAD.size
+    before = resident_bytes()
+    far.send_bytes(packing.HEAD.pack(packing.MAGIC, 1, 1 << 30) + bytes(READ_BYTES))
+    while near.receive() is None and near.fill():
+        pass
+    assert resident_bytes() - before < 16 << 20
+    near.max_message_bytes -= 1
+    far.send_bytes(b"more")
+    with pytest.raises(Malformed, match="1073741840 bytes is too long: the most is 1073741839"):
+        near.fill()

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from trtd.child.buffers import grow
 from trtd.errors import Malformed
 from trtd.wire import packing
 
 READ_BYTES = 64 * 1024
-"""What is read at once; a longer message gets a buffer of its own size."""
+"""What is read at once; a longer message gets a buffer of its own."""
 JOINED_BYTES = 64 * 1024
 """Parts below this size are joined before they are written; copying them costs less than a longer list."""
 MAX_PARTS = 512
@@ -52,6 +53,7 @@ class Stream:
     Attributes:
         fds: descriptors that came, in the order of their messages; whoever takes one has to close it.
         unread_bytes: of what was read, how many `receive` has not handed out.
+        max_message_bytes: a longer message is not taken.
     """
 
     def __init__(self, sock: socket.socket, *, takes_fds: bool = False) -> None:
@@ -61,11 +63,12 @@ class Stream:
         self._takes_fds = takes_fds
         self.fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
-        # What was read and not taken: `_data[_at:_end]`. A message that is longer gets a buffer of its size in advance.
+        # What was read and not taken: `_data[_at:_end]`. A longer message gets a buffer that grows with it.
         self._data = memoryview(b"")
         self._at = 0
         self._end = 0
         self.unread_bytes = 0
+        self.max_message_bytes = MAX_MESSAGE_BYTES
 
     def fileno(self) -> int:
         """The descriptor, for pollers."""
@@ -189,14 +192,13 @@ class Stream:
         return count, READ_BYTES
 
     def _read_on(self, length: int) -> tuple[int, int]:
-        """Read the rest of a long message, into a buffer of its size."""
-        if length > MAX_MESSAGE_BYTES:
-            raise Malformed(f"a message of {length} bytes is too long")
-        if self._data.readonly:
-            whole = memoryview(bytearray(length))
+        """Read on in a long message, into a buffer of its own."""
+        if length > self.max_message_bytes:
+            raise Malformed(f"a message of {length} bytes is too long: the most is {self.max_message_bytes}")
+        if self._data.readonly or self._end == len(self._data):
             waiting = self._end - self._at
-            whole[:waiting] = self._data[self._at : self._end]
-            self._data, self._at, self._end = whole, 0, waiting
+            self._data = grow(self._data[self._at : self._end], waiting, length)
+            self._at, self._end = 0, waiting
         room = self._data[self._end :]
         if self._takes_fds:
             count, rights, _, _ = self._sock.recvmsg_into([room], _FD_SPACE, socket.MSG_CMSG_CLOEXEC)

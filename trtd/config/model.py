@@ -299,6 +299,9 @@ class Queue(_Section):
     max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="most requests")
     max_bytes: Bytes = Field(256 * 1024**2, description="most payload of all of them")
     max_request_bytes: Bytes = Field(64 * 1024**2, description="most payload of one request")
+    max_answer_bytes: Annotated[Bytes, Reload.WORKERS] = Field(
+        64 * 1024**2, description="most payload of one answer; outputs in the client's shared memory do not count"
+    )
     max_outstanding: Annotated[int, Field(ge=1, le=4096)] = Field(
         64, description="most requests at one worker at a time"
     )

@@ -18,6 +18,7 @@ from trtd.core.ids import TenantName, WorkerId
 from trtd.errors import Malformed
 from trtd.observe import Logger, RateLimit
 from trtd.router.descriptors import most_workers
+from trtd.wire.batches import max_results_bytes
 from trtd.wire.messages import Attach
 
 MAX_CONNECTIONS = 4096
@@ -169,6 +170,8 @@ class Connections:
                 sock.close()
                 continue
             connection = Connection(Stream(sock), pid)
+            # Before it is known whose it is, it says who it is, and what it was asked by a former router.
+            connection.stream.max_message_bytes = max_results_bytes(0)
             self._by_fd[connection.fd] = connection
             self._watch(connection.fd, READABLE)
 

@@ -93,7 +93,7 @@ class Orders:
 
     def _admit(self, message: control.WorkerAdmitted, now: float) -> None:
         worker = _worker(message)
-        if self._workers.admit(worker, message.pid):
+        if self._workers.admit(worker, message.pid, message.max_answer_bytes):
             self._dispatcher.admit_worker(worker, now)
 
     def _close(self, message: control.WorkerClosed, now: float) -> None:

@@ -24,8 +24,10 @@ from trtd.wire.batches import (
     decode_worker_items,
     encode_arena_message,
     encode_batch_items,
+    max_results_bytes,
 )
 from trtd.wire.messages import ArenaClosed, ArenaOpened, ModelDescription
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 
 
 class News(Enum):
@@ -70,6 +72,7 @@ class Workers:
         self.look_after = self._connections.look_after
         self._send = self._connections.send
         self._pids: dict[WorkerId, int] = {}
+        self._answer_bytes: dict[WorkerId, int] = {}
         self._speakers: dict[WorkerId, Connection] = {}
         self._models: dict[TenantName, tuple[ModelDescription, ...]] = {}
 
@@ -83,9 +86,10 @@ class Workers:
 
     # What the supervisor says
 
-    def admit(self, worker: WorkerId, pid: int) -> bool:
-        """The supervisor named a worker; True when it has attached already."""
+    def admit(self, worker: WorkerId, pid: int, max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES) -> bool:
+        """The supervisor named a worker, and how large it may answer; True when it has attached already."""
         self._pids[worker] = pid
+        self._answer_bytes[worker] = max_answer_bytes
         if worker in self._speakers:
             return True
         claim = Claim(worker, pid)
@@ -98,6 +102,7 @@ class Workers:
     def forget(self, worker: WorkerId) -> None:
         """This life of the worker is over."""
         self._pids.pop(worker, None)
+        self._answer_bytes.pop(worker, None)
         self.hang_up(worker)
 
     def hang_up(self, worker: WorkerId) -> None:
@@ -207,6 +212,7 @@ class Workers:
 
     def _join(self, connection: Connection, worker: WorkerId) -> None:
         connection.worker = worker
+        connection.stream.max_message_bytes = max_results_bytes(self._answer_bytes[worker])
         self._speakers[worker] = connection
         if connection.attach is not None:
             self._models[worker.tenant] = connection.attach.models

@@ -59,7 +59,8 @@ class Plan:
     def worker_order(self, key: WorkerKey, generation: int, trials: tuple[Trial, ...] = ()) -> ChildOrder:
         """How one life of a worker is started; it learns what former ones have found out about their models."""
         told = settings.worker_settings(self.config, key.tenant, key.replica, generation, self.log_format, trials)
-        return ChildOrder("worker", encode_settings(told), threads=told.threads)
+        answers = told.max_answer_bytes
+        return ChildOrder("worker", encode_settings(told), threads=told.threads, max_answer_bytes=answers)
 
     def memory_limit_bytes(self, name: str) -> int:
         """The memory limit of a child, 0 for none."""

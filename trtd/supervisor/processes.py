@@ -60,12 +60,14 @@ class Process:
         generation: which life of the child.
         spawned: its handles.
         is_heard: whether its channel is still read.
+        max_answer_bytes: of a worker: what it was told at its start.
         outbox: messages that wait until it reads on, oldest first.
     """
 
     name: str
     generation: int
     spawned: Spawned
+    max_answer_bytes: int
     is_heard: bool = True
     outbox: deque[SupervisorMessage] = field(default_factory=deque)
 
@@ -124,7 +126,7 @@ class Processes:
         Raises:
             OSError: it could not be started.
         """
-        process = Process(name, generation, spawn(order, self._environ))
+        process = Process(name, generation, spawn(order, self._environ), order.max_answer_bytes)
         self.live[name, generation] = process
         self._loop.add_reader(process.spawned.pidfd, self._ended, process)
         self._loop.add_reader(process.spawned.channel.fileno(), self._hear, process)

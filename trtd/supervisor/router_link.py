@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from trtd.core.fleet import (
     ROUTER,
@@ -116,7 +117,12 @@ class RouterLink:
             case SetAvailability(tenant, is_available, reason):
                 seen = self._facts.tenant(tenant, now)
                 seen.is_available, seen.reason = is_available, reason
-        self.tell(as_message(effect, endpoints))
+        message = as_message(effect, endpoints)
+        if isinstance(message, WorkerAdmitted) and isinstance(effect, AdmitWorker):
+            process = self._processes.live.get((str(effect.worker.key), effect.worker.generation))
+            if process is not None:
+                message = replace(message, max_answer_bytes=process.max_answer_bytes)
+        self.tell(message)
 
     async def ask_unfinished(self, tenant: str, timeout_s: float) -> Unfinished | None:
         """Which requests of the tenant have no answer yet; None when no router answers in time."""

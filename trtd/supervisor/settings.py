@@ -65,6 +65,7 @@ def worker_settings(
         allow_faults=table.debug.allow_faults,
         busy_poll_s=config.daemon.busy_poll_s,
         trials=trials,
+        max_answer_bytes=table.queue.max_answer_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from trtd.child.channel import Channel
 from trtd.core.privacy import TELEMETRY_OFF
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 
 ChildKind = Literal["router", "worker"]
 
@@ -61,12 +62,14 @@ class ChildOrder:
         settings: encoded `WorkerSettings` or `RouterSettings`.
         threads: threads of the numeric libraries inside it.
         inherited_fds: descriptors that it finds under the same numbers; they stay ours.
+        max_answer_bytes: of a worker: how large it is told that it may answer.
     """
 
     kind: ChildKind
     settings: bytes
     threads: int = 1
     inherited_fds: tuple[int, ...] = ()
+    max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
 
 
 def is_passed_on(name: str) -> bool:

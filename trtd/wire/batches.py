@@ -24,7 +24,7 @@ from typing import Any
 from msgpack import packb
 
 from trtd.errors import ErrorCode, Malformed, TooLarge, TrtdError
-from trtd.wire import headers
+from trtd.wire import headers, packing
 from trtd.wire.descriptions import MAX_MODELS, MAX_MODELS_BYTES, models_from_plain, models_to_plain
 from trtd.wire.messages import (
     MAX_ENTRIES,
@@ -39,6 +39,8 @@ from trtd.wire.messages import (
 MAX_ATTACH_BYTES = MAX_MODELS_BYTES + MAX_HEADER_BYTES
 MAX_FRAME_COUNT = 2 + MAX_TENSORS
 """Most frames of one entry: header, tensors, and the area for the outputs."""
+RESULTS_BYTES = 4 * 1024 * 1024
+"""Results that together have more bytes travel in several messages; a larger one travels alone."""
 BATCH_ITEMS = 5
 """Fields of an entry of a batch: lease, frame_count, queue_us, remaining_us, must_run_alone."""
 RESULT_ITEMS = 3
@@ -144,6 +146,12 @@ def encode_attach(attach: Attach) -> bytes:
             f"the most is {MAX_MODELS} models and {MAX_ATTACH_BYTES} bytes"
         )
     return data
+
+
+def max_results_bytes(max_answer_bytes: int) -> int:
+    """Most bytes of one message of a worker, with all that is around its answers; each of them has at most so many."""
+    around = MAX_ENTRIES * (MAX_HEADER_BYTES + MAX_FRAME_COUNT * packing.OVERHEAD_BYTES)
+    return max(RESULTS_BYTES, max_answer_bytes) + MAX_ATTACH_BYTES + around
 
 
 def encode_results_items(generation: int, items: list[Any]) -> bytes:

@@ -21,7 +21,7 @@ from trtd.errors import Malformed, TooLarge
 from trtd.wire import headers, records
 from trtd.wire.headers import one_line
 from trtd.wire.messages import ModelDescription
-from trtd.wire.settings import RouterSettings, TenantEndpoint, Trial, WorkerSettings
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES, RouterSettings, TenantEndpoint, Trial, WorkerSettings
 from trtd.wire.tensorrt import DeviceReport
 
 MAX_PACKET_BYTES = 128 * 1024
@@ -305,12 +305,16 @@ class AvailabilitySet:
 
 @dataclass(frozen=True, slots=True)
 class WorkerAdmitted:
-    """To the router: the worker of this life, at this pid, may be given work once it has attached."""
+    """To the router: the worker of this life, at this pid, may be given work once it has attached.
+
+    `max_answer_bytes` is what this very life was told of its answers; a reload may have changed it since.
+    """
 
     tenant: str
     replica: int
     generation: int
     pid: int
+    max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)

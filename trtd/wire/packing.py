@@ -28,6 +28,8 @@ COPIED_BYTES = 16 * 1024
 """Of messages that are laid out alike, those up to this size are copied apart."""
 
 _SIZE_BYTES = 8
+OVERHEAD_BYTES = _SIZE_BYTES + ALIGNMENT_BYTES
+"""What a frame takes at most beside its own bytes."""
 
 
 def pack_sized(frames: Sequence[Any]) -> tuple[list[Any], int]:

@@ -13,6 +13,8 @@ from trtd.core.requests import TenantLimits
 from trtd.wire.onnxruntime import OnnxRuntimeSettings
 from trtd.wire.tensorrt import TensorRTSettings
 
+DEFAULT_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
@@ -94,6 +96,7 @@ class WorkerSettings:
         allow_faults: whether an operator may have faults made in the worker.
         busy_poll_s: how long it may look for the next request before it sleeps, see `trtd.core.polling`.
         trials: outcomes that workers of this tenant have told.
+        max_answer_bytes: most bytes of one answer's outputs, those in the client's shared memory not counted.
     """
 
     tenant: str
@@ -113,6 +116,7 @@ class WorkerSettings:
     allow_faults: bool = False
     busy_poll_s: float = 0.0
     trials: tuple[Trial, ...] = ()
+    max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)

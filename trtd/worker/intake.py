@@ -16,6 +16,7 @@ from trtd.wire.batches import BATCH_ITEMS, decode_arena_message, decode_batch_it
 from trtd.wire.codec import read_request_id
 from trtd.wire.memo import AFTER_ID, BEFORE_ID, ID
 from trtd.wire.messages import ArenaOpened
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 from trtd.worker.answers import Answers, Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.runner import typed
@@ -30,7 +31,12 @@ class Intake:
     """
 
     def __init__(
-        self, catalogue: Catalogue, generation: int, arenas: Arenas, take_fd: Callable[[], int | None]
+        self,
+        catalogue: Catalogue,
+        generation: int,
+        arenas: Arenas,
+        take_fd: Callable[[], int | None],
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
     ) -> None:
         """Begin with nothing.
 
@@ -39,8 +45,9 @@ class Intake:
             generation: this life of the worker; a message for another one is none that can be read.
             arenas: the shared memory of its clients.
             take_fd: gives the descriptor that came beside a message, None where there is none.
+            max_answer_bytes: what one answer may have in frames.
         """
-        self._desk = Desk(catalogue)
+        self._desk = Desk(catalogue, max_answer_bytes)
         self._generation = generation
         self._arenas = arenas
         self._take_fd = take_fd

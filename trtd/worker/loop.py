@@ -23,6 +23,7 @@ from trtd.core.polling import BusyPoll
 from trtd.errors import Blame, DeadlineExceeded, TrtdError
 from trtd.observe import get_logger
 from trtd.runtime.protocol import Slot
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 from trtd.worker.answers import Answers, Job
 from trtd.worker.arenas import Arenas
 from trtd.worker.intake import Intake
@@ -38,7 +39,13 @@ class Loop:
     """What the slots of one worker share."""
 
     def __init__(
-        self, link: Link, catalogue: Catalogue, generation: int, arenas: Arenas, busy_poll_s: float = 0.0
+        self,
+        link: Link,
+        catalogue: Catalogue,
+        generation: int,
+        arenas: Arenas,
+        busy_poll_s: float = 0.0,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
     ) -> None:
         """Begin with nothing to do.
 
@@ -48,13 +55,15 @@ class Loop:
             generation: this life of the worker.
             arenas: the shared memory of its clients.
             busy_poll_s: see `trtd.core.polling`.
+            max_answer_bytes: what one answer may have in frames.
         """
         self.progress = Progress()
         self._polls = BusyPoll(busy_poll_s)
         self._link = link
         self._generation = generation
+        self._max_answer_bytes = max_answer_bytes
         self._arenas = arenas
-        self._intake = Intake(catalogue, generation, arenas, link.take_fd)
+        self._intake = Intake(catalogue, generation, arenas, link.take_fd, max_answer_bytes)
         self._batcher: Batcher[Job] = Batcher()
         self._io = threading.Lock()
         self._lead = threading.Lock()
@@ -72,7 +81,7 @@ class Loop:
             trtd.errors.TrtdError: they cannot be opened.
             trtd.core.faults.ProcessFault, MemoryError: nothing may be answered any more.
         """
-        runner = Runner(open_slots(), self._generation, self.progress)
+        runner = Runner(open_slots(), self._generation, self.progress, self._max_answer_bytes)
         self._opened.release()
         answers = Answers()
         while (batch := self._next_batch(answers)) is not None:

@@ -141,7 +141,14 @@ class WorkerProcess:
         models = tuple(model.description for model in loaded.catalogue.models)
         attach = encode_attach(Attach(settings.tenant, settings.replica, settings.generation, models))
         link = Link(settings.router_path, attach)
-        loop = Loop(link, loaded.catalogue, settings.generation, Arenas(loaded.runtime), settings.busy_poll_s)
+        loop = Loop(
+            link,
+            loaded.catalogue,
+            settings.generation,
+            Arenas(loaded.runtime),
+            settings.busy_poll_s,
+            settings.max_answer_bytes,
+        )
         with self._lock:
             self._link = link
             self._loop = loop

@@ -15,6 +15,7 @@ from trtd.errors import Internal, TrtdError
 from trtd.observe import RateLimit, get_logger
 from trtd.runtime.inputs import Inputs
 from trtd.runtime.protocol import Arrays, PlacingSlot, Slot
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES
 from trtd.worker.answers import Answers, Job, Results
 from trtd.worker.progress import Progress
 from trtd.worker.validate import ServedModel
@@ -26,10 +27,16 @@ defects = RateLimit(every_s=1.0)
 class Runner:
     """One thread's slots, one for each model."""
 
-    def __init__(self, slots: Mapping[ServedModel, Slot], generation: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        slots: Mapping[ServedModel, Slot],
+        generation: int,
+        progress: Progress,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+    ) -> None:
         self._slots = slots
         self._placing = {model: slot for model, slot in self._slots.items() if isinstance(slot, PlacingSlot)}
-        self._results = Results(generation)
+        self._results = Results(generation, max_answer_bytes)
         self._progress = progress
 
     def run(self, batch: Sequence[Job], answers: Answers) -> None:

@@ -20,7 +20,8 @@ from trtd.wire.codec import decode_client_message
 from trtd.wire.frames import payload_bytes
 from trtd.wire.memo import AFTER_ID, BEFORE_ID, Remembered, split_header
 from trtd.wire.messages import InferRequest, TensorContract, TensorSpec
-from trtd.wire.settings import ModelSettings
+from trtd.wire.settings import DEFAULT_MAX_ANSWER_BYTES, ModelSettings
+from trtd.worker.answer_sizes import refuse_before
 from trtd.worker.plans import Plan
 
 ALONE_FROM_BYTES = 1 << 20
@@ -203,8 +204,9 @@ class Desk:
             The next one that agrees in both need not be read. Before the first, what no header agrees with.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES) -> None:
         self._catalogue = catalogue
+        self._max_answer_bytes = max_answer_bytes
         self._plans: Remembered[Plan] = Remembered()
         self.last: tuple[bytes, bytes, Plan | None] = (b"", b"", None)
 
@@ -235,4 +237,7 @@ class Desk:
 
     def _plan(self, request: InferRequest) -> Plan:
         model = self._catalogue.find(request)
-        return model.plan(request.inputs, outputs=request.outputs, has_area=request.has_area)
+        plan = model.plan(request.inputs, outputs=request.outputs, has_area=request.has_area)
+        if not request.has_area:
+            refuse_before(model, plan.layout, self._max_answer_bytes)
+        return plan

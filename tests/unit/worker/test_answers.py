@@ -11,13 +11,16 @@ import pytest
 
 from tests.support.memory import ClientMemory
 from tests.support.served import Answer, make_job, make_served, read_answers
-from trtd.errors import ErrorCode, ModelFailed
+from trtd.errors import ErrorCode, ModelFailed, TooLarge
 from trtd.runtime.gather import cut
 from trtd.runtime.protocol import Arrays
+from trtd.wire import packing
 from trtd.wire.arenas import MIN_PLACED_BYTES, decode_ref
+from trtd.wire.batches import RESULTS_BYTES, max_results_bytes
 from trtd.wire.codec import decode_router_message
-from trtd.wire.messages import Dtype, InferAnswer, Place, TensorContract, TensorSpec
+from trtd.wire.messages import Dtype, ErrorAnswer, InferAnswer, Place, TensorContract, TensorSpec
 from trtd.wire.tensors import from_frame, to_frame
+from trtd.worker.answer_sizes import refuse_before
 from trtd.worker.answers import Answers, Job, Results
 
 COLUMNS = MIN_PLACED_BYTES // 4
@@ -202,3 +205,79 @@ def test_outputs_that_are_there_already_are_left_alone(arenas, memory):
     got = answer(Results(1), one, {**made, "a": there})
     assert places(got) == [Place.ARENA, Place.FRAME]
     check(read(got, memory)[1], made)
+
+
+def test_an_answer_that_is_too_large_is_refused_and_its_mates_are_answered(arenas, memory):
+    """What is over the limit gets an error that names bytes, output and key; shared memory does not count."""
+    plans = {}
+    items = [1, 3, 1, 3]
+    each = [outputs(count, start=number) for number, count in enumerate(items)]
+    areas = [None, None, None, memory.ref(0, 3 * ROW_BYTES)]
+    jobs = [job(number, one, arenas, area, plans) for number, (one, area) in enumerate(zip(each, areas, strict=True))]
+    whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
+    results = Results(1, max_answer_bytes=2 * ROW_BYTES)
+    together = answer_all(results, jobs, cut(whole, [one.inputs for one in jobs]))
+    alone = [*map(partial(answer, results), jobs, each)]
+    for got in (together, alone):
+        assert [one.code for one in got] == [None, ErrorCode.TOO_LARGE, None, None]
+        for number in (0, 2, 3):
+            check(read(got[number], memory)[1], each[number])
+        error = decode_router_message(got[1].frames[0])
+        assert isinstance(error, ErrorAnswer)
+        of_a, whole_answer = 3 * ROW_BYTES, 3 * (ROW_BYTES + 8)
+        assert error.message == (
+            f"model m 1: the answer has {whole_answer} bytes, {of_a} of them in output 'a'; an answer may have "
+            f"{2 * ROW_BYTES} (queue.max_answer_bytes), what lies in the client's shared memory not counted"
+        )
+
+
+def test_answers_of_equal_size_that_are_too_large_are_all_refused():
+    """A batch of requests alike, the usual one, is held to the same limit; at the limit they are answered."""
+    each = [outputs(start=number) for number in range(3)]
+    plans = {}
+    jobs = [job(number, one, plans=plans) for number, one in enumerate(each)]
+    whole = {name: np.concatenate([one[name] for one in each]) for name in ("a", "b")}
+    for limit, code in ((ROW_BYTES + 8, None), (ROW_BYTES + 7, ErrorCode.TOO_LARGE)):
+        got = answer_all(Results(1, limit), jobs, cut(whole, [one.inputs for one in jobs]))
+        assert [one.code for one in got] == [code] * 3
+
+
+def test_large_answers_leave_in_messages_of_a_few_mebibytes():
+    """Messages are split by bytes, an answer of more bytes than that travels alone, and order and bytes are kept."""
+    columns = [1, 300_000, 300_000, 3_000_000, 1, 1, 1_000_000, 1_000_000, 1_000_000, 1]
+    answers = Answers()
+    made = [outputs(b_columns=count, start=number) for number, count in enumerate(columns)]
+    for number, one in enumerate(made):
+        Results(1).add(answers, [job(number, one)], [one], STARTED_AT, 0)
+    messages = answers.take(1)
+    sizes = [sum(map(len, frames[1:])) for frames in messages]
+    assert all(size <= RESULTS_BYTES or len(frames) == 4 for size, frames in zip(sizes, messages, strict=True))
+    assert 1 < len(messages) < len(columns)
+    assert all(packing.pack_sized(frames)[1] <= max_results_bytes(max(sizes)) for frames in messages)
+    for number, one in enumerate(made):
+        Results(1).add(answers, [job(number, one)], [one], STARTED_AT, 0)
+    for number, got in enumerate(read_answers(answers)):
+        assert got.lease == number
+        check(read(got)[1], made[number])
+
+
+@pytest.mark.parametrize(
+    ("shape", "items", "is_refused"),
+    [
+        ((None, 1024), 2, False),
+        ((None, 1024), 3, True),
+        ((3, 1024), 1, True),
+        ((None, None), 99, False),
+        (None, 1, False),
+    ],
+)
+def test_what_will_be_too_large_is_refused_before_it_runs(shape, items, is_refused):
+    """Where the model's own shapes tell the size of an answer in frames, nothing is run for it."""
+    served = make_served(TensorContract("x", Dtype.FLOAT32, (None, 4)), max_batch=128)
+    served.outputs = {"x": TensorContract("x", Dtype.FLOAT32, shape)}
+    plan = served.plan((TensorSpec("x", Dtype.FLOAT32, (items, 4)),))
+    if not is_refused:
+        refuse_before(served, plan.layout, 2 * 4096)
+        return
+    with pytest.raises(TooLarge, match="answer has 12288 bytes, 12288 of them in output 'x'; an answer may have 8192"):
+        refuse_before(served, plan.layout, 2 * 4096)

@@ -1,0 +1,92 @@
+"""Large answers through the whole daemon: refused where they are too large, given where they may be, harming nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support import onnx_models
+from tests.support.daemon import Daemon, tenant
+from trtd.errors import TooLarge
+
+GIB = 1 << 30
+INT64 = onnx.TensorProto.INT64
+ROW = np.full((1, 4), 3.0, np.float32)
+
+
+def filled() -> bytes:
+    """`n` int64 [1] to `y` float32 of so many elements, all 0: a few bytes in, as many out as one likes."""
+    value, node = onnx_models.value, onnx_models.node
+    nodes = [node("ConstantOfShape", ["n"], ["y"])]
+    return onnx_models.make_model(nodes, [value("n", [1], INT64)], [value("y", ["k"])])
+
+
+@pytest.fixture
+def serve(make_daemon, tmp_path):
+    """Start a daemon with this model for tenant `a`, and a neighbour `b`."""
+    (tmp_path / "filled.onnx").write_bytes(filled())
+
+    def serve(**queue: int) -> Daemon:
+        models = {"filled": {"path": str(tmp_path / "filled.onnx")}}
+        daemon = make_daemon({"a": {"models": models, "queue": queue}, "b": tenant()}).start()
+        daemon.wait_ready()
+        return daemon
+
+    return serve
+
+
+def elements(size_bytes: int) -> dict[str, np.ndarray]:
+    """The input that asks for so many bytes."""
+    return {"n": np.array([size_bytes // 4], np.int64)}
+
+
+@contextmanager
+def neighbour(daemon: Daemon) -> Iterator[None]:
+    """Callers of `b`, who have to be answered rightly all the time; the router has to be the same one throughout."""
+    router = daemon.status()["router"]
+    is_over = threading.Event()
+    answered = []
+
+    def call() -> None:
+        with daemon.client("b") as client:
+            while not is_over.is_set():
+                answered.append(bool((client.infer("echo", {"x": ROW})["x"] == ROW).all()))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    assert answered
+    assert all(answered)
+    after = daemon.status()["router"]
+    assert (after["generation"], after["pid"]) == (router["generation"], router["pid"])
+
+
+def test_a_gibibyte_from_eight_bytes_is_refused(serve):
+    """The client gets a typed error that names the size, the limit and its key, and is served on; so are the others."""
+    daemon = serve()
+    with neighbour(daemon), daemon.client("a") as client:
+        for _ in range(2):
+            with pytest.raises(TooLarge, match=r"1073741824 bytes.*output 'y'.*67108864 \(queue.max_answer_bytes\)"):
+                client.infer("filled", elements(GIB), timeout=60)
+            assert client.infer("filled", elements(1 << 20))["y"].shape == (1 << 18,)
+    assert daemon.worker("a")["generation"] == 1
+
+
+def test_a_gibibyte_is_given_where_it_may_be(serve):
+    """In frames, and then in shared memory, it comes whole, and nobody else notices."""
+    daemon = serve(max_answer_bytes=GIB)
+    with neighbour(daemon), daemon.client("a") as client:
+        for _ in range(2):
+            outputs = client.infer("filled", elements(GIB), timeout=120)
+            assert outputs["y"].shape == (GIB // 4,)
+            assert not outputs["y"].any()
+            del outputs
