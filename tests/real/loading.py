@@ -13,10 +13,22 @@ from trtd.worker.load import load
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one model: its description, or the reason why it is not served."""
+    """What became of one model.
+
+    Attributes:
+        description: of one that would be served.
+        reason: why another one would not.
+        is_crash: whether that is what ended the process.
+    """
 
     description: ModelDescription | None
     reason: str = ""
+    is_crash: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was refused in so many words."""
+        return self.description is None and not self.is_crash
 
     @property
     def is_batched(self) -> bool:

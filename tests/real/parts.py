@@ -57,11 +57,12 @@ def run_nodes(directory: Path, match: str, say: Say) -> Tally:
     say(f"{len(cases)} node models")
     verdicts = dict(zip([case.name for case in cases], _judge(cases), strict=True))
     tally = Tally()
-    refused = [case for case in cases if verdicts[case.name].description is None]
+    # What ends a worker that loads it alone may be served by a daemon, which tries again without what it died of.
+    refused = [case for case in cases if verdicts[case.name].is_refused]
     by_warm_up = [case for case in refused if "warm-up" in verdicts[case.name].reason]
     reasons = Counter(_reason(verdicts[case.name].reason) for case in refused)
     tally.bad += [f"{case.name}: refused by warm-up: {verdicts[case.name].reason}" for case in by_warm_up]
-    accepted = [case for case in cases if verdicts[case.name].description is not None]
+    accepted = [case for case in cases if case not in refused]
     plain = _plain(accepted)
     # What the package itself gives no inputs for, and what ONNX Runtime does not run either, has nothing to be served.
     able = [case for case in accepted if isinstance(plain[case.name], Plain)]
@@ -101,7 +102,7 @@ def _joined(cases: Sequence[Case], directory: Path, say: Say) -> list[str]:
     loosened = nodes.loosened(cases, directory)
     verdicts = dict(zip([case.name for case in loosened], _judge(loosened), strict=True))
     plain = _plain(loosened)
-    able = [case for case in loosened if isinstance(plain[case.name], Plain) and verdicts[case.name].description]
+    able = [case for case in loosened if isinstance(plain[case.name], Plain) and not verdicts[case.name].is_refused]
     batched = [case for case in able if verdicts[case.name].is_batched]
     say(f"    {len(loosened)} models, {len(able)} served, {len(batched)} of these described as joined")
     if not batched:
@@ -124,7 +125,7 @@ def _all_at_once(cases: Sequence[Case], say: Say, *, is_each_told: bool = True) 
     good = []
     for case in cases:
         verdict, alone = verdicts[case.name], plain[case.name]
-        if verdict.description is None:
+        if verdict.is_refused:
             tally.bad.append(f"{case.name}: refused: {verdict.reason}")
         elif isinstance(alone, careful.Failed):
             say(f"  {case.name}: ONNX Runtime alone fails: {alone.reason}")
@@ -154,8 +155,7 @@ def _all_at_once(cases: Sequence[Case], say: Say, *, is_each_told: bool = True) 
 
 def _judge(cases: Sequence[Case]) -> list[Verdict]:
     results = careful.each("tests.real.loading", [case.path for case in cases])
-    ended = "it ends the worker: "
-    return [Verdict(None, ended + one.reason) if isinstance(one, careful.Failed) else one for one in results]
+    return [Verdict(None, one.reason, is_crash=True) if isinstance(one, careful.Failed) else one for one in results]
 
 
 def _plain(cases: Sequence[Case]) -> dict[str, Plain | careful.Failed]:
