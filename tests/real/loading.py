@@ -31,6 +31,11 @@ class Verdict:
         return self.description is None and not self.is_crash
 
     @property
+    def batching(self) -> str:
+        """Why its requests may be joined, or may not."""
+        return "" if self.description is None else self.description.batching
+
+    @property
     def is_batched(self) -> bool:
         """Whether its requests may be joined."""
         return self.description is not None and self.description.is_batched

@@ -145,7 +145,8 @@ def _all_at_once(cases: Sequence[Case], say: Say, *, is_each_told: bool = True) 
                 comparison.add(case, outcome, wanted)
         if is_each_told:
             left_out = f", {alone.left_out} outputs do not travel" if alone.left_out else ""
-            say(f"  {name}: {len(case.questions)} requests, {together} joined{left_out}: {_words(comparison)}")
+            asked = f"{len(case.questions)} requests, {together} joined ({verdicts[name].batching}){left_out}"
+            say(f"  {name}: {asked}: {_words(comparison)}")
         total.merge(comparison)
         joined += together
     say(f"  {len(good)} models, {joined} requests joined: {_words(total)}")
