@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFDIR: "is a directory",
@@ -69,8 +70,8 @@ def look_at(path: str) -> os.stat_result:
         return os.stat(path)  # noqa: PTH116 - pathlib would say the same more slowly
 
 
-def open_regular(path: str) -> int:
-    """A descriptor for reading a regular file; it is opened without waiting.
+def open_regular(path: str) -> BinaryIO:
+    """A regular file for reading; it is opened without waiting.
 
     Raises:
         NotRegular: it is something else.
@@ -85,7 +86,7 @@ def open_regular(path: str) -> int:
         except BaseException:
             os.close(fd)
             raise
-        return fd
+        return os.fdopen(fd, "rb")
 
 
 def read_regular(path: str, most_bytes: int) -> bytes:
@@ -96,7 +97,7 @@ def read_regular(path: str, most_bytes: int) -> bytes:
         TooLong: it has more than `most_bytes`.
         OSError, ValueError: it cannot be read.
     """
-    with under_way(path), open(open_regular(path), "rb") as file:
+    with under_way(path), open_regular(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise TooLong(path, most_bytes)
@@ -110,7 +111,7 @@ def check_regular(path: str) -> None:
         NotRegular: it is no regular file.
         OSError, ValueError: it cannot be opened.
     """
-    os.close(open_regular(path))
+    open_regular(path).close()
 
 
 def _check_mode(path: str, mode: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trtd.config.model import Config
 from trtd.config.origins import Problem
 from trtd.config.schema import KeyPath
+from trtd.files import under_way
 
 EVERYONE = "*"
 """In `allow_users`: every user of this host."""
@@ -62,7 +63,8 @@ def _resolve(
     problems = []
     for name in names:
         try:
-            ids.append(_number(name) if name.isdecimal() and name.isascii() else lookup(name))
+            with under_way(f"the {kind} {name}"):
+                ids.append(_number(name) if name.isdecimal() and name.isascii() else lookup(name))
         except (KeyError, ValueError):
             problems.append(Problem(path, f"there is no {kind} {name} on this host"))
     return tuple(ids), problems

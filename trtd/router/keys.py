@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from trtd.core.key_files import is_private
 from trtd.errors import InvalidConfig
+from trtd.files import open_regular
 
 # Z85 has `#`, `=` and no quotes or spaces.
 _KEY = re.compile(r"""^[ \t]*(?:secret-key[ \t]*=[ \t]*"([!-~]{40})"|([!-~]{40}))[ \t]*$""", re.MULTILINE)
@@ -22,11 +22,15 @@ def read_secret_key(file: str | None) -> bytes:
     if file is None:
         raise InvalidConfig("a tcp endpoint needs router.curve_secret_key_file")
     try:
-        with Path(file).open("rb") as stream:
+        with open_regular(file) as stream:
             status = os.fstat(stream.fileno())
             text = stream.read(16 * 1024).decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{file}: the secret key cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidConfig(
+            f"{file}: the secret key cannot be read: {(error.strerror or str(error)).lower()}"
+        ) from None
+    except ValueError:
+        raise InvalidConfig(f"{file}: the secret key cannot be read: it is no text") from None
     if not is_private(status.st_mode, status.st_uid, status.st_gid):
         raise InvalidConfig(f"{file}: others than its owner may use the secret key; chmod it to 0600")
     found = _KEY.search(text)

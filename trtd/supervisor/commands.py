@@ -41,6 +41,7 @@ class Commands:
         self._supervisor = supervisor
         self._reload = reload
         self._loop = asyncio.get_running_loop()
+        self._readings: set[asyncio.Future[Answer]] = set()
 
     def handlers(self) -> dict[str, Handler]:
         """The handlers by the names of their commands."""
@@ -118,7 +119,7 @@ class Commands:
     async def reload(self, args: Args, progress: Progress) -> Answer:
         """Read the configuration again, apply the difference, and wait until the workers obey it."""
         before = self._supervisor.fleet.specs()
-        answer = await self._reload()
+        answer = await self._read_again(progress)
         tenants = self._supervisor.fleet.tenants
         waited_for = [
             name
@@ -132,6 +133,21 @@ class Commands:
         return answer
 
     # Helpers
+
+    async def _read_again(self, progress: Progress) -> Answer:
+        """Reload, and tell who waits that disks and account databases take their time."""
+        reading = asyncio.ensure_future(self._reload())
+        self._readings.add(reading)
+        reading.add_done_callback(self._has_read)
+        while not (await asyncio.wait([reading], timeout=PROGRESS_EVERY_S))[0]:
+            await progress({"waiting_for": "the files of the configuration"})
+        return reading.result()
+
+    def _has_read(self, reading: asyncio.Future[Answer]) -> None:
+        self._readings.discard(reading)
+        if not reading.cancelled():
+            # Who asked may be gone; the log has it.
+            reading.exception()
 
     def _known(self, tenant: str) -> TenantName:
         tenants = self._supervisor.fleet.tenants

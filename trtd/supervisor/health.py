@@ -24,6 +24,7 @@ from typing import Any
 from trtd import observe
 from trtd.child.doors import Identity, identity_of, is_answered, require_socket
 from trtd.core.restarts import RestartPolicy, backoff_s
+from trtd.supervisor.aside import Aside
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.spawn import child_environment
 from trtd.wire.health import ASK_BEAT, ASK_METRICS, ASK_STATUS, MAX_QUESTION_BYTES
@@ -223,4 +224,4 @@ async def _end(child: subprocess.Popen[bytes]) -> None:
     """Kill the child's group and reap the child."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    await asyncio.to_thread(child.wait)
+    await Aside(child.wait).result()

@@ -20,14 +20,16 @@ from trtd.config.load import Loaded
 from trtd.config.model import Config
 from trtd.config.reload import reloaded
 from trtd.core.privacy import TELEMETRY_OFF
-from trtd.errors import ExitCode, InvalidConfig, TrtdError, Unavailable
+from trtd.errors import ExitCode, TrtdError, Unavailable
 from trtd.supervisor import cgroup, runtime_dir
 from trtd.supervisor.activation import take_listeners
+from trtd.supervisor.aside import Attempts
 from trtd.supervisor.caretaker import look_after
 from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
 from trtd.supervisor.health import HealthChild
 from trtd.supervisor.loop import Supervisor
+from trtd.supervisor.model_files import Watch
 from trtd.supervisor.notify import Notifier, take_notifier
 from trtd.supervisor.plan import Plan, make_plan
 from trtd.supervisor.processes import become_subreaper
@@ -36,6 +38,9 @@ from trtd.supervisor.shutdown import Shutdown
 from trtd.supervisor.vitals import watch
 from trtd.wire import addresses
 from trtd.wire.settings import Listener
+
+READ_PATIENCE_S = 60.0
+"""With the files and account databases of a configuration that is read while the daemon serves."""
 
 log = observe.get_logger()
 
@@ -89,12 +94,14 @@ class _Daemon:
         listeners: tuple[Listener, ...],
         lock: runtime_dir.Lock,
     ) -> None:
-        self._plan = make_plan(loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
+        self._watch = Watch()
+        self._plan = self._make_plan(loaded)
         self._load = load
         self._notifier = notifier
         self._listeners = listeners
         self._lock = lock
         self._reloading = asyncio.Lock()
+        self._reading = Attempts("reading the configuration", READ_PATIENCE_S)
         self._is_reload_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -141,6 +148,7 @@ class _Daemon:
 
         Raises:
             InvalidConfig: the new configuration cannot be used.
+            Unavailable: it cannot be read now, or the daemon is stopping.
         """
         async with self._reloading:
             with self._service_manager.reloading():
@@ -152,11 +160,11 @@ class _Daemon:
             raise Unavailable("the daemon is stopping")
         try:
             # Disks and account databases may be slow; the loop is not.
-            wanted = await asyncio.to_thread(self._load)
+            wanted = await self._reading.make(self._load)
             kept = reloaded(before.config, wanted.config, wanted.origins)
             loaded = Loaded(kept.config, wanted.origins, wanted.files)
-            plan = await asyncio.to_thread(make_plan, loaded, os.geteuid(), is_terminal=sys.stderr.isatty())
-        except InvalidConfig as error:
+            plan = await self._reading.make(lambda: self._make_plan(loaded))
+        except TrtdError as error:
             log.error("config.reload_failed", cause=" ".join(error.message.split()))
             raise
         was = {spec.name: spec for spec in before.specs}
@@ -170,6 +178,9 @@ class _Daemon:
         }
         log.info("config.reloaded", **answer)
         return answer
+
+    def _make_plan(self, loaded: Loaded) -> Plan:
+        return make_plan(loaded, os.geteuid(), self._watch.look(), is_terminal=sys.stderr.isatty())
 
     def _reload_on_signal(self) -> None:
         # A reload that has not begun reads the files later than this signal: one for all of them is enough.

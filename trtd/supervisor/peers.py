@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import array
-import os
-import pwd
+import ctypes
 import socket
 import struct
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from trtd.wire.operator import Role
 SO_PEERGROUPS = 59
 """Linux: the supplementary groups that the peer had when it connected; the socket module has no name for it."""
 
-GROUPS_BYTES = 1024
-"""Most that Python's getsockopt reads: 256 groups."""
+GROUPS_BYTES = 4 * 65_536
+"""Those of as many groups as Linux lets a process have; Python's own getsockopt reads 256 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +60,15 @@ def peer_of(sock: socket.socket) -> Peer:
         OSError: it is no unix socket, or not connected.
     """
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return Peer(pid, uid, frozenset({gid, *_supplementary_groups(sock, uid, gid)}))
+    return Peer(pid, uid, frozenset({gid, *_supplementary_groups(sock)}))
 
 
-def _supplementary_groups(sock: socket.socket, uid: int, gid: int) -> list[int]:
-    try:
-        return array.array("I", sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_BYTES)).tolist()
-    except OSError:
-        # The peer has more groups than fit, or the kernel is older than 4.13: the group database knows them too.
-        try:
-            return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-        except KeyError:
-            return []
+def _supplementary_groups(sock: socket.socket) -> list[int]:
+    """The kernel knows them; a database of accounts would be asked over the network, and the loop waits for nobody."""
+    groups = ctypes.create_string_buffer(GROUPS_BYTES)
+    size = ctypes.c_uint32(GROUPS_BYTES)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, groups, ctypes.byref(size)) != 0:
+        # A kernel older than 4.13: his main group has to do.
+        return []
+    return array.array("I", groups.raw[: size.value]).tolist()

@@ -11,6 +11,7 @@ from trtd.core.ids import WorkerKey
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
 from trtd.supervisor import settings
+from trtd.supervisor.model_files import Look, identities
 from trtd.supervisor.peers import Roles
 from trtd.supervisor.spawn import ChildOrder
 from trtd.wire.control import encode_settings
@@ -69,12 +70,13 @@ class Plan:
         return self.config.tenants[name.partition("/")[0]].memory.limit_bytes
 
 
-def make_plan(loaded: Loaded, own_uid: int, *, is_terminal: bool) -> Plan:
+def make_plan(loaded: Loaded, own_uid: int, look: Look = identities, *, is_terminal: bool) -> Plan:
     """Work a configuration out. It reads the account databases and looks at model files, which may take its time.
 
     Args:
         loaded: the configuration.
         own_uid: the daemon's user.
+        look: looks at the files of a tenant.
         is_terminal: whether stderr is a terminal.
 
     Raises:
@@ -83,7 +85,7 @@ def make_plan(loaded: Loaded, own_uid: int, *, is_terminal: bool) -> Plan:
     config = loaded.config
     return Plan(
         loaded=loaded,
-        specs=settings.tenant_specs(config),
+        specs=settings.tenant_specs(config, look),
         endpoints={name: settings.tenant_endpoint(config, name) for name in config.tenants},
         roles=settings.operator_roles(config, own_uid),
         log_format=settings.log_format(config, is_terminal=is_terminal),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 
 from trtd.config.accounts import EVERYONE, SYSTEM, Accounts
@@ -18,7 +17,7 @@ from trtd.core.fleet import Replacement, TenantSpec
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
-from trtd.supervisor.model_files import Stat, identities
+from trtd.supervisor.model_files import Look, identities
 from trtd.supervisor.peers import Roles
 from trtd.wire import addresses
 from trtd.wire.onnxruntime import OnnxRuntimeSettings
@@ -115,7 +114,7 @@ def tenant_endpoint(config: Config, tenant: str, accounts: Accounts = SYSTEM) ->
     )
 
 
-def tenant_specs(config: Config, stat: Stat = os.stat, accounts: Accounts = SYSTEM) -> tuple[TenantSpec, ...]:
+def tenant_specs(config: Config, look: Look = identities, accounts: Accounts = SYSTEM) -> tuple[TenantSpec, ...]:
     """What the fleet needs to know of every tenant.
 
     Raises:
@@ -127,7 +126,7 @@ def tenant_specs(config: Config, stat: Stat = os.stat, accounts: Accounts = SYST
             replicas=table.replicas,
             timeouts=timeouts(table.health),
             restarts=restart_policy(table.restart),
-            worker_digest=_worker_digest(config, name, stat),
+            worker_digest=_worker_digest(config, name, look),
             router_digest=_digest(asdict(tenant_endpoint(config, name, accounts))),
             replacement=Replacement(table.replace),
         )
@@ -211,10 +210,10 @@ def _limits(tenant: Tenant) -> TenantLimits:
     )
 
 
-def _worker_digest(config: Config, tenant: str, stat: Stat) -> str:
+def _worker_digest(config: Config, tenant: str, look: Look) -> str:
     """Of all that a worker is told, and of the files it reads, so that a replaced file replaces the worker."""
     settings = worker_settings(config, tenant, replica=0, generation=0, log_format="")
-    return _digest([asdict(settings), identities(settings, stat)])
+    return _digest([asdict(settings), look(settings)])
 
 
 def _digest(value: object) -> str:

@@ -17,7 +17,7 @@ from trtd.core.lifecycle import Timeouts
 from trtd.core.restarts import RestartPolicy
 from trtd.errors import InvalidConfig
 from trtd.supervisor import settings
-from trtd.supervisor.model_files import Stat
+from trtd.supervisor.model_files import Look, Stat, identities
 from trtd.supervisor.peers import Peer
 from trtd.wire.operator import Role
 from trtd.wire.settings import CurveClient, ProbeSettings
@@ -42,6 +42,11 @@ def stat_of(**sizes: int) -> Stat:
         return SimpleNamespace(st_dev=1, st_ino=1, st_size=sizes[name], st_mtime_ns=1, st_ctime_ns=1)  # type: ignore[return-value]
 
     return stat
+
+
+def look_with(stat: Stat) -> Look:
+    """Looks at the files of a worker by this function."""
+    return lambda told: identities(told, stat)
 
 
 def test_a_worker_is_told_its_tenants_table():
@@ -115,7 +120,7 @@ def test_operators_have_the_roles_that_the_configuration_gives():
 def test_defaults_agree_with_the_core():
     """The defaults in the configuration are those that the core documents."""
     config = make_config()
-    (spec,) = settings.tenant_specs(config, stat_of(), ACCOUNTS)
+    (spec,) = settings.tenant_specs(config, look_with(stat_of()), ACCOUNTS)
     assert spec.timeouts == Timeouts()
     assert spec.restarts == RestartPolicy()
     assert settings.tenant_endpoint(config, "a").limits == TenantLimits()
@@ -132,7 +137,7 @@ def test_the_log_format_follows_the_terminal_only_when_it_is_auto(stated, is_ter
 
 
 def digests(table: dict[str, Any], stat: Stat | None = None) -> tuple[str, str, Any]:
-    (spec,) = settings.tenant_specs(make_config(a=table), stat or stat_of(m=1, n=1), ACCOUNTS)
+    (spec,) = settings.tenant_specs(make_config(a=table), look_with(stat or stat_of(m=1, n=1)), ACCOUNTS)
     return spec.worker_digest, spec.router_digest, (spec.replicas, spec.timeouts, spec.restarts, spec.replacement)
 
 
