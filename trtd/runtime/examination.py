@@ -19,6 +19,7 @@ from trtd.core.faults import FaultKind, ProcessFault
 from trtd.engine.compatibility import Flavour, Installed, incompatibility
 from trtd.engine.header import read_header
 from trtd.errors import InvalidConfig, TrtdError
+from trtd.files import open_regular
 from trtd.wire.tensorrt import TensorRTSettings
 
 OK = "ok"
@@ -208,7 +209,9 @@ def _plan(name: str, path: str, order: Order, version: str) -> Finding:
         flavour, version, settings.allow_host_code, bool(settings.lean_library), platform_tag(flavour)
     )
     try:
-        problem = incompatibility(read_header(Path(path).read_bytes()), installed)
+        with open_regular(path) as file:
+            plan = file.read()
+        problem = incompatibility(read_header(plan), installed)
     except OSError as error:
         problem = error.strerror or str(error)
     except InvalidConfig as error:

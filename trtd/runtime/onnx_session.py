@@ -6,8 +6,9 @@ from pathlib import Path
 
 from trtd.core.texts import shorten
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, TrtdError
+from trtd.files import check_regular
 from trtd.runtime.code_files import untrusted
-from trtd.runtime.ort import ort, ort_state
+from trtd.runtime.ort import ort
 from trtd.wire.onnxruntime import OnnxRuntimeSettings
 from trtd.wire.settings import ModelSettings
 
@@ -71,14 +72,17 @@ class Sessions:
         options = dict(self._settings.provider_options)
         providers = [(name, dict(options.get(name, ()))) for name in self._settings.providers]
         try:
+            check_regular(model.path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidConfig(f"model {model.name!r}: {model.path}: {reason.lower()}") from error
+        try:
             # Without a provider that fails it would run on others, and nobody would know why it is slow.
             session = ort.InferenceSession(model.path, self._options, providers=providers, enable_fallback=0)
         except Exception as error:  # whatever the binding raises for a file, it is the file that cannot be used
             text = one_line(error)
             if is_out_of_memory(text):
                 raise OutOfMemory(f"model {model.name!r} does not fit: {text}") from error
-            if isinstance(error, ort_state.NoSuchFile):
-                text = "no such file"
             raise InvalidConfig(f"model {model.name!r}: {model.path}: {text}") from error
         missing = [name for name in self._settings.providers if name not in session.get_providers()]
         if missing:

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from trtd.core.batching import PROVEN
 from trtd.core.faults import Fault, FaultKind, ProcessFault
 from trtd.errors import InvalidConfig, ModelFailed, OutOfMemory, Usage
+from trtd.files import open_regular
 from trtd.runtime.candidates import objection
 from trtd.runtime.gather import cut, join
 from trtd.runtime.protocol import Arrays, RuntimeInfo, Shapes
@@ -263,7 +263,8 @@ def read_script(settings: ModelSettings) -> Script:
     """
     where = f"model {settings.name!r}: {settings.path}"
     try:
-        fields = json.loads(Path(settings.path).read_text(encoding="utf-8"))
+        with open_regular(settings.path) as file:
+            fields = json.loads(file.read())
     except OSError as error:
         raise InvalidConfig(f"{where}: {error.strerror}") from error
     except ValueError as error:

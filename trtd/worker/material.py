@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from trtd.errors import InvalidConfig, TrtdError
+from trtd.files import open_regular
 from trtd.runtime.protocol import Arrays
 from trtd.wire.messages import Dtype, TensorSpec
 from trtd.wire.tensors import to_dtype, to_frame, to_numpy
@@ -38,7 +39,7 @@ def read_arrays(where: str, path: str) -> dict[str, np.ndarray]:
     """
     arrays: dict[str, np.ndarray] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
             for key in file.files:
                 arrays[key] = file[key]
     except OSError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,3 +141,13 @@ def test_the_reason_is_at_the_end_of_the_message(tmp_path):
     with pytest.raises(InvalidConfig) as caught:
         Sessions(1, OnnxRuntimeSettings()).open(make_model_settings(path))
     assert "Unsupported model IR version: 99, max supported IR version" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(os.mkfifo, "is a named pipe"), (Path.mkdir, "is a directory"), (lambda _: None, "no such")]
+)
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path, make, reason):
+    """A named pipe would keep its reader for ever."""
+    make(tmp_path / "m.onnx")
+    with pytest.raises(InvalidConfig, match=reason):
+        Sessions(1, OnnxRuntimeSettings()).open(make_model_settings(tmp_path / "m.onnx"))

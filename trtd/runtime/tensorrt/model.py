@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from trtd.core.memory_plan import MemoryPlan, derived_hard_bytes, refuse
 from trtd.engine.compatibility import Installed, incompatibility
 from trtd.engine.header import PlanHeader, read_header
 from trtd.errors import InvalidConfig, OutOfMemory
+from trtd.files import open_regular
 from trtd.runtime import cuda
 from trtd.runtime.candidates import objection
 from trtd.runtime.protocol import Arrays, Shapes
@@ -182,7 +182,7 @@ def open_plan(path: str, where: str) -> Iterator[memoryview]:
         trtd.errors.InvalidConfig: the file cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             if not file.seek(0, 2):
                 raise InvalidConfig(f"{where}: it is empty")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
