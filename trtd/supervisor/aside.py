@@ -78,15 +78,12 @@ class Attempts:
             trtd.errors.Unavailable: it does not come, or the earlier one still has not. Also what the work raised.
         """
         if self._last is not None and not self._last.has_ended:
-            raise Unavailable(
-                f"{self._what} still waits for {self._last.waits_for or 'an answer'} since an earlier time"
-            )
+            raise Unavailable(f"{self._what} still waits for {self._last.waits_for or 'an answer'}, as before")
         attempt = Aside(work)
         self._last = attempt
         try:
             return await attempt.result(self._patience_s)
         except TimeoutError:
             what = attempt.waits_for or "an answer"
-            raise Unavailable(
-                f"{self._what} waits for {what} for {self._patience_s:g} s now; nothing was done"
-            ) from None
+            text = f"{self._what} waited {self._patience_s:g} s for {what} in vain; nothing was done"
+            raise Unavailable(text) from None
