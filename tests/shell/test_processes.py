@@ -17,6 +17,7 @@ from tests.support.daemon import is_running, wait_until
 from tests.support.supervisor import Recorder, make_order, make_processes, run_instead
 from trtd import observe
 from trtd.core.faults import ExitStatus, Fault, FaultKind
+from trtd.supervisor import spawn
 from trtd.supervisor.processes import OUTBOX_MESSAGES, own_children
 from trtd.wire.control import MAX_PACKET_BYTES, Stop, WorkerRevoked
 
@@ -95,7 +96,24 @@ assert sorted(map(int, os.listdir("/proc/self/fd")))[:3] == [0, 1, 2]
 os._exit(len([fd for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and os.path.exists(f"/proc/self/fd/{fd}")]))
 """
     recorder = serve(monkeypatch, program, until_exited, settings=b"settings of a/0")
-    assert recorder.exited == [ExitStatus(code=1)], "only the channel is open beside the standard streams"
+    assert recorder.exited == [ExitStatus(code=2)], "the channel and our stderr are open beside the standard streams"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import no_such_part", "No module named 'no_such_part'"),
+        ("sys.stderr.write('one\\ntwo'); os._exit(1)", "one\ntwo"),
+        ("os._exit(1)", ""),
+        ("os.write(2, b'x' * 100_000); os._exit(1)", "x" * spawn.FIRST_WORDS_BYTES),
+    ],
+)
+def test_what_a_child_writes_that_never_says_hello_is_kept(monkeypatch, program, words):
+    """Its stderr comes with its end, however much it is: nobody has to read it meanwhile, and it does not grow."""
+    recorder = serve(monkeypatch, program, until_exited)
+    assert recorder.exited == [ExitStatus(code=1)]
+    assert recorder.first_words.endswith(words)
+    assert len(recorder.first_words) <= spawn.FIRST_WORDS_BYTES
 
 
 def test_a_kill_takes_the_whole_group(monkeypatch):

@@ -80,6 +80,8 @@ def make_event(event: type[Event], generation: int = GENERATION, **changes: Any)
         "life": generation,
         "status": CRASH,
         "sight": None,
+        "is_permanent": False,
+        "last_words": "",
         **changes,
     }
     return event(**{name: values[name] for name in event.__dataclass_fields__})

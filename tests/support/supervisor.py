@@ -34,6 +34,7 @@ class Recorder:
         self.said: list[Any] = []
         self.babbled: list[str] = []
         self.exited: list[ExitStatus] = []
+        self.first_words = ""
         self.order: list[str] = []
         self._changed = asyncio.Event()
 
@@ -43,7 +44,8 @@ class Recorder:
     def child_babbled(self, name: str, generation: int, reason: str) -> None:
         self._note("babbled", self.babbled, reason)
 
-    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float) -> None:
+    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float, first_words: str) -> None:
+        self.first_words = first_words
         self._note("exited", self.exited, status)
 
     def _note(self, what: str, into: list[Any], value: Any) -> None:
@@ -67,7 +69,7 @@ def make_order(settings: bytes = b"") -> ChildOrder:
 def run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Let spawned children run this program, which finds `channel` and `beat` ready."""
 
-    def argv(_kind: str, *, channel_fd: int, settings_fd: int, parent_pid: int) -> list[str]:
+    def argv(_kind: str, *, channel_fd: int, settings_fd: int, parent_pid: int, stderr_fd: int) -> list[str]:
         preamble = CHILD.format(channel_fd=channel_fd)
         return [sys.executable, "-c", f"{preamble}\nsettings_fd = {settings_fd}\n{program}"]
 

@@ -15,13 +15,15 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from trtd.child.channel import Channel
+from trtd.child.channel import Channel, ChannelClosed
+from trtd.core.faults import start_failed
 from trtd.errors import ExitCode, TrtdError
 from trtd.wire import control
 from trtd.wire.settings import RouterSettings, WorkerSettings
 
+STDERR = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
@@ -39,6 +41,7 @@ class ChildArgs:
     channel_fd: int
     settings_fd: int
     parent_pid: int
+    stderr_fd: int | None = None
 
 
 def parse_args(argv: list[str]) -> ChildArgs:
@@ -47,8 +50,9 @@ def parse_args(argv: list[str]) -> ChildArgs:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--settings", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--stderr", type=int)
     args = parser.parse_args(argv)
-    return ChildArgs(args.channel, args.settings, args.parent)
+    return ChildArgs(args.channel, args.settings, args.parent, args.stderr)
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -81,7 +85,7 @@ def read_settings(fd: int, kind: type[Settings]) -> Settings:
     """The settings from the inherited memfd, which is closed afterwards.
 
     Settings that cannot be read were written by another version of trtd: it was replaced under the running daemon. The
-    process ends, and the daemon tries again as its restart policy says.
+    process ends, and the daemon does not try again by itself.
     """
     with os.fdopen(fd, "rb") as file:
         content = file.read()
@@ -93,6 +97,28 @@ def read_settings(fd: int, kind: type[Settings]) -> Settings:
         )
         sys.stderr.flush()
         os._exit(ExitCode.INTERNAL)
+
+
+def cannot_start(channel: Channel, generation: int, cause: ImportError) -> NoReturn:
+    """End a child of which a part is not installed: it says so itself, because every other one would end alike."""
+    with contextlib.suppress(ChannelClosed):
+        channel.send(control.FaultReport(generation, start_failed(str(cause))))
+    os._exit(ExitCode.INTERNAL)
+
+
+def take_stderr(fd: int) -> None:
+    """Write to the daemon's stderr from now on; until now stderr was a file that the supervisor reads (`FirstWords`).
+
+    What stands in it, such as a warning of the interpreter, is passed on.
+    """
+    sys.stderr.flush()
+    length = os.lseek(STDERR, 0, os.SEEK_CUR)
+    said = os.pread(STDERR, length, 0) if length else b""
+    os.dup2(fd, STDERR, inheritable=True)
+    os.close(fd)
+    if said:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, said)
 
 
 def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -> tuple[Channel, Settings]:
@@ -114,5 +140,7 @@ def start(argv: list[str], kind: type[Settings], main_at: float | None = None) -
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settings = read_settings(args.settings_fd, kind)
     channel = Channel.from_fd(args.channel_fd)
+    if args.stderr_fd is not None:
+        take_stderr(args.stderr_fd)
     channel.send(control.Hello(generation=settings.generation, pid=os.getpid(), main_at=main_at))
     return channel, settings

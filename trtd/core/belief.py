@@ -29,6 +29,7 @@ TELLABLE = frozenset(
         FaultKind.CRASHED,
         FaultKind.OUT_OF_MEMORY,
         FaultKind.UNACCOUNTED_MEMORY,
+        FaultKind.START_FAILED,
         FaultKind.BAD_MODEL,
         FaultKind.BAD_CONFIG,
         FaultKind.PROBE_FAILED,
@@ -40,7 +41,7 @@ TELLABLE = frozenset(
 )
 """What a process can know of itself; MISBEHAVED is what others saw of its messages."""
 OF_A_DEVICE = frozenset({FaultKind.STICKY_ERROR, FaultKind.DEVICE_AWAITED})
-OF_A_FILE = frozenset({FaultKind.BAD_MODEL, FaultKind.BAD_CONFIG, FaultKind.PROBE_FAILED})
+OF_A_FILE = frozenset({FaultKind.START_FAILED, FaultKind.BAD_MODEL, FaultKind.BAD_CONFIG, FaultKind.PROBE_FAILED})
 MAX_CODE = 2**31 - 1
 
 

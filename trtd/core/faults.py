@@ -34,6 +34,7 @@ class FaultKind(StrEnum):
     START_TIMED_OUT = "start_timed_out"
     STOP_TIMED_OUT = "stop_timed_out"
     SPAWN_FAILED = "spawn_failed"
+    START_FAILED = "start_failed"
     BAD_MODEL = "bad_model"
     BAD_CONFIG = "bad_config"
     PROBE_FAILED = "probe_failed"
@@ -152,3 +153,40 @@ def _classify_signal(number: int) -> Fault:
     if number in CRASH_SIGNALS:
         return Fault(FaultKind.CRASHED, f"crashed with {name}", code=number)
     return Fault(FaultKind.KILLED, f"killed by {name}", code=number)
+
+
+WANT_OF_RESOURCES = (
+    "memoryerror", "cannot allocate memory", "too many open files", "resource temporarily unavailable",
+    "input/output error", "interrupted system call",
+)  # fmt: skip
+"""What a program says that could not start now and may be able to later."""
+START_CODES = frozenset({1, 2, int(ExitCode.INTERNAL)})
+"""Exit codes of an interpreter without its program, of a program that breaks off, and of one that has odd settings."""
+
+
+def classify_early_exit(status: ExitStatus, last_words: str) -> Fault:
+    """The fault of a child that ended before it said hello: it may never have been a program of ours.
+
+    Args:
+        status: how it ended.
+        last_words: the last line that it wrote to stderr; empty where there is none.
+    """
+    if status.code in START_CODES and last_words:
+        return start_failed(last_words, status.code or 0)
+    # A signal says nothing about the next try.
+    return classify_exit(status)
+
+
+def start_failed(cause: str, code: int = 0) -> Fault:
+    """The fault of a child that breaks off before it loads a model.
+
+    Without our package, with another Python or with settings of another version every try ends alike, so one is enough.
+    Want of memory or of descriptors passes.
+    """
+    return Fault(
+        FaultKind.START_FAILED,
+        f"cannot start: {cause}" + (f" (exit code {code})" if code else ""),
+        blame=Blame.DAEMON,
+        permanent=not any(want in cause.lower() for want in WANT_OF_RESOURCES),
+        code=code,
+    )

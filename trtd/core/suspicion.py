@@ -34,6 +34,7 @@ BY_KIND: dict[FaultKind, Suspicion] = {
     FaultKind.BAD_MODEL: Suspicion.STRONG,
     FaultKind.BAD_CONFIG: Suspicion.STRONG,
     FaultKind.PROBE_FAILED: Suspicion.STRONG,
+    FaultKind.START_FAILED: Suspicion.STRONG,
     # A context that is lost by what the tenant itself ran; see `suspicion_of` for the codes of which this is not known.
     FaultKind.STICKY_ERROR: Suspicion.STRONG,
     # An input of any size can ask for any memory. A leak of many requests ends with the one that happens to run, but

@@ -18,11 +18,13 @@ class Signs:
         router_ready_s: how long the router has been ready without a break; None while it is not.
         is_any_ready: whether any required tenant takes requests, or none is meant to.
         are_all_hopeless: whether no worker can be expected for any required tenant.
+        router_failure: why no router can be started until somebody mends something; empty while one may.
     """
 
     router_ready_s: float | None
     is_any_ready: bool
     are_all_hopeless: bool
+    router_failure: str = ""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,8 @@ class Vitals:
             self._hopeless_since = now
         if not self.give_up_after_s:
             return None
+        if signs.router_failure:
+            return f"no router can be started: {signs.router_failure}"
         if now - self._router_sound_at >= self.give_up_after_s:
             return f"the router could not be kept up for {self.give_up_after_s:g} s"
         if (

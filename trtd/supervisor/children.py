@@ -16,14 +16,14 @@ from trtd.core.belief import believe_router, believe_worker
 from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, Role, TenantEmptied
 from trtd.core.ids import TenantName
-from trtd.core.lifecycle import Child, Desired
+from trtd.core.lifecycle import Child, Desired, State
 from trtd.errors import Blame, TrtdError
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation, WorkerGroup
 from trtd.supervisor.facts import Facts, Trials
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
-from trtd.supervisor.spawn import ChildOrder
+from trtd.supervisor.spawn import ChildOrder, is_permanent
 from trtd.wire import control
 from trtd.wire.control import in_lines
 from trtd.wire.headers import one_line
@@ -49,6 +49,8 @@ ROUTER_SAYS = (
     control.ClientBlamed,
     control.Unfinished,
 )
+MAX_FIRST_WORDS = 2000
+"""Characters that are logged of what a child wrote that cannot start; the end of it says why."""
 ABOUT_WORKERS = (control.WorkerIsEmpty, control.WorkerMisbehaved)
 """Of these the generation is a worker's, not the router's own."""
 
@@ -134,8 +136,10 @@ class Children:
             process = self._processes.start(name, generation, order)
         except (OSError, TrtdError) as error:
             message = error.message if isinstance(error, TrtdError) else str(error)
+            cannot_ever = isinstance(error, OSError) and is_permanent(error)
             self._drop_group(name, generation)
-            self._tell(name, lifecycle.SpawnFailed(generation, message, random.random()))  # noqa: S311 - jitter
+            draw = random.random()  # noqa: S311 - jitter
+            self._tell(name, lifecycle.SpawnFailed(generation, message, draw, cannot_ever))
             return
         enforcement = "rss" if limit_bytes else "none"
         if group is not None:
@@ -183,7 +187,7 @@ class Children:
         fault = Fault(FaultKind.MISBEHAVED, f"misused its channel: {reason}")
         self._tell(name, lifecycle.FaultReported(generation, believable(fault, name)))
 
-    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float) -> None:
+    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float, first_words: str) -> None:
         """The process was reaped."""
         if self._drop_group(name, generation):
             fault = Fault(FaultKind.OUT_OF_MEMORY, "was ended by the kernel at its memory limit")
@@ -197,7 +201,11 @@ class Children:
         if before is not None and before.desired is Desired.UP and not before.restarting:
             # Before its successor is started, which happens now.
             self._note_harm(before, seen.trial)
-        self._tell(name, lifecycle.Exited(generation, status, random.random()))  # noqa: S311 - jitter
+        if first_words and before is not None and before.state is State.STARTING:
+            log.error("child.start_failed", child=name, generation=generation, stderr=first_words[-MAX_FIRST_WORDS:])
+        last_line = one_line(first_words.rpartition("\n")[2])
+        draw = random.random()  # noqa: S311 - jitter
+        self._tell(name, lifecycle.Exited(generation, status, draw, last_line))
         after = self._fleet.children.get(name)
         if before is None or after is None or after.desired is Desired.DOWN:
             seen.death_at = None

@@ -47,8 +47,16 @@ class Listener(Protocol):
     def child_babbled(self, name: str, generation: int, reason: str) -> None:
         """A packet came that is no message."""
 
-    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float) -> None:
-        """The process was reaped; `at` is the monotonic instant at which its end was seen, as children measure it."""
+    def child_exited(self, name: str, generation: int, status: ExitStatus, at: float, first_words: str) -> None:
+        """The process was reaped.
+
+        Args:
+            name: of the child.
+            generation: which life of it.
+            status: how it ended.
+            at: monotonic instant at which its end was seen, as children measure it.
+            first_words: what it wrote to stderr before it said hello.
+        """
 
 
 @dataclass(slots=True)
@@ -283,12 +291,14 @@ class Processes:
             return
         status = status_of(result)
         process.spawned.popen.returncode = status.code if status.code is not None else -(status.signal or 0)
+        first_words = process.spawned.first_words.read()
         self._let_go(process)
-        self._listener.child_exited(process.name, process.generation, status, at)
+        self._listener.child_exited(process.name, process.generation, status, at, first_words)
 
     def _let_go(self, process: Process) -> None:
         self._stop_hearing(process)
         self._loop.remove_reader(process.spawned.pidfd)
         os.close(process.spawned.pidfd)
         process.spawned.channel.close()
+        process.spawned.first_words.close()
         del self.live[process.name, process.generation]

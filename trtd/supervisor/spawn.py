@@ -5,6 +5,8 @@ The child begins in `trtd.child.trampoline`. What happens to it afterwards is in
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import subprocess
@@ -50,6 +52,9 @@ DECIDED_HERE = "CUDA_MODULE_LOADING"
 
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+STDERR = 2
+FIRST_WORDS_BYTES = 16 * 1024
+NO_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP})
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -88,12 +93,40 @@ def child_environment(environ: Mapping[str, str], threads: int) -> dict[str, str
     return environment
 
 
-def child_argv(kind: ChildKind, *, channel_fd: int, settings_fd: int, parent_pid: int) -> list[str]:
+def child_argv(
+    kind: ChildKind, *, channel_fd: int, settings_fd: int, parent_pid: int, stderr_fd: int | None = None
+) -> list[str]:
     """The command line of a child. `-P` keeps the working directory off its import path."""
-    return [
+    argv = [
         sys.executable, "-P", "-m", f"trtd.{kind}.main",
         "--channel", str(channel_fd), "--settings", str(settings_fd), "--parent", str(parent_pid),
     ]  # fmt: skip
+    return argv if stderr_fd is None else [*argv, "--stderr", str(stderr_fd)]
+
+
+class FirstWords:
+    """What a child writes to stderr before it says hello, when it has our stderr: evidence of why it cannot start.
+
+    A memory file of fixed size, so that nobody waits for a reader and nothing grows. What does not fit is lost.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("trtd-first-words", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, FIRST_WORDS_BYTES)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except OSError:
+            os.close(self.fd)
+            raise
+
+    def read(self) -> str:
+        """All of it so far."""
+        content = os.pread(self.fd, FIRST_WORDS_BYTES, 0)
+        return content.rstrip(b"\0").decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """Forget it."""
+        os.close(self.fd)
 
 
 def sealed_memfd(name: str, content: bytes) -> int:
@@ -122,15 +155,17 @@ class Spawned:
         popen: the handle; whoever reaps the process sets its `returncode`, so that it never waits on a pid of others.
         pidfd: readable when the process has ended.
         channel: our end of its channel.
+        first_words: what it wrote to stderr before it said hello.
     """
 
     popen: subprocess.Popen[bytes]
     pidfd: int
     channel: Channel
+    first_words: FirstWords
 
 
 def spawn(order: ChildOrder, environ: Mapping[str, str]) -> Spawned:
-    """Start a child in a process group of its own, with stdin from /dev/null and our stdout and stderr.
+    """Start a child in a process group of its own: stdin from /dev/null, our stdout, and from its hello on our stderr.
 
     The call returns when the child's program has been loaded by the kernel, about 0.2 ms; subprocess takes the vfork
     path, because nothing is run between fork and exec. It has to be called from the main thread: the child's death
@@ -139,29 +174,54 @@ def spawn(order: ChildOrder, environ: Mapping[str, str]) -> Spawned:
     Raises:
         OSError: the process, a descriptor or memory could not be had.
     """
-    settings_fd = sealed_memfd(f"trtd-{order.kind}", order.settings)
-    try:
-        ours, theirs = Channel.pair()
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        settings_fd = sealed_memfd(f"trtd-{order.kind}", order.settings)
+        theirs.callback(os.close, settings_fd)
+        channel, its_end = Channel.pair()
+        ours.callback(channel.close)
+        theirs.callback(its_end.close)
+        first_words = FirstWords()
+        ours.callback(first_words.close)
+        stderr_fd = our_stderr()
+        theirs.callback(os.close, stderr_fd)
+        popen = subprocess.Popen(
+            child_argv(
+                order.kind,
+                channel_fd=its_end.fileno(),
+                settings_fd=settings_fd,
+                parent_pid=os.getpid(),
+                stderr_fd=stderr_fd,
+            ),
+            env=child_environment(environ, order.threads),
+            pass_fds=(its_end.fileno(), settings_fd, stderr_fd, *order.inherited_fds),
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            stderr=first_words.fd,
+        )
         try:
-            popen = subprocess.Popen(
-                child_argv(order.kind, channel_fd=theirs.fileno(), settings_fd=settings_fd, parent_pid=os.getpid()),
-                env=child_environment(environ, order.threads),
-                pass_fds=(theirs.fileno(), settings_fd, *order.inherited_fds),
-                process_group=0,
-                stdin=subprocess.DEVNULL,
-            )
-        except BaseException:
-            ours.close()
+            pidfd = os.pidfd_open(popen.pid)
+        except OSError:
+            popen.kill()
+            popen.wait()
             raise
-        finally:
-            theirs.close()
-    finally:
-        os.close(settings_fd)
+        ours.pop_all()
+    return Spawned(popen, pidfd, channel, first_words)
+
+
+def our_stderr() -> int:
+    """A descriptor of what we write errors to; of /dev/null where that is closed.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
     try:
-        pidfd = os.pidfd_open(popen.pid)
-    except OSError:
-        popen.kill()
-        popen.wait()
-        ours.close()
-        raise
-    return Spawned(popen, pidfd, ours)
+        return os.dup(STDERR)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def is_permanent(error: OSError) -> bool:
+    """Whether a spawn failed because the interpreter is not there, or is none: the next try would fail alike."""
+    return error.filename == sys.executable and error.errno in NO_PROGRAM

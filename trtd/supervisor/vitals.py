@@ -34,6 +34,7 @@ async def watch(supervisor: Supervisor, shutdown: Shutdown) -> None:
 def signs_of(supervisor: Supervisor, now: float) -> Signs:
     """What the fleet shows of the daemon as a whole. Drained tenants are not meant to serve, so they are no failure."""
     router = supervisor.fleet.children[ROUTER]
+    fault = router.fault if router.state is State.QUARANTINED else None
     wanted = [
         tenant
         for tenant in supervisor.status()["tenants"]
@@ -43,4 +44,5 @@ def signs_of(supervisor: Supervisor, now: float) -> Signs:
         router_ready_s=now - router.since if router.state is State.READY else None,
         is_any_ready=not wanted or any(tenant["health"] in {"ready", "degraded"} for tenant in wanted),
         are_all_hopeless=all(tenant["health"] == "unavailable" for tenant in wanted),
+        router_failure=" ".join(fault.message.split()) if fault is not None and fault.permanent else "",
     )

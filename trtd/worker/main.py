@@ -22,8 +22,11 @@ def main(argv: list[str]) -> NoReturn:
 
     channel, settings = trampoline.start(argv, WorkerSettings, main_at)
     started_at = time.monotonic()
-    from trtd import observe
-    from trtd.worker.process import WorkerProcess
+    try:
+        from trtd import observe
+        from trtd.worker.process import WorkerProcess
+    except ImportError as error:
+        trampoline.cannot_start(channel, settings.generation, error)
 
     observe.configure(
         settings.log_format,

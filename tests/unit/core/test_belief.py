@@ -27,7 +27,7 @@ SEEN_BY_OTHERS = {
     FaultKind.STOP_TIMED_OUT,
     FaultKind.SPAWN_FAILED,
 }
-MAY_BE_PERMANENT = {FaultKind.BAD_MODEL, FaultKind.BAD_CONFIG, FaultKind.PROBE_FAILED}
+MAY_BE_PERMANENT = {FaultKind.BAD_MODEL, FaultKind.BAD_CONFIG, FaultKind.PROBE_FAILED, FaultKind.START_FAILED}
 
 
 def test_a_tenant_without_a_device_pays_for_whatever_it_says():

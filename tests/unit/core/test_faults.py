@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from trtd.core.faults import ExitStatus, Fault, FaultKind, classify_exit
+from trtd.core.faults import ExitStatus, Fault, FaultKind, classify_early_exit, classify_exit
 from trtd.errors import Blame, ExitCode
 
 
@@ -56,3 +56,29 @@ def test_what_ends_a_process():
     assert Fault(FaultKind.CRASHED, "x").ends_process
     assert Fault(FaultKind.BAD_MODEL, "x", sticky=False, permanent=True).ends_process
     assert not Fault(FaultKind.OUT_OF_MEMORY, "x", sticky=False).ends_process
+
+
+@pytest.mark.parametrize(
+    ("code", "last_words", "permanent"),
+    [
+        (1, "ModuleNotFoundError: No module named 'trtd'", True),
+        (1, "SyntaxError: invalid syntax", True),
+        (2, "python3: can't open file", True),
+        (int(ExitCode.INTERNAL), "trtd: malformed. The daemon runs another version than is installed here.", True),
+        (1, "MemoryError", False),
+        (1, "OSError: [Errno 24] Too many open files", False),
+        (1, "ImportError: libz.so.1: failed to map segment: Cannot allocate memory", False),
+    ],
+)
+def test_an_end_before_hello_says_whether_another_try_can_help(code, last_words, permanent):
+    """What is not installed stays so; want of memory or descriptors passes. The last line of stderr is the evidence."""
+    fault = classify_early_exit(ExitStatus(code=code), last_words)
+    assert (fault.kind, fault.permanent, fault.blame) == (FaultKind.START_FAILED, permanent, Blame.DAEMON)
+    assert fault.message == f"cannot start: {last_words} (exit code {code})"
+
+
+@pytest.mark.parametrize("status", [ExitStatus(code=1), ExitStatus(code=75), ExitStatus(signal=11)])
+def test_an_end_without_evidence_is_an_end_like_any_other(status):
+    """Without a word, by a signal, or with a code that our own programs leave with, nothing is concluded."""
+    words = "" if status.code == 1 else "some words"
+    assert classify_early_exit(status, words) == classify_exit(status)

@@ -429,3 +429,24 @@ def test_a_longer_patience_holds_before_the_next_beat():
     child = lifecycle.adopt(child, replace(child.timeouts, beat_s=9.0), child.restarts_policy)
     child, effects = step(child, TimePassed(), NOW + 1)
     assert (child.state, effects, child.deadline) == (State.READY, (), NOW + 9 / 2)
+
+
+NOT_INSTALLED = "ModuleNotFoundError: No module named 'trtd'"
+
+
+def test_a_child_that_can_never_start_is_tried_once():
+    """Ended before its hello with a reason that stays, or without an interpreter: suspended, and probed by nobody."""
+    starting = make_child(State.STARTING)
+    exited = Exited(GENERATION, ExitStatus(code=1), 0.5, NOT_INSTALLED)
+    spawn_failed = SpawnFailed(GENERATION, "no such file", 0.5, is_permanent=True)
+    for child, event in ((starting, exited), (replace(starting, pid=None, deadline=None), spawn_failed)):
+        after, effects = step(child, event, NOW + 1)
+        assert (after.state, after.deadline, effects) == (State.QUARANTINED, None, ())
+
+
+@pytest.mark.parametrize("state", [State.WARMING, State.READY])
+def test_old_words_say_nothing_about_a_later_end(state):
+    """What a child wrote before its hello is no evidence once it has said it."""
+    after, _ = step(make_child(state), Exited(GENERATION, ExitStatus(code=1), 0.5, NOT_INSTALLED), NOW + 1)
+    assert after.last_fault.kind is FaultKind.EXITED
+    assert after.state is State.STARTING

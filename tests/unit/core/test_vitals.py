@@ -65,3 +65,11 @@ def test_slow_loading_is_no_failure():
 def test_zero_is_for_ever():
     """With a patience of 0 the daemon never gives up."""
     assert verdicts((0, NO_ROUTER), (1e6, NO_ROUTER), after_s=0.0) == [None, None]
+
+
+def test_a_router_that_can_never_start_is_not_waited_for():
+    """The daemon gives up at once with the reason, unless it is never to give up."""
+    broken = Signs(None, is_any_ready=True, are_all_hopeless=False, router_failure="cannot start: no zmq")
+    cause = "no router can be started: cannot start: no zmq"
+    assert verdicts((0.5, broken)) == [cause]
+    assert verdicts((0.5, broken), after_s=0.0) == [None]

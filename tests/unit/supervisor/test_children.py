@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,7 +24,7 @@ from trtd.core.fleet import (
     TimePassed,
 )
 from trtd.core.ids import TenantName
-from trtd.core.lifecycle import Timeouts
+from trtd.core.lifecycle import State, Timeouts
 from trtd.core.restarts import RestartPolicy
 from trtd.errors import Blame
 from trtd.supervisor.children import Children, believable
@@ -107,7 +109,7 @@ def test_a_device_is_blamed_by_workers_that_have_one():
         world = World(has_device=has_device)
         world.make_ready()
         world.children.child_said("a/0", 1, control.FaultReport(1, ecc))
-        world.children.child_exited("a/0", 1, ExitStatus(code=75), at=20.0)
+        world.children.child_exited("a/0", 1, ExitStatus(code=75), at=20.0, first_words="")
         child = world.fleet.children["a/0"]
         assert (len(child.deaths), len(child.device_deaths)) == ((0, 1) if has_device else (1, 0))
         fault = child.last_fault
@@ -178,7 +180,7 @@ def test_recovery_is_from_death_to_main():
     """The time between the end of a process and its successor's main() is kept for status and metrics."""
     world = World()
     world.make_ready()
-    world.children.child_exited("a/0", 1, ExitStatus(signal=9), at=20.0)
+    world.children.child_exited("a/0", 1, ExitStatus(signal=9), at=20.0, first_words="")
     assert world.started[-1] == ("a/0", 2)
     world.children.child_said("a/0", 2, control.Hello(2, 1, main_at=20.25))
     assert world.facts.child("a/0").recovery_s == 0.25
@@ -196,11 +198,22 @@ def test_a_process_that_cannot_be_started_is_a_failed_spawn(monkeypatch):
 
     monkeypatch.setattr(world, "start", fail)
     for number in range(2):
-        world.children.child_exited("a/0", 1 + number, ExitStatus(signal=9), at=20.0)
+        world.children.child_exited("a/0", 1 + number, ExitStatus(signal=9), at=20.0, first_words="")
     child = world.fleet.children["a/0"]
     assert child.last_fault is not None
     assert child.last_fault.kind is FaultKind.SPAWN_FAILED
     assert "no more processes" in child.last_fault.message
+
+
+def test_a_missing_interpreter_is_not_looked_for_again(monkeypatch):
+    """An error that names the interpreter itself suspends the child at once; another file's is tried again."""
+    for filename, state in ((sys.executable, State.QUARANTINED), ("/some/other", State.BACKOFF)):
+        world = World()
+        world.make_ready()
+        error = FileNotFoundError(2, "No such file or directory", filename)
+        monkeypatch.setattr(world, "start", Mock(side_effect=[error, Mock(pid=1)]))
+        world.children.child_exited("a/0", 1, ExitStatus(signal=9), at=20.0, first_words="")
+        assert world.fleet.children["a/0"].state is state
 
 
 def test_beats_are_noted():
@@ -219,7 +232,7 @@ def test_deaths_that_a_client_caused_are_taken_back():
     world = World()
     world.make_ready()
     router = world.fleet.children[ROUTER].generation
-    world.children.child_exited("a/0", 1, ExitStatus(signal=11), at=20.0)
+    world.children.child_exited("a/0", 1, ExitStatus(signal=11), at=20.0, first_words="")
     assert len(world.fleet.children["a/0"].deaths) == 1
     for _ in range(2):
         blamed = control.ClientBlamed("a", "uid:666", "m", ((0, 1), (7, 1)), 0.0)
@@ -233,19 +246,19 @@ def test_what_a_worker_tried_and_died_of_is_known_to_its_successor():
     """A death during a trial marks it; one before or after, or that an operator asked for, does not."""
     world = World()
     world.children.child_said("a/0", 1, control.Hello(1, 1, world.time))
-    world.children.child_exited("a/0", 1, ExitStatus(signal=8), at=20.0)
+    world.children.child_exited("a/0", 1, ExitStatus(signal=8), at=20.0, first_words="")
     assert world.told == {}
     world.children.child_said("a/0", 2, control.TrialBegun(2, "m 1", "k1"))
     world.children.child_said("a/0", 2, control.TrialEnded(2, Trial("k1", "proven")))
     world.children.child_said("a/0", 2, control.TrialBegun(2, "n 1", "k2"))
-    world.children.child_exited("a/0", 2, ExitStatus(signal=8), at=21.0)
+    world.children.child_exited("a/0", 2, ExitStatus(signal=8), at=21.0, first_words="")
     world.time = 25.0
     world.submit(TimePassed())
     assert world.started[-1] == ("a/0", 3)
     assert world.told == {"k1": ("proven", False), "k2": ("", True)}
     world.children.child_said("a/0", 3, control.TrialBegun(3, "o 1", "k3"))
     world.submit(TenantRestartRequested(TenantName("a")))
-    world.children.child_exited("a/0", 3, ExitStatus(signal=9), at=22.0)
+    world.children.child_exited("a/0", 3, ExitStatus(signal=9), at=22.0, first_words="")
     assert world.started[-1] == ("a/0", 4)
     assert "k3" not in world.told
 

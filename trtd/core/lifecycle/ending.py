@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trtd.core import restarts
-from trtd.core.faults import Fault, FaultKind, classify_exit
+from trtd.core.faults import Fault, FaultKind, classify_early_exit, classify_exit
 from trtd.core.lifecycle.child import Child, look, silence, wait_for_patience
 from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
 from trtd.core.lifecycle.starting import forget_deaths, start
@@ -177,7 +177,8 @@ def spawn_failed(child: Child, event: SpawnFailed, now: float) -> Outcome:
     """Treat it as a death for which the daemon is to blame."""
     if child.pid is not None:
         return refuse(child, event, now)
-    fault = Fault(FaultKind.SPAWN_FAILED, f"cannot be started: {event.message}", blame=Blame.DAEMON)
+    message = f"cannot be started: {event.message}"
+    fault = Fault(FaultKind.SPAWN_FAILED, message, blame=Blame.DAEMON, permanent=event.is_permanent)
     return _bury(replace(child, fault=fault, last_fault=fault), event, now, fault)
 
 
@@ -185,7 +186,9 @@ def exited(child: Child, event: Exited, now: float) -> Outcome:
     """A child that nobody asked to leave is dead."""
     if child.pid is None:
         return refuse(child, event, now)
-    fault = owned(child, classify_exit(event.status))
+    is_early = child.state is State.STARTING
+    found = classify_early_exit(event.status, event.last_words) if is_early else classify_exit(event.status)
+    fault = owned(child, found)
     dead = replace(child, fault=fault, last_fault=fault, restarting=False, is_set_aside=False)
     if child.state not in IN_SERVICE:
         return _bury(dead, event, now, fault)

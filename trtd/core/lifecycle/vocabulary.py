@@ -81,11 +81,12 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The process could not be made."""
+    """The process could not be made; `is_permanent` when the program is not there, or is none."""
 
     generation: int
     message: str
     draw: float
+    is_permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,19 @@ class Emptied:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The process was reaped; its channel was read to the end before. `draw` in [0, 1) is the jitter of a backoff."""
+    """The process was reaped; its channel was read to the end before.
+
+    Attributes:
+        generation: whose.
+        status: how it ended.
+        draw: in [0, 1), the jitter of a backoff.
+        last_words: the last line that it wrote to stderr before it said hello; empty for none.
+    """
 
     generation: int
     status: ExitStatus
     draw: float
+    last_words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
