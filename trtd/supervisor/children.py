@@ -17,7 +17,7 @@ from trtd.core.faults import ExitStatus, Fault, FaultKind
 from trtd.core.fleet import ROUTER, ChildEffect, ChildEvent, Fleet, FleetEvent, Role, TenantEmptied
 from trtd.core.ids import TenantName
 from trtd.core.lifecycle import Child, Desired, State
-from trtd.errors import Blame, TrtdError
+from trtd.errors import Blame, OutOfMemory, TrtdError
 from trtd.supervisor import narration
 from trtd.supervisor.cgroup import Delegation, WorkerGroup
 from trtd.supervisor.facts import Facts, Trials
@@ -136,7 +136,7 @@ class Children:
             process = self._processes.start(name, generation, order)
         except (OSError, TrtdError) as error:
             message = error.message if isinstance(error, TrtdError) else str(error)
-            cannot_ever = isinstance(error, OSError) and is_permanent(error)
+            cannot_ever = isinstance(error, OutOfMemory) or (isinstance(error, OSError) and is_permanent(error))
             self._drop_group(name, generation)
             draw = random.random()  # noqa: S311 - jitter
             self._tell(name, lifecycle.SpawnFailed(generation, message, draw, cannot_ever))
@@ -211,7 +211,7 @@ class Children:
             seen.death_at = None
             if place is not None and place.role is Role.REPLACED:
                 # Its successor took over before it went.
-                self._facts.tenant(name.partition("/")[0], at).restarts[WANTED] += 1
+                self._facts.tenant(name.partition("/")[0], self._processes.now()).restarts[WANTED] += 1
         elif name != ROUTER:
             cause = _restart_cause(before, after)
             self._facts.tenant(name.partition("/")[0], self._processes.now()).restarts[cause] += 1

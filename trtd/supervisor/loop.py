@@ -27,12 +27,13 @@ from trtd.core.fleet import (
     FleetEffect,
     FleetEvent,
     ForgetTenant,
+    Role,
     TimePassed,
 )
 from trtd.core.ids import TenantName, WorkerKey
 from trtd.core.lifecycle import Child
 from trtd.errors import Blame, Unavailable
-from trtd.supervisor import narration
+from trtd.supervisor import narration, room
 from trtd.supervisor.cgroup import Delegation
 from trtd.supervisor.children import Children
 from trtd.supervisor.facts import Facts
@@ -208,6 +209,8 @@ class Supervisor:
         place = self.fleet.place(name)
         if place is None:
             raise Unavailable(f"there is no worker {name}")
+        if place.role is Role.SUCCESSOR:
+            room.require(tenant, self._resident_bytes(TenantName(tenant)), room.free_bytes())
         plan = self._plans_by_digest[tenant][place.target.worker_digest]
         trials = self.facts.tenant(tenant, self._loop.time()).trials.known
         order = plan.worker_order(WorkerKey(TenantName(tenant), int(replica)), generation, trials)
@@ -216,7 +219,14 @@ class Supervisor:
     def has_device(self, name: str) -> bool:
         """Whether a worker works on a CUDA device (see `trtd.supervisor.children.Orders`)."""
         tenant = name.partition("/")[0]
-        return needs_gpu(self._plan_of[tenant].config.tenants[tenant])
+        place = self.fleet.place(name)
+        plan = self._plan_of[tenant] if place is None else self._plans_by_digest[tenant][place.target.worker_digest]
+        return needs_gpu(plan.config.tenants[tenant])
+
+    def _resident_bytes(self, tenant: TenantName) -> int:
+        """Resident memory of the smallest worker of a tenant that is to be replaced; 0 where none has told."""
+        told = [self.facts.child(place.name).rss_bytes for place in self.fleet.tenants[tenant].outdated]
+        return min(filter(None, told), default=0)
 
     # For those who look and wait
 

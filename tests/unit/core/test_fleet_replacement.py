@@ -7,7 +7,7 @@ import pytest
 from tests.support.fleet import FleetWorld, of_type, spawns, touched
 from tests.support.supervision import CRASH, make_fault, make_spec
 from trtd.core import lifecycle
-from trtd.core.faults import ExitStatus
+from trtd.core.faults import ExitStatus, FaultKind
 from trtd.core.fleet import (
     ROUTER,
     AdmitWorker,
@@ -173,6 +173,20 @@ def test_a_fault_that_may_pass_is_tried_three_times():
     assert spawns(effects) == ["a/1"] * 3
     assert world.fleet.tenants[A].failure.fault.message == "crashed with SIGSEGV"
     assert fill(world) == {0: State.READY}
+
+
+def test_want_of_memory_names_the_way_out():
+    """A successor for which there is no memory beside the old worker says which key needs none."""
+    world = FleetWorld(make_spec("a"))
+    world.handle(TenantRestartRequested(A))
+    world.deliver("a/1")
+    fault = make_fault(FaultKind.OUT_OF_MEMORY, message="4 GiB wanted", permanent=True)
+    world.handle(ChildEvent("a/1", lifecycle.FaultReported(2, fault)))
+    world.run()
+    assert world.fleet.progress(A).failure == (
+        'successor a/1 did not become ready: 4 GiB wanted; tenants.a.replace = "stop-first" needs no memory for two;'
+        " the old version serves"
+    )
 
 
 def test_a_successor_whose_second_try_succeeds_takes_over():

@@ -46,6 +46,8 @@ def progress(tenant: Tenant, children: Children) -> Progress:
     outdated = tenant.outdated
     left = {place.name for place in outdated}
     failure = "" if tenant.failure is None else str(tenant.failure)
+    if tenant.failure is not None and tenant.failure.fault.kind is FaultKind.OUT_OF_MEMORY:
+        failure += f'; tenants.{tenant.spec.name}.replace = "stop-first" needs no memory for two'
     for place in tenant.places.values():
         child = children[place.name]
         if place.is_leaving:
