@@ -52,6 +52,9 @@ def test_graphs_give_their_place_to_shapes_that_come_more_often(open_tensorrt, a
     runtime = open_tensorrt(max_graphs=2)
     slot = runtime.load(model_settings(assets, "mlp.plain")).open_slot()
     slot._graphs.is_eager = True
+    for count in (1, 64):
+        slot.settle(rows(assets, count)[0])
+    slot._graphs.is_eager = True
     held = runtime.ledger().live_bytes
     captured = []
     for count in (3, 5, 9, 17, 33):

@@ -195,6 +195,7 @@ def test_l2_is_set_apart_as_far_as_the_device_has_it(open_tensorrt, assets, monk
     limits = set_limits(monkeypatch)
     slot = runtime.load(model_settings(assets, "squeezenet_fp16.plain")).open_slot()
     inputs, outputs = reference(assets, "squeezenet_fp16", "three")
+    slot.settle(inputs)
     check("squeezenet_fp16", slot.run([inputs])[0], outputs)
     assert 0 < sum(limits) <= 1 << 20
     with pytest.raises(InvalidConfig, match=f"this device sets apart {most} in all"):

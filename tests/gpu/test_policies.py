@@ -86,7 +86,7 @@ def test_unaccounted_memory_can_cost_the_worker_its_life(assets):
         daemon.start()
         wait_until(lambda: daemon.log_file.exists(), "the log")
         line = daemon.wait_event("worker.quarantined", tenant="a")
-        assert line["cause"] == "out_of_memory"
+        assert line["cause"] == "unaccounted_memory"
         assert "are unaccounted for" in line["message"]
         daemon.stop()
 
