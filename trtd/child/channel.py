@@ -44,17 +44,21 @@ class Channel:
         """Whether `send` waits for a peer that does not read; the other end decides for itself."""
         self._sock.setblocking(is_blocking)
 
-    def send(self, message: control.ChildMessage | control.SupervisorMessage) -> bool:
+    def send(self, message: control.ChildMessage | control.SupervisorMessage, *, wait: bool = True) -> bool:
         """Send one message.
 
+        Args:
+            message: to send.
+            wait: whether a blocking end waits for a peer that does not read.
+
         Returns:
-            False when the peer does not read and its buffer is full (non-blocking end only): the message is not sent.
+            False when the peer does not read and its buffer is full, and this end does not wait: it is not sent.
 
         Raises:
             ChannelClosed: the other side is gone.
         """
         try:
-            self._sock.send(control.encode(message), socket.MSG_NOSIGNAL)
+            self._sock.send(control.encode(message), socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT))
         except BlockingIOError:
             return False
         except OSError as error:

@@ -131,6 +131,9 @@ class Daemon(_Section):
     beat_every_s: Annotated[float, Field(ge=0.01, le=10)] = Field(
         0.1, description="interval of the children's life signs"
     )
+    idle_beat_every_s: Annotated[float, Field(ge=0.01, le=60)] = Field(
+        5.0, description="the same of a worker that has nothing to do; one that falls silent meanwhile is found so late"
+    )
     busy_poll_s: Annotated[float, Field(ge=0, le=0.01)] = Field(
         0.001,
         description="how long router and workers look for what comes next before they sleep, where the last wait was"

@@ -124,7 +124,7 @@ class Patience(NamedTuple):
             now: when this one is.
         """
         is_new = looked_at < self.since
-        elapsed_s = now - max(looked_at, self.since)
+        elapsed_s = max(0.0, now - max(looked_at, self.since))
         if after.is_stopped or (before is not None and before.is_stopped and not is_new):
             return self._replace(since=self.since + elapsed_s)
         if before is None or is_new:

@@ -233,7 +233,7 @@ class Children:
             case control.WorkerBeat(progress=progress, in_flight=in_flight):
                 seen.rss_bytes, seen.peak_rss_bytes = message.rss_bytes, message.peak_rss_bytes
                 seen.progress, seen.device = progress, message.device
-                self._tell(name, lifecycle.Beat(generation, progress, in_flight))
+                self._tell(name, lifecycle.Beat(generation, progress, in_flight, message.is_resting))
             case control.RouterReady():
                 self._router.opened(generation)
                 self._tell(name, lifecycle.BecameReady(generation))
@@ -245,6 +245,8 @@ class Children:
                 if stats.tenant in self._fleet.tenants:
                     now = self._processes.now()
                     self._facts.tenant(stats.tenant, now).totals.take(generation, stats, now)
+                    if stats.leased:
+                        self._ask_resting(TenantName(stats.tenant))
             case control.FaultReport(fault=fault):
                 has_device = name != ROUTER and self._orders.has_device(name)
                 self._tell(name, lifecycle.FaultReported(generation, believable(fault, name, has_device=has_device)))
@@ -281,6 +283,13 @@ class Children:
 
     def _trials(self, name: str) -> Trials:
         return self._facts.tenant(name.partition("/")[0], self._processes.now()).trials
+
+    def _ask_resting(self, tenant: TenantName) -> None:
+        """Workers of the tenant have got work: one that rests may be one of them, and may be unable to say so."""
+        for name in self._fleet.tenants[tenant].workers.values():
+            child = self._fleet.children[name]
+            if child.is_resting and self._processes.tell(name, child.generation, control.AskBeat()):
+                self._tell(name, lifecycle.BeatAsked(child.generation))
 
     def _note_recovery(self, name: str, recovery_s: float | None) -> None:
         if recovery_s is None:

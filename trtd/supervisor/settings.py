@@ -56,6 +56,7 @@ def worker_settings(
         threads=table.threads,
         router_path=addresses.workers_path(config.daemon.runtime_dir),
         beat_every_s=config.daemon.beat_every_s,
+        idle_beat_every_s=config.daemon.idle_beat_every_s,
         memory_limit_bytes=table.memory.limit_bytes,
         log_format=log_format,
         log_level=config.log.level,
@@ -124,7 +125,7 @@ def tenant_specs(config: Config, look: Look = identities, accounts: Accounts = S
         TenantSpec(
             name=TenantName(name),
             replicas=table.replicas,
-            timeouts=timeouts(table.health),
+            timeouts=timeouts(table.health, config.daemon.idle_beat_every_s),
             restarts=restart_policy(table.restart),
             worker_digest=_worker_digest(config, name, look),
             router_digest=_digest(asdict(tenant_endpoint(config, name, accounts))),
@@ -153,9 +154,9 @@ def operator_roles(config: Config, own_uid: int, accounts: Accounts = SYSTEM) ->
     )
 
 
-def timeouts(health: Health) -> Timeouts:
-    """Patience with a child."""
-    return Timeouts(**health.model_dump())
+def timeouts(health: Health, idle_beat_s: float = 0.0) -> Timeouts:
+    """Patience with a child, which gives a life sign so often while it has nothing to do."""
+    return Timeouts(**health.model_dump(), idle_beat_s=idle_beat_s)
 
 
 def restart_policy(restart: Restart) -> RestartPolicy:

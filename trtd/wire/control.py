@@ -99,6 +99,8 @@ class WorkerBeat:
         rss_bytes: resident memory.
         peak_rss_bytes: highest so far.
         device: device memory, None for a runtime without a device.
+        is_resting: whether it has had nothing to do for a while, so that the next life sign comes late: when there is
+            something to do, or it is asked, or after `idle_beat_every_s`.
     """
 
     generation: int
@@ -107,6 +109,7 @@ class WorkerBeat:
     rss_bytes: int
     peak_rss_bytes: int
     device: DeviceReport | None = None
+    is_resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +270,11 @@ class MakeFault:
 
 
 @dataclass(frozen=True, slots=True)
+class AskBeat:
+    """To a worker: give a life sign now."""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantConfigured:
     """To the router: a tenant, new or changed. Its gate is closed until GateSet says otherwise."""
 
@@ -378,6 +386,7 @@ ChildMessage = (
 SupervisorMessage = (
     Stop
     | MakeFault
+    | AskBeat
     | TenantConfigured
     | TenantForgotten
     | GateSet

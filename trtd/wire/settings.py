@@ -87,6 +87,7 @@ class WorkerSettings:
         threads: threads that the runtime may use inside one run.
         router_path: the unix socket at which the router waits for workers.
         beat_every_s: interval of life signs.
+        idle_beat_every_s: the same while it has nothing to do.
         memory_limit_bytes: RSS above which the worker reports a fault and leaves; 0 for none (a cgroup may limit it as
             well).
         log_format: `json` or `console`.
@@ -111,6 +112,7 @@ class WorkerSettings:
     memory_limit_bytes: int
     log_format: str
     log_level: str
+    idle_beat_every_s: float = 5.0
     tensorrt: TensorRTSettings | None = None
     onnxruntime: OnnxRuntimeSettings | None = None
     allow_faults: bool = False

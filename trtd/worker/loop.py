@@ -46,6 +46,7 @@ class Loop:
         arenas: Arenas,
         busy_poll_s: float = 0.0,
         max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
+        progress: Progress | None = None,
     ) -> None:
         """Begin with nothing to do.
 
@@ -56,8 +57,9 @@ class Loop:
             arenas: the shared memory of its clients.
             busy_poll_s: see `trtd.core.polling`.
             max_answer_bytes: what one answer may have in frames.
+            progress: counts the batches.
         """
-        self.progress = Progress()
+        self.progress = progress or Progress()
         self._polls = BusyPoll(busy_poll_s)
         self._link = link
         self._generation = generation

@@ -7,6 +7,7 @@ The process ends through `os._exit`, because nothing of a runtime can be relied 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import select
 import sys
@@ -23,6 +24,7 @@ from trtd.errors import Blame, ExitCode, Malformed, TrtdError
 from trtd.runtime.protocol import Runtime
 from trtd.wire.batches import encode_attach
 from trtd.wire.control import (
+    AskBeat,
     FaultReport,
     MakeFault,
     Stop,
@@ -34,13 +36,18 @@ from trtd.wire.control import (
 )
 from trtd.wire.messages import Attach
 from trtd.wire.settings import WorkerSettings
+from trtd.wire.tensorrt import DeviceReport
 from trtd.worker.arenas import Arenas
 from trtd.worker.faults import fault_of
 from trtd.worker.link import Link
 from trtd.worker.load import load
 from trtd.worker.loop import Loop
-from trtd.worker.memory import over_limit, read_resident, unaccounted
+from trtd.worker.memory import Resident, over_limit, read_resident, unaccounted
+from trtd.worker.progress import Progress
 from trtd.worker.trials import Teller
+
+REST_AFTER_S = 1.0
+"""Without a batch for so long a worker rests: its life signs come seldom, until the next batch begins."""
 
 log = observe.get_logger()
 
@@ -58,6 +65,14 @@ class WorkerProcess:
         self._loop: Loop | None = None
         self._link: Link | None = None
         self._runtime: Runtime | None = None
+        self._progress = Progress(self._wake)
+        self._beating = threading.Lock()
+        self._beat_at = 0.0
+        self._resident = Resident(0, 0)
+        self._report: DeviceReport | None = None
+        self._seen = (0, 0)
+        self._busy_at: float | None = None
+        """When a batch was last seen to run, or the worker became ready; None before that."""
 
     def run(self) -> NoReturn:
         """Load, serve, stop, end. Called in the main thread."""
@@ -70,14 +85,14 @@ class WorkerProcess:
     def _keep_channel(self) -> None:
         """Beat, listen and connect until everything is answered."""
         channel_fd = self._channel.fileno()
-        beat_at = time.monotonic()
         while not self._is_done:
             now = time.monotonic()
-            if now >= beat_at:
-                self._beat()
-                beat_at = now + self._settings.beat_every_s
+            if now >= self._beat_at:
+                # Whoever wants one sooner meanwhile is not overruled by the interval.
+                self._beat_at = math.inf
+                self._beat_at = min(self._beat_at, now + self._beat(now))
             fds = [channel_fd, self._news_fd]
-            timeout_s = max(0.0, beat_at - now)
+            timeout_s = max(0.0, self._beat_at - now)
             if self._loop is not None and self._link is not None:
                 retry_s = self._loop.connect()
                 if retry_s is None:
@@ -90,16 +105,44 @@ class WorkerProcess:
             if channel_fd in ready:
                 self._listen()
 
-    def _beat(self) -> None:
-        resident = read_resident()
-        progress, in_flight = (0, 0) if self._loop is None else self._loop.progress.read()
+    def _beat(self, now: float) -> float:
+        """Give a life sign; seconds until the next one."""
         settings = self._settings
-        report = None if self._runtime is None else self._runtime.device_memory()
-        beat = WorkerBeat(settings.generation, progress, in_flight, resident.rss_bytes, resident.peak_rss_bytes, report)
-        self._tell(beat)
-        fault = over_limit(resident, settings.memory_limit_bytes) or unaccounted(report)
+        self._resident = read_resident()
+        self._report = None if self._runtime is None else self._runtime.device_memory()
+        seen = self._progress.read()
+        if self._busy_at is not None and seen != self._seen:
+            self._busy_at = now
+        self._seen = seen
+        has_rest = self._busy_at is not None and now - self._busy_at >= REST_AFTER_S
+        with self._beating:
+            is_resting = has_rest and self._progress.rest(seen)
+            self._say_beat(is_resting=is_resting)
+        fault = over_limit(self._resident, settings.memory_limit_bytes) or unaccounted(self._report)
         if fault is not None:
             self._fail(fault)
+        return settings.idle_beat_every_s if is_resting else settings.beat_every_s
+
+    def _wake(self) -> None:
+        """The first batch after a rest begins: say so before it can hold the interpreter, and rest no longer."""
+        with self._beating:
+            self._say_beat(is_resting=False)
+        self._beat_soon()
+
+    def _beat_soon(self) -> None:
+        self._beat_at = 0.0
+        self._tell_main()
+
+    def _say_beat(self, *, is_resting: bool) -> None:
+        """A life sign that the supervisor has no room for is left out: it does not read, and the next one will do."""
+        progress, in_flight = self._progress.read()
+        rss_bytes, peak_rss_bytes = self._resident.rss_bytes, self._resident.peak_rss_bytes
+        generation = self._settings.generation
+        beat = WorkerBeat(generation, progress, in_flight, rss_bytes, peak_rss_bytes, self._report, is_resting)
+        try:
+            self._channel.send(beat, wait=False)
+        except ChannelClosed:
+            leave(ExitCode.TEMPORARY)
 
     def _listen(self) -> None:
         try:
@@ -116,6 +159,8 @@ class WorkerProcess:
                 self._loop.stop()
         elif isinstance(message, MakeFault):
             self._make_fault(message.fault)
+        elif isinstance(message, AskBeat):
+            self._beat_soon()
 
     def _make_fault(self, fault: str) -> None:
         """Make a fault on purpose, in a thread of its own: the device may take long to show it."""
@@ -148,6 +193,7 @@ class WorkerProcess:
             Arenas(loaded.runtime),
             settings.busy_poll_s,
             settings.max_answer_bytes,
+            self._progress,
         )
         with self._lock:
             self._link = link
@@ -159,6 +205,7 @@ class WorkerProcess:
         load_s = time.monotonic() - self._started_at
         runtime = f"{loaded.runtime.info.name} {loaded.runtime.info.version}"
         self._tell(WorkerReady(settings.generation, models, runtime, load_s))
+        self._busy_at = time.monotonic()
         # What is there now stays: without it a full collection looks at nothing, instead of at all that was imported.
         gc.freeze()
         loop.serve(lambda: loaded.slots)
@@ -190,7 +237,7 @@ class WorkerProcess:
         except BaseException as error:
             self._fail(fault_of(error))
 
-    def _tell(self, message: WorkerBeat | WorkerReady | TrialBegun | TrialEnded | FaultReport) -> None:
+    def _tell(self, message: WorkerReady | TrialBegun | TrialEnded | FaultReport) -> None:
         try:
             self._channel.send(message)
         except ChannelClosed:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class Progress:
-    """Counts batches. Safe in several threads."""
+    """Counts batches. Safe in several threads.
 
-    def __init__(self) -> None:
+    Args:
+        on_woken: called by the thread that begins the first batch after `rest`, before that runs.
+    """
+
+    def __init__(self, on_woken: Callable[[], None] = lambda: None) -> None:
+        self._on_woken = on_woken
+        self._is_resting = False
         self._lock = threading.Lock()
         self._begun = 0
         self._running: set[int] = set()
@@ -26,8 +33,18 @@ class Progress:
         """
         with self._lock:
             self._begun += 1
-            self._running.add(self._begun)
-            return self._begun
+            number = self._begun
+            self._running.add(number)
+            was_resting, self._is_resting = self._is_resting, False
+        if was_resting:
+            self._on_woken()
+        return number
+
+    def rest(self, since: tuple[int, int]) -> bool:
+        """Have `on_woken` called when the next batch begins, unless one has begun since `read` gave this."""
+        with self._lock:
+            self._is_resting = not self._running and self._begun == since[0]
+            return self._is_resting
 
     def end(self, number: int) -> None:
         """The batch has run, whatever came of it."""

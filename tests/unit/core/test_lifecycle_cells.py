@@ -40,6 +40,7 @@ stopped      SpawnFailed       illegal
 stopped      Greeted           ignored
 stopped      BecameReady       ignored
 stopped      Beat              ignored
+stopped      BeatAsked         ignored
 stopped      FaultReported     ignored
 stopped      DeathExcused      ignored
 stopped      Emptied           ignored
@@ -56,6 +57,7 @@ starting     SpawnFailed       starting Spawn
 starting     Greeted           warming
 starting     BecameReady       illegal
 starting     Beat              illegal
+starting     BeatAsked         ignored
 starting     FaultReported     stopping KillGroup
 starting     DeathExcused      starting IllegalEvent
 starting     Emptied           illegal
@@ -72,6 +74,7 @@ warming      SpawnFailed       illegal
 warming      Greeted           illegal
 warming      BecameReady       ready OpenGate
 warming      Beat              ignored
+warming      BeatAsked         ignored
 warming      FaultReported     stopping KillGroup
 warming      DeathExcused      warming IllegalEvent
 warming      Emptied           illegal
@@ -88,6 +91,7 @@ ready        SpawnFailed       illegal
 ready        Greeted           illegal
 ready        BecameReady       illegal
 ready        Beat              ready
+ready        BeatAsked         ready
 ready        FaultReported     stopping RevokeLeases KillGroup
 ready        DeathExcused      ready IllegalEvent
 ready        Emptied           illegal
@@ -104,6 +108,7 @@ draining     SpawnFailed       illegal
 draining     Greeted           illegal
 draining     BecameReady       illegal
 draining     Beat              draining
+draining     BeatAsked         draining
 draining     FaultReported     stopping RevokeLeases KillGroup
 draining     DeathExcused      draining IllegalEvent
 draining     Emptied           stopping RevokeLeases AskToStop
@@ -120,6 +125,7 @@ stopping     SpawnFailed       stopped
 stopping     Greeted           ignored
 stopping     BecameReady       ignored
 stopping     Beat              ignored
+stopping     BeatAsked         ignored
 stopping     FaultReported     stopping
 stopping     DeathExcused      stopping
 stopping     Emptied           ignored
@@ -136,6 +142,7 @@ backoff      SpawnFailed       illegal
 backoff      Greeted           ignored
 backoff      BecameReady       ignored
 backoff      Beat              ignored
+backoff      BeatAsked         ignored
 backoff      FaultReported     ignored
 backoff      DeathExcused      backoff
 backoff      Emptied           ignored
@@ -152,6 +159,7 @@ quarantined  SpawnFailed       illegal
 quarantined  Greeted           ignored
 quarantined  BecameReady       ignored
 quarantined  Beat              ignored
+quarantined  BeatAsked         ignored
 quarantined  FaultReported     ignored
 quarantined  DeathExcused      quarantined
 quarantined  Emptied           ignored
@@ -168,6 +176,7 @@ stuck        SpawnFailed       illegal
 stuck        Greeted           ignored
 stuck        BecameReady       ignored
 stuck        Beat              ignored
+stuck        BeatAsked         ignored
 stuck        FaultReported     stuck
 stuck        DeathExcused      stuck
 stuck        Emptied           ignored

@@ -23,6 +23,7 @@ class Timeouts:
         hello_s: from spawn to hello.
         warmup_s: from hello to ready; model loading is part of it.
         beat_s: longest silence of a READY, DRAINING child.
+        idle_beat_s: how much longer it may be silent while it rests.
         progress_s: longest time without progress while work is in flight.
         stopped_s: how long it may be stopped by a signal before it is killed; 0 for ever.
         drain_s: from CloseGate to Emptied before leases are revoked.
@@ -33,6 +34,7 @@ class Timeouts:
     hello_s: float = 20.0
     warmup_s: float = 120.0
     beat_s: float = 1.0
+    idle_beat_s: float = 5.0
     progress_s: float = 30.0
     stopped_s: float = 60.0
     drain_s: float = 30.0
@@ -61,6 +63,7 @@ class Child:
         ready_at: when the present process became ready; None when it did not.
         beat_at: instant of the last life sign, of whatever kind; later by the time in which it was stopped since.
         beat_excused_s: how much longer the next one may take, because the child waited for a processor.
+        is_resting: whether it said that it has nothing to do, so that its next life sign comes late.
         progress: last progress counter.
         progress_at: when progress last changed, or nothing was in flight; later by stops likewise.
         progress_excused_s: as for the life sign.
@@ -95,6 +98,7 @@ class Child:
     ready_at: float | None = None
     beat_at: float = 0.0
     beat_excused_s: float = 0.0
+    is_resting: bool = False
     progress: int = 0
     progress_at: float = 0.0
     progress_excused_s: float = 0.0
@@ -115,12 +119,14 @@ class Child:
 def silence(child: Child) -> Patience:
     """Patience with the next life sign: the hello, the word that it is ready, or a beat."""
     timeouts = child.timeouts
-    limit_s = timeouts.beat_s
+    since, limit_s = child.beat_at, timeouts.beat_s
+    if child.is_resting:
+        since += timeouts.idle_beat_s
     if child.state is State.STARTING:
         limit_s = timeouts.hello_s
     elif child.state is State.WARMING:
         limit_s = timeouts.warmup_s
-    return Patience(child.beat_at, limit_s, child.beat_excused_s)
+    return Patience(since, limit_s, child.beat_excused_s)
 
 
 def stall(child: Child) -> Patience | None:
@@ -144,7 +150,8 @@ def look(child: Child, sight: Sight | None, now: float) -> Child:
     """The child after another look at its process, with what that excuses; nothing where the kernel does not tell."""
     if sight is None:
         return replace(child, sight=None, looked_at=now, stopped_since=None)
-    quiet = silence(child).excuse(child.sight, sight, child.looked_at, now)
+    before = silence(child)
+    quiet = before.excuse(child.sight, sight, child.looked_at, now)
     stalled = stall(child)
     if stalled is not None:
         stalled = stalled.excuse(child.sight, sight, child.looked_at, now)
@@ -155,7 +162,7 @@ def look(child: Child, sight: Sight | None, now: float) -> Child:
         stopped_since = began_at if child.stopped_since is None else child.stopped_since
     return replace(
         child,
-        beat_at=quiet.since,
+        beat_at=child.beat_at + quiet.since - before.since,
         beat_excused_s=quiet.excused_s,
         progress_at=child.progress_at if stalled is None else stalled.since,
         progress_excused_s=child.progress_excused_s if stalled is None else stalled.excused_s,
@@ -215,6 +222,7 @@ def check(child: Child) -> None:
         or (is_up and state in (State.DRAINING, State.STOPPING, State.STUCK)),
         "only what is about to go is excused": not child.is_excused or state in (State.STOPPING, State.STUCK),
         "DRAINING ends in a stop or a restart": state is not State.DRAINING or child.restarting == is_up,
+        "only what serves rests": not child.is_resting or state in IN_SERVICE,
         "only what serves is set aside": not child.is_set_aside or state in IN_SERVICE,
         "what serves became ready, and is well": state not in IN_SERVICE
         or (child.ready_at is not None and child.fault is None and not child.is_killed),

@@ -14,6 +14,9 @@ from typing import Any
 from trtd.core.lifecycle.child import HISTORY_LENGTH, Child
 from trtd.core.lifecycle.vocabulary import Effect, Event, IllegalEvent, State, Transition
 
+OUT_OF_SERVICE: dict[str, Any] = {"is_resting": False, "is_set_aside": False}
+"""What no longer holds of a child whose service ends."""
+
 Outcome = tuple[Child, tuple[Effect, ...]]
 Handler = Callable[[Child, Any, float], Outcome]
 

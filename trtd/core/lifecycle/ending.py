@@ -7,7 +7,7 @@ from dataclasses import replace
 from trtd.core import restarts
 from trtd.core.faults import Fault, FaultKind, classify_early_exit, classify_exit
 from trtd.core.lifecycle.child import Child, look, silence, wait_for_patience
-from trtd.core.lifecycle.common import Outcome, enter, refuse, settle_health
+from trtd.core.lifecycle.common import OUT_OF_SERVICE, Outcome, enter, refuse, settle_health
 from trtd.core.lifecycle.starting import forget_deaths, start
 from trtd.core.lifecycle.vocabulary import (
     IN_SERVICE,
@@ -70,7 +70,7 @@ def kill(child: Child, event: Event, now: float, fault: Fault | None) -> Outcome
         State.STOPPING,
         deadline=now + child.timeouts.reap_s if is_alive else None,
         is_killed=is_alive,
-        is_set_aside=False,
+        **OUT_OF_SERVICE,
         restarting=child.restarting and fault is None,
         fault=fault,
         last_fault=fault or child.last_fault,
@@ -189,7 +189,7 @@ def exited(child: Child, event: Exited, now: float) -> Outcome:
     is_early = child.state is State.STARTING
     found = classify_early_exit(event.status, event.last_words) if is_early else classify_exit(event.status)
     fault = owned(child, found)
-    dead = replace(child, fault=fault, last_fault=fault, restarting=False, is_set_aside=False)
+    dead = replace(child, fault=fault, last_fault=fault, restarting=False, **OUT_OF_SERVICE)
     if child.state not in IN_SERVICE:
         return _bury(dead, event, now, fault)
     buried, effects = _bury(settle_health(dead, now), event, now, fault)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trtd.core.faults import Fault, FaultKind
 from trtd.core.lifecycle.child import Child, look, silence, stall, wait_for_patience
-from trtd.core.lifecycle.common import Outcome, enter, settle_health
+from trtd.core.lifecycle.common import OUT_OF_SERVICE, Outcome, enter, settle_health
 from trtd.core.lifecycle.ending import fault_of_stop, give_up, kill, requested_fault
 from trtd.core.lifecycle.vocabulary import (
     AskToStop,
@@ -30,6 +30,7 @@ def beat(child: Child, event: Beat, now: float) -> Outcome:
         child,
         beat_at=now,
         beat_excused_s=0.0,
+        is_resting=event.is_resting,
         progress=event.progress,
         progress_at=now if moved else child.progress_at,
         progress_excused_s=0.0 if moved else child.progress_excused_s,
@@ -39,6 +40,13 @@ def beat(child: Child, event: Beat, now: float) -> Outcome:
         is_set_aside=False,
     )
     return wait_for_patience(alive), (TakeBack(child.generation),) if child.is_set_aside else ()
+
+
+def expect_beat(child: Child, _event: Event, now: float) -> Outcome:
+    """It was asked for a life sign, so it has as long as one that works."""
+    if not child.is_resting:
+        return child, ()
+    return wait_for_patience(replace(child, is_resting=False, beat_at=now, beat_excused_s=0.0)), ()
 
 
 def drain_to_restart(child: Child, event: Event, now: float) -> Outcome:
@@ -55,7 +63,7 @@ def drain_to_stop(child: Child, event: Event, now: float) -> Outcome:
 
 def end_service(child: Child, event: Event, now: float) -> Outcome:
     """Ask a serving child to stop; whatever it still holds goes to others."""
-    stopping = enter(child, event, now, State.STOPPING, deadline=now + child.timeouts.stop_s, is_set_aside=False)
+    stopping = enter(child, event, now, State.STOPPING, deadline=now + child.timeouts.stop_s, **OUT_OF_SERVICE)
     return settle_health(stopping, now), (
         RevokeLeases(child.generation, requested_fault(child)),
         AskToStop(child.generation),

@@ -111,11 +111,20 @@ class Beat:
         generation: whose.
         progress: counter that grows when work completes.
         in_flight: work begun and not completed.
+        is_resting: whether it has nothing to do, so that the next one comes late.
     """
 
     generation: int
     progress: int
     in_flight: int
+    is_resting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BeatAsked:
+    """The child was asked for a life sign, because it may have got work."""
+
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +191,7 @@ Event = (
     | Greeted
     | BecameReady
     | Beat
+    | BeatAsked
     | FaultReported
     | DeathExcused
     | Emptied
