@@ -13,6 +13,7 @@ from tests.chaos import (
     flood,
     hangs,
     hostile,
+    idle,
     pauses,
     reload,
     router,
@@ -93,6 +94,11 @@ PROOFS: dict[str, Proof] = {
         "SIGSTOP of the supervisor, the router, a worker and all of them under load",
         lambda options: pauses.run(options["longest-s"], options["pause-ms"] / 1e3),
         (Option("longest-s", 30.0, "the longest stop, after those of 1 and 3 s"), PAUSE),
+    ),
+    "idle": Proof(
+        "a hundred tenants that nobody asks: processor time",
+        lambda options: idle.run(options["tenants"], options["seconds"]),
+        (Option("tenants", 100, "how many"), Option("seconds", 30.0, "how long it is measured")),
     ),
     "drains": Proof(
         "drain and resume under load, and drains that time out",

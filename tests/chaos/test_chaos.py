@@ -12,6 +12,7 @@ NUMBERS: dict[str, dict[str, float]] = {
     "supervisor": {"kills": 15},
     "hangs": {"count": 5},
     "pauses": {"longest-s": 10.0},
+    "idle": {"tenants": 40},
     "drains": {"count": 50, "cut": 3},
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},

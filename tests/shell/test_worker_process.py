@@ -16,7 +16,7 @@ from tests.support.worker_process import SpawnedWorker
 from trtd.core.faults import FaultKind
 from trtd.demo import models
 from trtd.errors import Blame, ErrorCode, ExitCode
-from trtd.wire.control import FaultReport, Hello, Stop, WorkerBeat, WorkerReady
+from trtd.wire.control import AskBeat, FaultReport, Hello, Stop, WorkerBeat, WorkerReady
 from trtd.wire.settings import ProbeSettings
 
 CALM = {"x": np.ones((1, 4), np.float32)}
@@ -367,3 +367,17 @@ def test_a_worker_outlives_its_router(address, settings):
             assert second.ask(CALM).code is None
         assert os.getpgid(worker.process.pid) == worker.process.pid
         assert worker.process.poll() is None
+
+
+def test_a_worker_without_work_rests_and_says_when_that_ends(router, settings):
+    """Its beats become rare; it gives one when it is asked, and one before the first batch, which may never end."""
+    told = settings(behaviour="hang_holding_gil", when={"value": 666}, worker={"idle_beat_every_s": 60.0})
+    with SpawnedWorker(told) as worker:
+        worker.wait_for(WorkerReady)
+        router.attached()
+        worker.wait_for(WorkerBeat, where=lambda beat: beat.is_resting)
+        worker.channel.send(AskBeat())
+        assert worker.wait_for(WorkerBeat).is_resting
+        router.send(router.lease(POISON))
+        woken = worker.wait_for(WorkerBeat)
+        assert (woken.is_resting, woken.in_flight) == (False, 1)

@@ -283,6 +283,21 @@ def convicted_deaths_are_charged() -> AbstractContextManager[Any]:
     return _wrap(Fleet, "handle", make)
 
 
+def rest_is_not_known() -> AbstractContextManager[Any]:
+    """A worker that rests is expected to speak as often as one that works."""
+
+    def make(real: Any) -> Any:
+        def handle(self: Fleet, event: Any, now: float) -> Any:
+            match event:
+                case fleet.ChildEvent(name, lifecycle.Beat(generation, progress, in_flight)):
+                    event = fleet.ChildEvent(name, lifecycle.Beat(generation, progress, in_flight))
+            return real(self, event, now)
+
+        return handle
+
+    return _wrap(Fleet, "handle", make)
+
+
 BUGS: dict[str, Planting] = {
     "a lease is not released": lease_not_released,
     "a stale generation is accepted": stale_generation_accepted,
@@ -302,4 +317,5 @@ BUGS: dict[str, Planting] = {
     "an own pause is taken for the others' silence": own_pause_not_discounted,
     "a stop is taken for a hang": nobody_excused,
     "a hang is excused for ever": everybody_excused,
+    "a rest is taken for silence": rest_is_not_known,
 }

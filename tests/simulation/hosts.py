@@ -34,7 +34,7 @@ class SimSupervisor:
     def __init__(self, clock: Clock, sim: Any) -> None:
         self.clock = clock
         self.sim = sim
-        self.fleet = Fleet(sim.plan.router_timeouts, sim.plan.restarts)
+        self.fleet = Fleet(sim.plan.router_timeouts, sim.plan.restarts, sim.plan.max_starting)
         self.processes: dict[str, Process] = {}
         self.own = OwnTime()
         self.is_paused = False

@@ -23,6 +23,7 @@ POISON = 666
 HANG = 667
 """Input whose run never returns."""
 BEAT_EVERY_S = 0.2
+IDLE_BEAT_EVERY_S = 1.0
 
 
 class Entry(NamedTuple):
@@ -144,6 +145,9 @@ class SimWorker(Process):
         self.is_ready = False
         self.has_failed = False
         self.started = 0
+        self.is_resting = False
+        self._beat_at = 0.0
+        self._seen = 0
         self.running: set[int] = set()
         place = sim.supervisor.fleet.place(str(worker.key))
         self.digest: str = place.target.worker_digest
@@ -171,9 +175,19 @@ class SimWorker(Process):
         self._beat()
 
     def _beat(self) -> None:
+        if self.clock.now < self._beat_at:
+            return
+        self.is_resting = not self.running and self.started == self._seen
+        self._seen = self.started
+        self._say_beat()
+        every_s = IDLE_BEAT_EVERY_S if self.is_resting else BEAT_EVERY_S
+        self._beat_at = self.clock.now + every_s
+        self.later(every_s, self._beat)
+
+    def _say_beat(self) -> None:
         # The oldest batch that runs, so that one slot's hang is not hidden by the others' progress.
-        self._tell(Beat(self.id.generation, min(self.running, default=self.started), len(self.running)))
-        self.later(BEAT_EVERY_S, self._beat)
+        progress = min(self.running, default=self.started)
+        self._tell(Beat(self.id.generation, progress, len(self.running), self.is_resting))
 
     def _tell(self, event: Any) -> None:
         self.to_supervisor.send(event)
@@ -227,6 +241,11 @@ class SimWorker(Process):
             number = self.started
             self.started += 1
             self.running.add(number)
+            if self.is_resting:
+                self.is_resting = False
+                self._beat_at = self.clock.now
+                self._say_beat()
+                self.later(BEAT_EVERY_S, self._beat)
             values = [waiting.entry.value for waiting in batch]
             if HANG in values:
                 return

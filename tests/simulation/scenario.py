@@ -40,6 +40,7 @@ class Plan:
     poison: float
     delay_s: float
     chaos: tuple[str, ...]
+    max_starting: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ BAD = "bad"
 
 def make_plan(draw: random.Random) -> Plan:
     """The world's laws: mostly kind, sometimes cruel."""
-    timeouts = Timeouts(hello_s=1.0, warmup_s=1.5, beat_s=0.7, progress_s=1.0, drain_s=1.5, stop_s=0.5, reap_s=0.8)
+    timeouts = Timeouts(
+        hello_s=1.0, warmup_s=1.5, beat_s=0.7, idle_beat_s=1.0, progress_s=1.0, drain_s=1.5, stop_s=0.5, reap_s=0.8
+    )
     restarts = RestartPolicy(
         base_s=0.05,
         cap_s=1.0,
@@ -98,6 +101,7 @@ def make_plan(draw: random.Random) -> Plan:
         poison=0.05 if draw.random() < 0.3 else 0.0,
         delay_s=draw.choice((0.0005, 0.002, 0.01)),
         chaos=tuple(draw.choice(CHAOS) for _ in range(draw.choice((0, 1, 2, 4, 8, 12)))),
+        max_starting=draw.choice((0, 1, 2, 4)),
     )
 
 

@@ -82,6 +82,7 @@ def make_event(event: type[Event], generation: int = GENERATION, **changes: Any)
         "sight": None,
         "is_permanent": False,
         "last_words": "",
+        "is_resting": False,
         **changes,
     }
     return event(**{name: values[name] for name in event.__dataclass_fields__})

@@ -134,6 +134,11 @@ class Daemon(_Section):
     idle_beat_every_s: Annotated[float, Field(ge=0.01, le=60)] = Field(
         5.0, description="the same of a worker that has nothing to do; one that falls silent meanwhile is found so late"
     )
+    max_starting: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0,
+        description="workers that start at one time, so that those that serve get a processor meanwhile; as many again"
+        " where they served before they died; 0: as many as there are processors",
+    )
     busy_poll_s: Annotated[float, Field(ge=0, le=0.01)] = Field(
         0.001,
         description="how long router and workers look for what comes next before they sleep, where the last wait was"

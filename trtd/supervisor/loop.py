@@ -73,7 +73,7 @@ class Supervisor:
         listeners: tuple[Listener, ...] = (),
     ) -> None:
         self.plan = plan
-        self.fleet = Fleet(plan.router_timeouts, plan.router_restarts)
+        self.fleet = Fleet(plan.router_timeouts, plan.router_restarts, plan.max_starting)
         self.facts = Facts()
         self.stopped = asyncio.Event()
         self._loop = loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from trtd.config.load import Loaded
@@ -50,6 +51,11 @@ class Plan:
     def router_restarts(self) -> RestartPolicy:
         """When a dead router is started again."""
         return settings.restart_policy(self.config.router.restart)
+
+    @property
+    def max_starting(self) -> int:
+        """How many workers may load at one time."""
+        return self.config.daemon.max_starting or len(os.sched_getaffinity(0))
 
     def router_order(self, generation: int, listeners: tuple[Listener, ...] = ()) -> ChildOrder:
         """How one life of the router is started; it inherits the sockets that were handed to the daemon."""

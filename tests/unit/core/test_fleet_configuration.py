@@ -44,7 +44,7 @@ def test_a_new_tenant_touches_no_other():
     world = FleetWorld(make_spec("a"))
     effects = world.apply(make_spec("a"), make_spec("b"))
     assert touched(effects) == {"b/0"}
-    assert [type(effect) for effect in effects] == [ConfigureTenant, ChildEffect, SetAvailability, SetGate]
+    assert [type(effect) for effect in effects] == [ConfigureTenant, SetAvailability, SetGate, ChildEffect]
 
 
 def test_a_removed_tenant_is_drained_before_it_vanishes():

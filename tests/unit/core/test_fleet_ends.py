@@ -65,13 +65,13 @@ def test_a_second_drain_and_a_drain_of_the_drained_change_nothing():
 
 
 def test_resume_opens_the_gate_once_workers_can_be_expected():
-    """Out of DRAINED: workers are spawned, availability is told, and then the gate opens."""
+    """Out of DRAINED: availability is told, then the gate opens, and workers are spawned."""
     world = FleetWorld(make_spec("a"))
     world.handle(DrainRequested(A))
     world.run()
     effects = world.handle(ResumeRequested(A))
     assert spawns(effects) == ["a/0"]
-    assert effects[-2:] == [SetAvailability(A, True, "", None), SetGate(A, True, 2)]
+    assert effects[:2] == [SetAvailability(A, True, "", None), SetGate(A, True, 2)]
     world.run()
     assert world.states()["a/0"] is State.READY
 

@@ -18,13 +18,16 @@ from trtd.core.lifecycle import (
     Spawn,
     Spawned,
     SpawnFailed,
+    SpawnWithdrawn,
     State,
     TimePassed,
     step,
 )
 
 IGNORED, ILLEGAL = "ignored", "illegal"
-NO_PROCESS_YET = {(state, event) for state in (State.STARTING, State.STOPPING) for event in (Spawned, SpawnFailed)}
+NO_PROCESS_YET = {
+    (state, event) for state in (State.STARTING, State.STOPPING) for event in (Spawned, SpawnFailed, SpawnWithdrawn)
+}
 
 # One line for each cell: what becomes of a typical child of that state, and the effects in order. The child of
 # `draining` is to be restarted, that of `stopping` was asked to stop for good; `Exited` is a crash, and `TimePassed`
@@ -37,6 +40,7 @@ stopped      KillRequested     ignored
 stopped      RestartRequested  ignored
 stopped      Spawned           illegal
 stopped      SpawnFailed       illegal
+stopped      SpawnWithdrawn    illegal
 stopped      Greeted           ignored
 stopped      BecameReady       ignored
 stopped      Beat              ignored
@@ -54,6 +58,7 @@ starting     KillRequested     stopping KillGroup
 starting     RestartRequested  stopping KillGroup
 starting     Spawned           starting
 starting     SpawnFailed       starting Spawn
+starting     SpawnWithdrawn    illegal
 starting     Greeted           warming
 starting     BecameReady       illegal
 starting     Beat              illegal
@@ -71,6 +76,7 @@ warming      KillRequested     stopping KillGroup
 warming      RestartRequested  stopping KillGroup
 warming      Spawned           illegal
 warming      SpawnFailed       illegal
+warming      SpawnWithdrawn    illegal
 warming      Greeted           illegal
 warming      BecameReady       ready OpenGate
 warming      Beat              ignored
@@ -88,6 +94,7 @@ ready        KillRequested     stopping RevokeLeases KillGroup
 ready        RestartRequested  draining CloseGate
 ready        Spawned           illegal
 ready        SpawnFailed       illegal
+ready        SpawnWithdrawn    illegal
 ready        Greeted           illegal
 ready        BecameReady       illegal
 ready        Beat              ready
@@ -105,6 +112,7 @@ draining     KillRequested     stopping RevokeLeases KillGroup
 draining     RestartRequested  ignored
 draining     Spawned           illegal
 draining     SpawnFailed       illegal
+draining     SpawnWithdrawn    illegal
 draining     Greeted           illegal
 draining     BecameReady       illegal
 draining     Beat              draining
@@ -122,6 +130,7 @@ stopping     KillRequested     stopping KillGroup
 stopping     RestartRequested  stopping
 stopping     Spawned           stopping KillGroup
 stopping     SpawnFailed       stopped
+stopping     SpawnWithdrawn    stopped
 stopping     Greeted           ignored
 stopping     BecameReady       ignored
 stopping     Beat              ignored
@@ -139,6 +148,7 @@ backoff      KillRequested     stopped
 backoff      RestartRequested  starting Spawn
 backoff      Spawned           illegal
 backoff      SpawnFailed       illegal
+backoff      SpawnWithdrawn    illegal
 backoff      Greeted           ignored
 backoff      BecameReady       ignored
 backoff      Beat              ignored
@@ -156,6 +166,7 @@ quarantined  KillRequested     stopped
 quarantined  RestartRequested  starting Spawn
 quarantined  Spawned           illegal
 quarantined  SpawnFailed       illegal
+quarantined  SpawnWithdrawn    illegal
 quarantined  Greeted           ignored
 quarantined  BecameReady       ignored
 quarantined  Beat              ignored
@@ -173,6 +184,7 @@ stuck        KillRequested     stuck
 stuck        RestartRequested  stuck
 stuck        Spawned           illegal
 stuck        SpawnFailed       illegal
+stuck        SpawnWithdrawn    illegal
 stuck        Greeted           ignored
 stuck        BecameReady       ignored
 stuck        Beat              ignored

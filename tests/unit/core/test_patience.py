@@ -9,7 +9,7 @@ import pytest
 from tests.support.supervision import GENERATION, NOW, make_child
 from trtd.core import lifecycle
 from trtd.core.faults import FaultKind
-from trtd.core.lifecycle import Beat, KillGroup, RevokeLeases, SetAside, State, TakeBack, TimePassed, step
+from trtd.core.lifecycle import Beat, BeatAsked, KillGroup, RevokeLeases, SetAside, State, TakeBack, TimePassed, step
 from trtd.core.patience import MOST_WAITS, SLACK_S, OwnTime, Sight, ThreadSight, waited_s
 
 STOPPED = Sight(True, {1: ThreadSight(False, 1.0, 0.0)})
@@ -154,3 +154,33 @@ def test_a_stop_costs_no_start():
     assert child.deadline > NOW + 20
     child, _ = step(child, TimePassed(STOPPED), NOW + 80)
     assert (child.state, child.fault.kind) == (State.STOPPING, FaultKind.BEAT_MISSED)
+
+
+def resting(at=NOW):
+    """A child in service that said at an instant that it has nothing to do."""
+    return step(make_child(), Beat(GENERATION, 0, 0, is_resting=True), at)[0]
+
+
+def test_a_child_that_rests_may_be_silent_for_longer():
+    """It is hung when its next beat is late by beat_s, and with its next beat it has no more time than others."""
+    _, effects = silent(resting(), lambda _: asleep(), NOW + 100)
+    assert effects[0][0] == NOW + 6.0
+    child, _ = step(resting(), Beat(GENERATION, 0, 1), NOW + 3)
+    _, effects = silent(child, lambda _: asleep(), NOW + 100)
+    assert effects[0][0] == NOW + 4.0
+
+
+def test_a_child_that_rests_and_is_asked_has_to_speak():
+    """Once it was asked for a life sign it has beat_s; what it was asked for before does not count twice."""
+    child, _ = step(resting(), BeatAsked(GENERATION), NOW + 2)
+    child, effects = step(child, BeatAsked(GENERATION), NOW + 2.5)
+    assert effects == ()
+    _, effects = silent(child, lambda _: asleep(), NOW + 100)
+    assert effects[0][0] == NOW + 3.0
+
+
+def test_a_child_that_rests_and_is_stopped_is_set_aside():
+    """It is noticed at the first look, and a stop that ends before costs nothing."""
+    child, effects = silent(resting(), lambda _: STOPPED, NOW + 30)
+    assert effects == [(NOW + 5.5, SetAside(GENERATION))]
+    assert child.state is State.READY

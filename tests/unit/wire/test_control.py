@@ -63,7 +63,7 @@ def test_settings_that_are_none_are_refused(data: bytes) -> None:
         ([5], "5 is no message"),
         ([["Stop"]], "an array is no message"),
         (["Stop", 1], "Stop: expected 0 fields, got 1"),
-        (["WorkerBeat", 3, 10, True, 5, 6, None], "WorkerBeat.in_flight: expected an integer, got a boolean"),
+        (["WorkerBeat", 3, 10, True, 5, 6, None, False], "WorkerBeat.in_flight: expected an integer, got a boolean"),
     ],
 )
 def test_a_bad_message_is_refused(plain: Any, line: str) -> None:
@@ -106,5 +106,5 @@ def test_a_fault_that_names_a_strange_file_is_sent() -> None:
 
 def test_a_message_is_its_tag_and_its_fields() -> None:
     """Packets are readable with any msgpack tool."""
-    assert msgpack.unpackb(control.encode(WorkerBeat(3, 10, 1, 5, 6))) == ["WorkerBeat", 3, 10, 1, 5, 6, None]
+    assert msgpack.unpackb(control.encode(WorkerBeat(3, 10, 1, 5, 6))) == ["WorkerBeat", 3, 10, 1, 5, 6, None, False]
     assert msgpack.unpackb(control.encode(Stop())) == ["Stop"]

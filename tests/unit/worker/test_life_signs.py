@@ -86,3 +86,19 @@ def test_exit_codes_say_what_the_report_said(fault, code):
     assert exit_code(fault) is code
     verdict = classify_exit(ExitStatus(code=code))
     assert (verdict.permanent, verdict.blame) == (fault.permanent, fault.blame)
+
+
+def test_the_end_of_a_rest_is_told_once_and_before_the_batch_runs():
+    """The first batch after a rest is told of, later ones are not; a batch that began meanwhile lets nobody rest."""
+    told: list[tuple[int, int]] = []
+    progress = Progress(lambda: told.append(progress.read()))
+    seen = progress.read()
+    assert progress.rest(seen)
+    number = progress.begin()
+    progress.end(number)
+    assert told == [(0, 1)]
+    assert not progress.rest(seen)
+    assert progress.rest(progress.read())
+    progress.end(progress.begin())
+    progress.end(progress.begin())
+    assert told == [(0, 1), (1, 1)]

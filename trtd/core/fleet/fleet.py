@@ -9,6 +9,7 @@ from trtd.core import lifecycle
 from trtd.core.fleet import briefing, replacement
 from trtd.core.fleet.invariants import broken_promises
 from trtd.core.fleet.roster import Roster
+from trtd.core.fleet.starts import LOADING, Start, Starts
 from trtd.core.fleet.tenant import HOPELESS, Place, Role, Tenant, judge_availability
 from trtd.core.fleet.vocabulary import (
     ROUTER,
@@ -57,13 +58,19 @@ class Fleet:
         children: the router and every worker, by name.
         tenants: by name.
         is_stopping: whether a shutdown was asked for.
+
+    Args:
+        router_timeouts: patience with the router.
+        router_restarts: policy for it.
+        max_starting: workers that load at one time (see `trtd.core.fleet.starts`); 0 for no bound.
     """
 
-    def __init__(self, router_timeouts: Timeouts, router_restarts: RestartPolicy) -> None:
+    def __init__(self, router_timeouts: Timeouts, router_restarts: RestartPolicy, max_starting: int = 0) -> None:
         self._roster = Roster()
         self._roster.add(ROUTER, None, router_timeouts, router_restarts)
         self.children: Mapping[str, Child] = self._roster.children
         self.tenants: dict[TenantName, Tenant] = {}
+        self._starts = Starts(max_starting)
         self._effects: list[FleetEffect] = []
         self._unsettled: dict[TenantName, None] = {}
         # Of all tenants that vanished, none of which is remembered: one of them may come back.
@@ -76,8 +83,9 @@ class Fleet:
         return self.is_stopping and all(child.state in DOWN for child in self.children.values())
 
     def next_deadline(self) -> float | None:
-        """The instant at which `handle` has to be called with `TimePassed`; None while no child waits for one."""
-        return self._roster.next_deadline()
+        """The instant at which `handle` has to be called with `TimePassed`; None while nobody waits for one."""
+        instants = (self._roster.next_deadline(), self._starts.next_release())
+        return min((at for at in instants if at is not None), default=None)
 
     def due(self, now: float) -> dict[str, int]:
         """Process ids of the children that `TimePassed` would judge now, by name."""
@@ -134,6 +142,8 @@ class Fleet:
             case TenantRestartRequested(name):
                 self._restart(name)
         self._settle(now)
+        while (start := self._starts.take(now)) is not None:
+            self._effects.append(ChildEffect(start.name, start.spawn))
         effects, self._effects = self._effects, []
         return effects
 
@@ -145,10 +155,19 @@ class Fleet:
             self._translate(name, effect, now)
         if has_changed:
             key = self._roster.keys.get(name)
+            self._note_start(name, now)
             if key is not None:
                 self._unsettled[key.tenant] = None
             elif self.children[name].state in HOPELESS:
                 self._unsettled.update(dict.fromkeys(self.tenants))
+
+    def _note_start(self, name: str, now: float) -> None:
+        """Give up the place of a worker that does not load any more, and the start of one that does not want it."""
+        child = self.children[name]
+        if child.state not in LOADING:
+            self._starts.ended(name)
+        if child.state is not State.STARTING and (start := self._starts.withdraw(name)) is not None:
+            self._step(name, lifecycle.SpawnWithdrawn(start.spawn.generation), now)
 
     def _pass_time(self, sights: Mapping[str, Sight], now: float) -> None:
         for name in self._roster.take_due(now):
@@ -157,6 +176,9 @@ class Fleet:
     def _translate(self, name: str, effect: lifecycle.Effect, now: float) -> None:
         key = self._roster.keys.get(name)
         match effect:
+            case lifecycle.Spawn() if key is not None:
+                is_urgent = self.tenants[key.tenant].places[key.replica].has_served
+                self._starts.add(Start(name, key.tenant, effect, is_urgent))
             case (
                 lifecycle.Spawn()
                 | lifecycle.AskToStop()
@@ -432,6 +454,8 @@ class Fleet:
         """
         for child in self.children.values():
             lifecycle.check(child)
-        broken = list(broken_promises(self.children, self.tenants, self.next_deadline(), is_stopping=self.is_stopping))
+        next_deadline = self._roster.next_deadline()
+        broken = list(broken_promises(self.children, self.tenants, next_deadline, is_stopping=self.is_stopping))
+        broken += self._starts.broken_promises(self.children)
         if broken:
             raise AssertionError("; ".join(broken))

@@ -20,6 +20,7 @@ from trtd.core.lifecycle.vocabulary import (
     KillGroup,
     RevokeLeases,
     SpawnFailed,
+    SpawnWithdrawn,
     State,
     TimePassed,
 )
@@ -180,6 +181,16 @@ def spawn_failed(child: Child, event: SpawnFailed, now: float) -> Outcome:
     message = f"cannot be started: {event.message}"
     fault = Fault(FaultKind.SPAWN_FAILED, message, blame=Blame.DAEMON, permanent=event.is_permanent)
     return _bury(replace(child, fault=fault, last_fault=fault), event, now, fault)
+
+
+def spawn_withdrawn(child: Child, event: SpawnWithdrawn, now: float) -> Outcome:
+    """There is nothing to wait for: stay down, or start as was asked meanwhile."""
+    if child.pid is not None:
+        return refuse(child, event, now)
+    gone = replace(child, restarting=False, deadline=None)
+    if child.desired is Desired.DOWN:
+        return enter(gone, event, now, State.STOPPED), ()
+    return start(gone, event, now)
 
 
 def exited(child: Child, event: Exited, now: float) -> Outcome:

@@ -90,6 +90,13 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpawnWithdrawn:
+    """The process was not wanted any more before it was made, and never will be."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Greeted:
     """The child said hello over its channel: its interpreter runs our code."""
 
@@ -188,6 +195,7 @@ Event = (
     | RestartRequested
     | Spawned
     | SpawnFailed
+    | SpawnWithdrawn
     | Greeted
     | BecameReady
     | Beat
