@@ -18,6 +18,7 @@ from tests.chaos import (
     reload,
     router,
     soak,
+    starts,
     strangers,
     supervisor,
     workers,
@@ -99,6 +100,11 @@ PROOFS: dict[str, Proof] = {
         "a hundred tenants that nobody asks: processor time",
         lambda options: idle.run(options["tenants"], options["seconds"]),
         (Option("tenants", 100, "how many"), Option("seconds", 30.0, "how long it is measured")),
+    ),
+    "starts": Proof(
+        "one reload that replaces the workers of many tenants, under load",
+        lambda options: starts.run(options["tenants"]),
+        (Option("tenants", 80, "how many"),),
     ),
     "drains": Proof(
         "drain and resume under load, and drains that time out",

@@ -158,11 +158,11 @@ class Observed(Daemon):
                 problems.append(f"the counters of {entry['name']} do not add up: {counters}")
         return problems
 
-    def run(self) -> Iterator[Self]:
+    def run(self, ready_s: float = 60.0) -> Iterator[Self]:
         """Start it, give it when it is ready, and keep its log where that is asked for."""
         try:
             self.start()
-            self.wait_ready(60.0)
+            self.wait_ready(ready_s)
             yield self
         finally:
             if keep_logs_in is not None:
@@ -189,7 +189,8 @@ class Stage(Observed):
         self.models = models_directory
         self.questions = make_questions(models_directory, is_large=is_large)
         self.settings = settings
-        super().__init__({**tenant_tables(models_directory, **settings), **others}, **sections)
+        self.tables = tenant_tables(models_directory, **settings)
+        super().__init__({**self.tables, **others}, **sections)
 
 
 keep_logs_in: Path | None = None
@@ -202,6 +203,7 @@ def stage(
     *,
     router: Mapping[str, Any] | None = None,
     is_large: bool = False,
+    ready_s: float = 60.0,
     **settings: Any,
 ) -> Iterator[Stage]:
     """A daemon that is ready, with the three tenants and others.
@@ -210,6 +212,7 @@ def stage(
         others: tables of further tenants, by name.
         router: the router's section; patient and restarted at once where it is not given.
         is_large: whether the three have tensors that are large enough for shared memory.
+        ready_s: patience with the start.
         settings: of each of the three.
     """
     with (
@@ -218,4 +221,4 @@ def stage(
             Path(directory), others or {}, {} if router is None else {"router": router}, is_large=is_large, **settings
         ) as daemon,
     ):
-        yield from daemon.run()
+        yield from daemon.run(ready_s)

@@ -13,6 +13,7 @@ NUMBERS: dict[str, dict[str, float]] = {
     "hangs": {"count": 5},
     "pauses": {"longest-s": 10.0},
     "idle": {"tenants": 40},
+    "starts": {"tenants": 30},
     "drains": {"count": 50, "cut": 3},
     "flood": {"requests": 1000, "rounds": 2},
     "hostile": {"connections": 20_000},

@@ -230,6 +230,11 @@ class Supervisor:
 
     # For those who look and wait
 
+    def is_required(self, tenant: TenantName) -> bool:
+        """Whether the daemon counts as failed without this tenant."""
+        plan = self._plan_of.get(tenant)
+        return plan is not None and plan.config.tenants[tenant].required
+
     def status(self, only: str | None = None) -> Status:
         """The status record at this instant."""
         about = About(

@@ -16,6 +16,7 @@ from typing import Any
 
 from trtd import observe
 from trtd.child.own_loop import OwnLoop
+from trtd.child.streams import let_nothing_wait
 from trtd.config.load import Loaded
 from trtd.config.model import Config
 from trtd.config.reload import reloaded
@@ -27,6 +28,7 @@ from trtd.supervisor.aside import Attempts
 from trtd.supervisor.caretaker import look_after
 from trtd.supervisor.commands import Commands
 from trtd.supervisor.control import ControlServer
+from trtd.supervisor.descriptors import claim_fds
 from trtd.supervisor.health import HealthChild
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.model_files import Watch
@@ -56,7 +58,8 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
         OK when every accepted request was answered, TEMPORARY when something had to be cut.
 
     Raises:
-        trtd.errors.InvalidConfig: a user or group in the configuration does not exist.
+        trtd.errors.InvalidConfig: a user or group in the configuration does not exist, or the host allows too few file
+            descriptors for it.
         trtd.errors.NotAllowed: the runtime directory or a socket cannot be used.
         trtd.errors.Unavailable: another daemon serves this runtime directory.
     """
@@ -64,7 +67,9 @@ def serve(loaded: Loaded, load: Callable[[], Loaded]) -> ExitCode:
     # Whoever started us may have had signals blocked, and so would we and every child: deaf to SIGTERM and to deaths.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     notifier = take_notifier(os.environ, os.getpid())
+    let_nothing_wait(os.environ)
     observe.configure(str(config.log.format), config.log.level)
+    claim_fds(config)
     listeners = take_listeners(os.environ, os.getpid())
     directory = config.daemon.runtime_dir
     runtime_dir.prepare(directory)

@@ -9,6 +9,7 @@ from trtd.core.lifecycle import State
 from trtd.core.vitals import Signs, Vitals
 from trtd.supervisor.loop import Supervisor
 from trtd.supervisor.shutdown import Shutdown
+from trtd.supervisor.status import health_of
 
 LOOK_EVERY_S = 1.0
 
@@ -33,16 +34,17 @@ async def watch(supervisor: Supervisor, shutdown: Shutdown) -> None:
 
 def signs_of(supervisor: Supervisor, now: float) -> Signs:
     """What the fleet shows of the daemon as a whole. Drained tenants are not meant to serve, so they are no failure."""
-    router = supervisor.fleet.children[ROUTER]
+    fleet = supervisor.fleet
+    router = fleet.children[ROUTER]
     fault = router.fault if router.state is State.QUARANTINED else None
-    wanted = [
-        tenant
-        for tenant in supervisor.status()["tenants"]
-        if tenant["is_required"] and tenant["phase"] == Phase.SERVING
+    healths = [
+        health_of(fleet, supervisor.facts, tenant, now)
+        for name, tenant in fleet.tenants.items()
+        if tenant.phase is Phase.SERVING and supervisor.is_required(name)
     ]
     return Signs(
         router_ready_s=now - router.since if router.state is State.READY else None,
-        is_any_ready=not wanted or any(tenant["health"] in {"ready", "degraded"} for tenant in wanted),
-        are_all_hopeless=all(tenant["health"] == "unavailable" for tenant in wanted),
+        is_any_ready=not healths or any(health in {"ready", "degraded"} for health in healths),
+        are_all_hopeless=all(health == "unavailable" for health in healths),
         router_failure=" ".join(fault.message.split()) if fault is not None and fault.permanent else "",
     )

@@ -44,7 +44,6 @@ TIMEOUTS = Timeouts(
     hello_s=2.0, warmup_s=4.0, beat_s=1.0, progress_s=2.0, stopped_s=5.0, drain_s=3.0, stop_s=1.0, reap_s=1.0
 )
 STOPPED = Sight(True, {PID: ThreadSight(False, 1.0, 0.0)})
-STARVED = Sight(False, {PID: ThreadSight(True, 1.0, 0.0)})
 FRESH = make_child(State.STOPPED, timeouts=TIMEOUTS, restarts_policy=POLICY, generation=0, deadline=None)
 
 WISHES = tuple(event for event in EVENTS if "Requested" in event.__name__)
@@ -62,7 +61,7 @@ def variants(event, generation):
     if event in WISHES:
         return [event()]
     if event is TimePassed:
-        return [TimePassed(), TimePassed(STOPPED), TimePassed(STARVED)]
+        return [TimePassed(), TimePassed(STOPPED)]
     if event is Spawned:
         return [Spawned(generation, PID)]
     if event is SpawnFailed:
@@ -112,9 +111,9 @@ class ShellPromises:
         assert (self.open_generation is not None) == (after.state in lifecycle.IN_SERVICE)
 
 
-def instants(child, now):
+def instants(child, event, now):
     """The moments at which an event may be told apart: now, at the next look, and when the child's patience ends."""
-    if child.deadline is None:
+    if child.deadline is None or event is not TimePassed:
         return {now}
     ends = {child.deadline, silence(child).ends_at, child.since + TIMEOUTS.drain_s}
     if (stalled := stall(child)) is not None:
@@ -171,7 +170,7 @@ def explored():
         child, now = frontier.pop()
         for event in EVENTS:
             for chosen in variants(event, child.generation):
-                for at in instants(child, now):
+                for at in instants(child, event, now):
                     after, _ = step(child, chosen, at)
                     moves.setdefault((child.state, event), set()).add(after.state)
                     if (found := essence(after, at)) not in seen:

@@ -187,7 +187,7 @@ def spawn_withdrawn(child: Child, event: SpawnWithdrawn, now: float) -> Outcome:
     """There is nothing to wait for: stay down, or start as was asked meanwhile."""
     if child.pid is not None:
         return refuse(child, event, now)
-    gone = replace(child, restarting=False, deadline=None)
+    gone = replace(child, restarting=False, is_excused=False, deadline=None)
     if child.desired is Desired.DOWN:
         return enter(gone, event, now, State.STOPPED), ()
     return start(gone, event, now)
