@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.support import onnx_models
+from tests.support import onnx_models, zmtp
 from tests.support.daemon import Daemon, tenant
+from trtd.core.ids import RequestId
 from trtd.errors import TooLarge
+from trtd.wire import codec
+from trtd.wire.messages import Dtype, InferRequest, TensorSpec
 
 GIB = 1 << 30
 INT64 = onnx.TensorProto.INT64
@@ -43,6 +47,13 @@ def serve(make_daemon, tmp_path):
 def elements(size_bytes: int) -> dict[str, np.ndarray]:
     """The input that asks for so many bytes."""
     return {"n": np.array([size_bytes // 4], np.int64)}
+
+
+def ask(size_bytes: int) -> bytes:
+    """The same as a message on a connection that speaks ZMTP by hand."""
+    spec = TensorSpec("n", Dtype.INT64, (1,))
+    header = codec.encode_client_message(InferRequest(RequestId(uuid.uuid4().bytes), "filled", None, (spec,), 60.0))
+    return zmtp.frame(header, zmtp.MORE) + zmtp.frame(elements(size_bytes)["n"].tobytes())
 
 
 @contextmanager
@@ -90,3 +101,19 @@ def test_a_gibibyte_is_given_where_it_may_be(serve):
             assert outputs["y"].shape == (GIB // 4,)
             assert not outputs["y"].any()
             del outputs
+
+
+def test_who_never_reads_large_answers_harms_nobody(serve):
+    """Stopped clients have 2 GiB of answers coming; others of the same tenant and of another are answered meanwhile."""
+    daemon = serve()
+    with ExitStack() as stack:
+        sleepers = [stack.enter_context(zmtp.shake_hands(str(daemon.runtime_dir / "a.sock"))) for _ in range(8)]
+        size = 60 << 20
+        with neighbour(daemon), daemon.client("a") as client:
+            for _ in range(4):
+                for sleeper in sleepers:
+                    # One that was given up is gone.
+                    with suppress(OSError):
+                        sleeper.sendall(ask(size))
+                assert client.infer("filled", elements(size), timeout=120)["y"].shape == (size // 4,)
+            daemon.wait_status(lambda it: it["tenants"][0]["leased"] == 0, "an answer to all", 60)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import zmtp as peer_side
 from trtd.errors import ErrorCode
+from trtd.router.backlog import Unread
 from trtd.router.callers import Caller, Route
 from trtd.router.guests import MAX_OUT_BYTES, READ_BYTES, Broken, Guest
 from trtd.router.sockets import QUEUED_MESSAGES, Undelivered
@@ -26,8 +27,9 @@ class Table:
 
     def __init__(self) -> None:
         ours, self.peer = socket.socketpair()
+        self.unread = Unread()
         self.caller = Caller(Route(None, b""), "uid:1000", "")
-        self.guest = Guest(ours, self.caller, 1000, MAX_FRAME_BYTES, MAX_REQUEST_BYTES)
+        self.guest = Guest(ours, self.caller, 1000, MAX_FRAME_BYTES, MAX_REQUEST_BYTES, self.unread)
 
     def receive(self) -> list[Any]:
         """Everything that can be received now, as header, frames, and error code."""

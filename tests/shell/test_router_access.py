@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import subprocess
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests.support.batches import ResultEntry
 from tests.support.router import PATIENCE_S, RouterClient, make_endpoint
 from tests.support.streams import StreamEnd
 from tests.support.users import NOBODY, only_root
+from trtd.core.dispatch import TenantLimits
 from trtd.errors import ErrorCode
 from trtd.wire import control
 from trtd.wire.messages import ErrorAnswer, InferAnswer
 from trtd.wire.settings import CurveClient
 
+MIB = 1 << 20
 HANDSHAKE = """
 import os, sys, zmq, zmq.utils.monitor
 address, uid = sys.argv[1], int(sys.argv[2])
@@ -128,10 +132,10 @@ class Curve:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
-    def client(self, keys: tuple[bytes, bytes]) -> RouterClient:
+    def client(self, keys: tuple[bytes, bytes], **options: object) -> RouterClient:
         public, secret = keys
         return self.bench.connect(
-            self.address, curve_publickey=public, curve_secretkey=secret, curve_serverkey=self.public
+            self.address, curve_publickey=public, curve_secretkey=secret, curve_serverkey=self.public, **options
         )
 
 
@@ -249,3 +253,29 @@ def test_an_owner_cannot_take_over_the_request_of_another(bench, curve):
     worker.answer(batch, requests)
     assert victim.receive()[1] == [b"secret"]
     assert not thief.has_answer(0.2)
+
+
+def test_large_answers_over_tcp_come_whole_and_are_bounded(bench, curve):
+    """Who reads gets every byte; one that does not read holds few large answers, and the others are given up."""
+    keys = zmq.curve_keypair()
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(
+        tcp_address=curve.address,
+        curve_clients=(CurveClient("ann", keys[0].decode()),),
+        limits=TenantLimits(max_bytes=64 * MIB),
+    )
+    worker, reader, sleeper = bench.worker(), curve.client(keys), curve.client(keys, rcvhwm=1)
+    payload = random.Random(0).randbytes(20 * MIB)
+
+    def serve() -> None:
+        batch, ((header, *_),) = worker.receive()
+        (answer, *_) = worker.echo([header])
+        worker.send_results([ResultEntry(batch.entries[0].lease, 2)], [answer, payload])
+
+    for _ in range(16):
+        sleeper.ask()
+        serve()
+    reader.ask()
+    serve()
+    assert reader.receive()[1] == [payload]
+    assert bench.router.stats("a", lambda it: it.answered == 17).undeliverable >= 4

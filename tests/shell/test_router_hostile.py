@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import socket
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -19,6 +21,7 @@ import zmq
 
 import trtd
 from tests.support import zmtp
+from tests.support.batches import ResultEntry
 from tests.support.router import PATIENCE_S, RouterClient, StandInWorker
 from tests.support.strangers import Strangers, needs_root
 from trtd.core.dispatch import TenantLimits
@@ -361,3 +364,85 @@ def test_noise_at_the_workers_socket_ends_its_own_connection(bench, witness):
     client.ask()
     worker.serve(1)
     assert isinstance(client.receive()[0], InferAnswer)
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def crowded(bench) -> Iterator[Witness]:
+    """A tenant `a` with the limits of the default configuration, and a witness beside it."""
+    bench.tenant("a", max_request_bytes=64 * MIB, limits=TenantLimits())
+    made = Witness(bench)
+    made.check(1)
+    yield made
+    try:
+        made.check()
+    finally:
+        made.close()
+
+
+def rss_bytes(bench) -> int:
+    pages = int(Path(f"/proc/{bench.router.process.pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def begin(raw: socket.socket, claimed_bytes: int) -> None:
+    """Send a header and the first bytes of a frame that claims to be so long."""
+    head = codec.encode_client_message(InferRequest(uuid.uuid4().bytes, "m", None, (), 60.0))
+    raw.sendall(zmtp.frame(head, zmtp.MORE) + bytes([zmtp.LONG]) + claimed_bytes.to_bytes(8) + bytes(100_000))
+
+
+def test_messages_that_only_claim_to_be_long_take_no_memory(bench, crowded):
+    """Thirty connections that begin 60 MiB each and send no more cost little, and requests of others go on."""
+    before = rss_bytes(bench)
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            begin(stack.enter_context(zmtp.shake_hands(f"{bench.directory}/a.sock")), 60 * MIB)
+        crowded.check()
+        assert rss_bytes(bench) - before < 64 * MIB
+        client, worker = bench.client(), bench.worker()
+        client.ask(bytes(10 * MIB))
+        worker.serve(1)
+        assert isinstance(client.receive()[0], InferAnswer)
+
+
+def test_messages_that_are_never_ended_are_bounded_and_give_way(bench, crowded):
+    """Connections that send all but the end of 60 MiB hold at most a few such messages, and whole ones come through."""
+    before = rss_bytes(bench)
+    with contextlib.ExitStack() as stack:
+        raws = [stack.enter_context(zmtp.shake_hands(f"{bench.directory}/a.sock")) for _ in range(8)]
+        for raw in raws:
+            begin(raw, 60 * MIB)
+            raw.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                for _ in range(59):
+                    raw.sendall(bytes(MIB))
+        assert rss_bytes(bench) - before < 3 * 64 * MIB
+        crowded.check()
+        client, worker = bench.client(), bench.worker()
+        client.ask(bytes(10 * MIB))
+        worker.serve(1)
+        assert isinstance(client.receive()[0], InferAnswer)
+        assert rss_bytes(bench) - before < 3 * 64 * MIB
+
+
+def test_answers_that_nobody_reads_are_bounded_and_given_up_first(bench, crowded):
+    """Sleepers lose their connections, the longest asleep first; who reads gets every answer, large ones too."""
+    bench.tenant("a", max_request_bytes=64 * MIB, limits=TenantLimits(max_bytes=64 * MIB))
+    before = rss_bytes(bench)
+    worker, reader = bench.worker(), bench.client()
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            raw = stack.enter_context(zmtp.shake_hands(f"{bench.directory}/a.sock"))
+            head = codec.encode_client_message(InferRequest(uuid.uuid4().bytes, "m", None, (), 60.0))
+            raw.sendall(zmtp.frame(head))
+            batch, ((header, *_),) = worker.receive()
+            (answer,) = worker.echo([header])
+            worker.send_results([ResultEntry(batch.entries[0].lease, 2)], [answer, bytes(20 * MIB)])
+            reader.ask(bytes(8 * MIB))
+            worker.serve(1)
+            assert isinstance(reader.receive()[0], InferAnswer)
+        crowded.check()
+        assert rss_bytes(bench) - before < 160 * MIB
+        assert bench.router.stats("a", lambda it: it.answered == 24).undeliverable >= 8

@@ -15,6 +15,7 @@ import zmq
 from trtd.core.ids import TenantName
 from trtd.errors import Malformed, TooLarge, TrtdError
 from trtd.router.arenas import TenantArenas
+from trtd.router.backlog import Unread, choose_loser
 from trtd.router.callers import Caller, Route
 from trtd.router.guests import MAX_BODY_FRAMES, MAX_FRAMES_SKIPPED, Received
 from trtd.router.keys import read_secret_key
@@ -166,7 +167,6 @@ class Endpoint:
         arenas: as given.
         settings: as the supervisor told them last.
         sources: the sockets that listen, by address.
-        undeliverable: answers whose client was gone, or did not read for too long.
         problems: why addresses do not listen, by address.
     """
 
@@ -185,7 +185,8 @@ class Endpoint:
         self.arenas = arenas
         self.settings = settings
         self.sources: dict[str, AnySource] = {}
-        self.undeliverable = 0
+        self._given_up = 0
+        self._unread = Unread()
         self.problems: dict[str, str] = {}
         self._refused_before = 0
         self._context = context
@@ -198,6 +199,11 @@ class Endpoint:
         self._parked: dict[Route, deque[Parked]] = {}
         self._parked_count = 0
         self._parked_bytes = 0
+
+    @property
+    def undeliverable(self) -> int:
+        """Answers whose client was gone, or did not read for too long."""
+        return self._given_up + self._unread.given_up
 
     @property
     def has_parked(self) -> bool:
@@ -242,6 +248,7 @@ class Endpoint:
                 source.port.look_after(now)
             else:
                 source.gate.look_after()
+                source.port.look_after()
 
     def configure(self, settings: TenantEndpoint) -> None:
         """Obey new settings; what is `missing` afterwards has to be opened."""
@@ -263,7 +270,9 @@ class Endpoint:
         max_frame_bytes = FRAME_HEADROOM * max_request_bytes + MAX_HEADER_BYTES
         is_remote = address == self.settings.tcp_address
         if not is_remote:
-            local = LocalPort(self._reception, self.tenant, max_frame_bytes, max_request_bytes, MAX_CONNECTIONS)
+            local = LocalPort(
+                self._reception, self.tenant, max_frame_bytes, max_request_bytes, MAX_CONNECTIONS, self._unread
+            )
             try:
                 local.bind(address, self._socket_mode, listener_fd)
             except BaseException:
@@ -297,6 +306,8 @@ class Endpoint:
                 port.send(peer, frames)
             except Undelivered as problem:
                 self._keep(route, (frames,), problem, now)
+            if self._unread.bytes > self.settings.limits.max_bytes:
+                self._make_room()
 
     def send_bundles(self, now: float) -> None:
         """Send what waits to leave together. A lone answer leaves as it is, and so does a large one."""
@@ -313,18 +324,51 @@ class Endpoint:
             route.port.send(route.peer, message)
         except Undelivered as problem:
             self._keep(route, answers, problem, now)
+        if self._unread.bytes > self.settings.limits.max_bytes:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Give up answers that nobody reads, until those that are kept are within their bound again."""
+        most = self.settings.limits.max_bytes
+        ports = [source.port for source in self.sources.values() if isinstance(source, LocalSource)]
+        owners = {guest: port for port in ports for guest in port.guests()}
+        while (loser := choose_loser(owners, self._unread.bytes, most)) is not None:
+            port = owners.pop(loser)
+            port.give_up(loser)
+            for takes_bundles in (False, True):
+                self._forget_parked(Route(port, loser, takes_bundles))
+
+    def _parked_of(self, route: Route) -> tuple[int, int]:
+        """How much waits for a client, in bytes and answers."""
+        waiting = self._parked[route]
+        return sum(answer.size for answer in waiting), len(waiting)
+
+    def _forget_parked(self, route: Route) -> None:
+        """Give up what waits for a client."""
+        waiting = self._parked.pop(route, None)
+        if waiting is None:
+            return
+        self._given_up += len(waiting)
+        self._parked_count -= len(waiting)
+        self._parked_bytes -= sum(answer.size for answer in waiting)
+        if not self._parked:
+            self._late.discard(self)
 
     def _keep(self, route: Route, answers: Sequence[Sequence[Any]], problem: Undelivered, now: float) -> None:
         for frames in answers:
             if problem.is_full:
                 self._park(route, frames, now)
             else:
-                self.undeliverable += 1
+                self._given_up += 1
 
     def _park(self, route: Route, frames: Sequence[Any], now: float) -> None:
         size = sum(map(len, frames))
-        if self._parked_count >= MAX_PARKED or self._parked_bytes + size > self.settings.limits.max_bytes:
-            self.undeliverable += 1
+        most = self.settings.limits.max_bytes
+        while self._parked and (self._parked_count >= MAX_PARKED or self._parked_bytes + size > most):
+            # Who has most of it loses it first.
+            self._forget_parked(max(self._parked, key=self._parked_of))
+        if size > most:
+            self._given_up += 1
             return
         # What a worker said is a part of all that was read with it, which must not be kept for one slow reader.
         own = [bytes(frame) if len(frame) < SMALL_FRAME_BYTES else frame for frame in frames]
@@ -346,7 +390,7 @@ class Endpoint:
                         # Back, behind the other slow readers.
                         self._parked[route] = waiting
                         break
-                    self.undeliverable += 1
+                    self._given_up += 1
                 self._parked_count -= 1
                 self._parked_bytes -= waiting.popleft().size
         if not self._parked:
@@ -355,9 +399,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Close all sockets. Answers that libzmq holds still leave; parked ones are given up."""
-        self.undeliverable += self._parked_count
-        self._parked.clear()
-        self._parked_count = self._parked_bytes = 0
+        for route in list(self._parked):
+            self._forget_parked(route)
         self._late.discard(self)
         for source in self.sources.values():
             _close(source)

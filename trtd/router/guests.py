@@ -11,15 +11,19 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from trtd.child.buffers import grow, resident_bytes
 from trtd.child.stream import JOINED_BYTES, MAX_PARTS, join_small
 from trtd.errors import Malformed, TooLarge, TrtdError
+from trtd.router.backlog import Unread
 from trtd.router.callers import Caller
 from trtd.router.sockets import QUEUED_MESSAGES, Undelivered
 from trtd.wire import zmtp
 from trtd.wire.messages import MAX_HEADER_BYTES, MAX_TENSORS
 
 READ_BYTES = 64 * 1024
-"""What is read at once; a frame that is longer gets a buffer of its own size."""
+"""What is read at once; a frame that is longer gets a buffer of its own."""
+FIRST_BYTES = 2 * READ_BYTES
+"""How large that buffer is at first, whatever the peer says of the frame's size."""
 MAX_BODY_FRAMES = MAX_TENSORS + 1
 """Most frames after the header: tensors, and the area for the outputs."""
 MAX_FRAMES_SKIPPED = 256
@@ -52,6 +56,7 @@ class Guest:
         uid: of the user at the other end.
         max_frame_bytes: a peer that sends a longer frame is disconnected.
         max_request_bytes: a longer message is not taken.
+        unread: where is counted what the clients of its tenant have not read.
 
     Attributes:
         fd: of the connection, also once it is closed.
@@ -59,36 +64,49 @@ class Guest:
         is_welcome: whether the handshake is done.
         is_readable: whether `fill` may get something.
         is_gone: whether it is closed.
+        taken_bytes: how much of a long frame has come.
+        unread_bytes: what was kept for the peer to read.
+        unread_messages: likewise.
+        read_step: when the peer last read of that, see `Unread.step`.
     """
 
     __slots__ = (
         "_at",
         "_caller",
         "_data",
-        "_filled",
         "_frames",
         "_has_greeted",
         "_header",
         "_is_skipping",
         "_long",
         "_long_flags",
+        "_long_size",
         "_max_frame_bytes",
         "_max_request_bytes",
         "_out",
-        "_out_bytes",
-        "_out_messages",
         "_size",
         "_sock",
         "_to_skip",
+        "_unread",
         "fd",
         "is_gone",
         "is_readable",
         "is_welcome",
+        "read_step",
+        "taken_bytes",
         "uid",
+        "unread_bytes",
+        "unread_messages",
     )
 
     def __init__(
-        self, sock: socket.socket, caller: Caller, uid: int, max_frame_bytes: int, max_request_bytes: int
+        self,
+        sock: socket.socket,
+        caller: Caller,
+        uid: int,
+        max_frame_bytes: int,
+        max_request_bytes: int,
+        unread: Unread,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -107,7 +125,8 @@ class Guest:
         # A long frame with a buffer of its own, filled so far; or how much of one that is thrown away is still to come.
         self._long: memoryview | None = None
         self._long_flags = 0
-        self._filled = 0
+        self._long_size = 0
+        self.taken_bytes = 0
         self._to_skip = 0
         # The message so far.
         self._header: bytes | None = None
@@ -116,8 +135,10 @@ class Guest:
         self._is_skipping = False
         # What the peer did not take yet, with a mark at the end of each message.
         self._out: deque[tuple[memoryview, bool]] = deque()
-        self._out_bytes = 0
-        self._out_messages = 0
+        self._unread = unread
+        self.unread_bytes = 0
+        self.unread_messages = 0
+        self.read_step = 0
 
     @property
     def has_unread(self) -> bool:
@@ -128,6 +149,12 @@ class Guest:
     def has_output(self) -> bool:
         """Whether `flush` has something to do once the connection is writable."""
         return bool(self._out)
+
+    @property
+    def begun_bytes(self) -> int:
+        """What is kept of a message that is not whole."""
+        size = self._size + len(self._data) - self._at
+        return size if self._long is None else size + resident_bytes(self._long, self.taken_bytes)
 
     # In
 
@@ -140,8 +167,10 @@ class Guest:
         long = self._long
         try:
             if long is not None:
-                count = self._sock.recv_into(long[self._filled :])
-                self._filled += count
+                if self.taken_bytes == len(long):
+                    self._long = long = grow(long, self.taken_bytes, self._long_size, FIRST_BYTES)
+                count = self._sock.recv_into(long[self.taken_bytes :])
+                self.taken_bytes += count
                 if count:
                     return True
             data = self._sock.recv(READ_BYTES)
@@ -169,7 +198,7 @@ class Guest:
             Broken: the peer does not speak so.
         """
         if self._long is not None:
-            if self._filled < len(self._long):
+            if self.taken_bytes < self._long_size:
                 return None
             frame, self._long = self._long, None
             taken = self._take(self._long_flags, frame.toreadonly(), len(frame))
@@ -258,9 +287,8 @@ class Guest:
         if problem is not None or self._is_skipping:
             self._to_skip = size - len(begun)
             return self._take(flags, b"", size) if problem is None else self._refuse(flags, size, problem)
-        buffer = memoryview(bytearray(size))
-        buffer[: len(begun)] = begun
-        self._long, self._long_flags, self._filled = buffer, flags, len(begun)
+        self._long = grow(memoryview(begun), len(begun), size, FIRST_BYTES)
+        self._long_flags, self._long_size, self.taken_bytes = flags, size, len(begun)
         return None
 
     def _welcome(self, data: bytes, at: int) -> int:
@@ -309,7 +337,7 @@ class Guest:
         except Malformed as error:
             raise Broken(error.message) from None
         answer = zmtp.pong(rest) if name == b"PING" else None
-        if answer is not None and self._out_messages < QUEUED_MESSAGES:
+        if answer is not None and self.unread_messages < QUEUED_MESSAGES:
             self._say(answer)
 
     def _say(self, words: bytes) -> None:
@@ -331,7 +359,7 @@ class Guest:
         """
         if self.is_gone:
             raise Undelivered(is_full=False)
-        if self._out_messages >= QUEUED_MESSAGES or self._out_bytes >= MAX_OUT_BYTES:
+        if self.unread_messages >= QUEUED_MESSAGES or self.unread_bytes >= MAX_OUT_BYTES:
             raise Undelivered(is_full=True)
         try:
             self._write(zmtp.message_parts(frames))
@@ -351,15 +379,18 @@ class Guest:
                 raise Broken(str(error)) from None
             if sent == size:
                 return
+        if not self._out:
+            self.read_step = self._unread.step()
+        self._unread.bytes += size - sent
+        self.unread_bytes += size - sent
         for position, block in enumerate(blocks):
             view = memoryview(block)
             if sent >= len(view):
                 sent -= len(view)
                 continue
             self._out.append((view[sent:], position == len(blocks) - 1))
-            self._out_bytes += len(view) - sent
             sent = 0
-        self._out_messages += 1
+        self.unread_messages += 1
 
     def flush(self) -> None:
         """Write what was kept, as far as the peer takes it.
@@ -376,15 +407,20 @@ class Guest:
                 return
             except OSError as error:
                 raise Broken(str(error)) from None
-            self._out_bytes -= sent
+            self.unread_bytes -= sent
+            self._unread.bytes -= sent
+            self.read_step = self._unread.step()
             if sent < len(block):
                 out[0] = block[sent:], is_last
                 continue
             out.popleft()
-            self._out_messages -= is_last
+            self.unread_messages -= is_last
 
     def close(self) -> None:
         """End the connection. Repeatable."""
         self.is_gone = True
         self._out.clear()
+        self._long, self._frames, self._data, self._at = None, [], b"", 0
+        self._unread.bytes -= self.unread_bytes
+        self.unread_bytes = self.unread_messages = 0
         self._sock.close()

@@ -11,7 +11,7 @@ import contextlib
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trtd.core.places import Places
 from trtd.errors import InvalidConfig
 from trtd.observe import Logger, RateLimit
 from trtd.router.access import Access, Peer
+from trtd.router.backlog import Unfinished, Unread
 from trtd.router.callers import Caller, Route
 from trtd.router.descriptors import GUESTS, Descriptors
 from trtd.router.guests import Broken, Guest, Received
@@ -35,6 +36,7 @@ TOO_MANY = zmtp.GREETING + zmtp.refusal(b"300")
 HANDSHAKE_S = HANDSHAKE_TIMEOUT_MS / 1000
 SHARE_OF_ONE_USER = 3, 4
 """Part of a tenant's places that one user may hold, so that there are some for the others."""
+GONE = select.EPOLLRDHUP
 MAX_POLLED = 64
 READS_PER_POLL = 16
 """Messages after which is asked who else has some."""
@@ -126,6 +128,7 @@ class LocalPort:
         max_frame_bytes: a peer that sends a longer frame is disconnected.
         max_request_bytes: a longer message is not taken.
         max_connections: most connections at a time.
+        unread: where is counted what the tenant's clients have not read.
 
     Attributes:
         fd: readable when `read` may get something.
@@ -142,6 +145,7 @@ class LocalPort:
         max_frame_bytes: int,
         max_request_bytes: int,
         max_connections: int,
+        unread: Unread,
     ) -> None:
         self._reception = reception
         self._tenant = tenant
@@ -160,6 +164,9 @@ class LocalPort:
         self._places = Places(0, 0)
         self._ready: deque[Guest] = deque()
         self._reads = 0
+        self._unread = unread
+        self._unfinished = Unfinished(max_request_bytes)
+        self._held_back: set[Guest] = set()
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -196,6 +203,10 @@ class LocalPort:
             elif until <= now:
                 self._drop(guest)
         reception = self._reception
+        stalled = self._unfinished.find_stalled()
+        if stalled is not None:
+            reception.report("peer.dropped", self._tenant, cause="its message does not go on", uid=stalled.uid)
+            self._drop(stalled)
         if self._door.is_in_place():
             if not reception.poller.is_watched(self._door.fileno()):
                 self._watch_door()
@@ -243,7 +254,7 @@ class LocalPort:
             return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF_BYTES)
         caller = Caller(Route(self, b""), owner, f"localhost:{uid}:{gid}:{pid}")
-        guest = Guest(sock, caller, uid, self._max_frame_bytes, self._max_request_bytes)
+        guest = Guest(sock, caller, uid, self._max_frame_bytes, self._max_request_bytes, self._unread)
         caller.route = Route(self, guest)
         self._guests[guest.fd] = guest
         self._greeting[guest] = reception.clock() + HANDSHAKE_S
@@ -271,7 +282,7 @@ class LocalPort:
 
     def read(self) -> Received | int | None:
         """The next message, None when there is none, or the number of frames read off that belong to none."""
-        ready = self._ready
+        ready, unfinished = self._ready, self._unfinished
         fills = 0
         if self._reads >= READS_PER_POLL or not ready:
             self._poll()
@@ -285,8 +296,13 @@ class LocalPort:
                 if guest.has_output:
                     self._flush_later(guest)
                 if received is None:
+                    unfinished.note(guest)
                     if not guest.is_readable:
                         ready.popleft()
+                        continue
+                    if not unfinished.may_go_on(guest):
+                        ready.popleft()
+                        self._hold_back(guest)
                         continue
                     if fills == MAX_FILLS:
                         ready.rotate(-1)
@@ -299,6 +315,10 @@ class LocalPort:
                 self._drop(guest)
                 continue
             self._reads += 1
+            if unfinished:
+                unfinished.forget(guest)
+                if self._held_back:
+                    self._let_go_on()
             if guest.is_readable or guest.has_unread:
                 ready.rotate(-1)
             else:
@@ -312,17 +332,37 @@ class LocalPort:
         listed = set(ready) if ready else ready
         for fd, _ in self._epoll.poll(0, MAX_POLLED):
             guest = guests[fd]
+            if guest in self._held_back:
+                # Only its end is told of.
+                self._drop(guest)
+                continue
             guest.is_readable = True
             if guest not in listed:
                 ready.append(guest)
 
+    def _hold_back(self, guest: Guest) -> None:
+        """Read nothing more of a guest until others are through."""
+        guest.is_readable = False
+        self._held_back.add(guest)
+        self._epoll.modify(guest.fd, GONE)
+
+    def _let_go_on(self) -> None:
+        """Read on where that was held back, as far as there is room now."""
+        for guest in [guest for guest in self._held_back if self._unfinished.may_go_on(guest)]:
+            self._held_back.discard(guest)
+            self._epoll.modify(guest.fd, READABLE)
+
     def _drop(self, guest: Guest) -> None:
         if self._guests.pop(guest.fd, None) is None:
             return
+        self._held_back.discard(guest)
+        self._unfinished.forget(guest)
         self._greeting.pop(guest, None)
         self._places.leave(guest.uid)
         self._epoll.unregister(guest.fd)
         self._reception.let_go(guest, 0.0)
+        if self._held_back:
+            self._let_go_on()
 
     # Out
 
@@ -335,6 +375,16 @@ class LocalPort:
         guest.send(frames)
         if guest.has_output:
             self._flush_later(guest)
+
+    def guests(self) -> Collection[Guest]:
+        """All connections."""
+        return self._guests.values()
+
+    def give_up(self, guest: Guest) -> None:
+        """End a connection whose peer reads too slowly, and give up the answers that it has not read."""
+        self._reception.report("peer.dropped", self._tenant, cause="it does not read its answers", uid=guest.uid)
+        self._unread.given_up += guest.unread_messages
+        self._drop(guest)
 
     def _flush_later(self, guest: Guest) -> None:
         poller = self._reception.poller

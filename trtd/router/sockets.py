@@ -21,7 +21,13 @@ HANDSHAKE_TIMEOUT_MS = 2000
 HEARTBEAT_EVERY_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 3000
 QUEUED_MESSAGES = 64
-"""Messages of one peer that libzmq holds in each direction. Bytes are counted by the dispatcher."""
+"""Messages of one peer that libzmq holds in each direction."""
+HELD_FROM_BYTES = 64 * 1024
+"""Frames from this size on are handed to libzmq without a copy, and counted until it lets go of them."""
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""Bytes of them that wait for a peer, from which on it is full. What one answer holds may be more."""
+MAX_ALL_HELD_BYTES = 256 * 1024 * 1024
+"""The same for all peers of one socket."""
 
 WAIT_NOT = int(zmq.DONTWAIT)
 MORE = int(zmq.SNDMORE)
@@ -71,6 +77,7 @@ class Port:
     __slots__ = (
         "_context",
         "_get",
+        "_held",
         "_listener_fd",
         "_send",
         "_socket",
@@ -82,6 +89,7 @@ class Port:
     )
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], options: PortOptions, used: set[Port]) -> None:
+        self._held = HeldFrames()
         self._socket = context.socket(zmq.ROUTER)
         self._context = context
         self._listener_fd: int | None = None
@@ -166,17 +174,28 @@ class Port:
         Raises:
             Undelivered: it was not taken, no frame of it.
         """
-        send = self._send
+        send, held = self._send, self._held
         self._used.add(self)
+        if held.is_full(peer):
+            raise Undelivered(is_full=True)
         try:
             send(peer, MORE_WAIT_NOT)
         except zmq.Again:
             raise Undelivered(is_full=True) from None
         except zmq.ZMQError:
             raise Undelivered(is_full=False) from None
-        for frame in frames[:-1]:
-            send(frame, MORE)
-        send(frames[-1], 0)
+        last = len(frames) - 1
+        for position, frame in enumerate(frames):
+            flags = MORE if position < last else 0
+            if len(frame) < HELD_FROM_BYTES:
+                send(frame, flags)
+            else:
+                # Not copied: to copy a large one would take longer than others may wait.
+                held.note(peer, len(frame), send(frame, flags, False, True))
+
+    def look_after(self) -> None:
+        """Count what has left meanwhile. To be called about once a second."""
+        self._held.settle()
 
     def close(self, linger_s: float = 0.0) -> None:
         """Stop listening at once; answers that libzmq still holds get `linger_s` to leave. Repeatable."""
@@ -185,6 +204,48 @@ class Port:
         self.is_closed = True
         self._socket.disable_monitor()
         self._socket.close(linger=round(linger_s * 1000))
+
+
+class HeldFrames:
+    """Large frames that libzmq holds for peers: it counts messages, whatever their bytes."""
+
+    __slots__ = ("_by_peer", "_total_bytes")
+
+    def __init__(self) -> None:
+        self._total_bytes = 0
+        self._by_peer: dict[bytes, list[tuple[zmq.MessageTracker, int]]] = {}
+
+    def is_full(self, peer: bytes) -> bool:
+        """Whether so much waits for a peer, or for all of them, that it may get no more."""
+        if not self._by_peer:
+            return False
+        if self._total_bytes >= MAX_ALL_HELD_BYTES:
+            self.settle()
+            if self._total_bytes >= MAX_ALL_HELD_BYTES:
+                return True
+        return peer in self._by_peer and self._settle(peer) >= MAX_HELD_BYTES
+
+    def note(self, peer: bytes, size: int, tracker: zmq.MessageTracker) -> None:
+        """A frame was handed over."""
+        self._by_peer.setdefault(peer, []).append((tracker, size))
+        self._total_bytes += size
+
+    def settle(self) -> None:
+        """Forget what has left."""
+        for peer in list(self._by_peer):
+            self._settle(peer)
+
+    def _settle(self, peer: bytes) -> int:
+        """Forget what has left for one peer; how much has not."""
+        frames = self._by_peer[peer]
+        left = [(tracker, size) for tracker, size in frames if not tracker.done]
+        waiting = sum(size for _, size in left)
+        self._total_bytes -= sum(size for _, size in frames) - waiting
+        if left:
+            self._by_peer[peer] = left
+        else:
+            del self._by_peer[peer]
+        return waiting
 
 
 def require_network(is_ipv6: bool) -> None:
