@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import trtd
+from trtd.cli.file_checks import file_problems
 from trtd.config import load as loading
-from trtd.config.checks import file_problems
 from trtd.config.flags import DEFAULT_TENANT, Override, model_overrides
 from trtd.config.load import Loaded, Sources
+from trtd.config.origins import invalid_config
 from trtd.config.show import show
 from trtd.errors import ExitCode, InvalidConfig, Usage
 from trtd.wire import addresses
@@ -57,6 +58,7 @@ def serve(args: argparse.Namespace) -> int:
     chosen = sources(args)
     loaded = _load(chosen)
     if args.model:
+        _check_models(loaded)
         _say_how_to_call(loaded)
     return supervisor.serve(loaded, lambda: _load(chosen))
 
@@ -67,6 +69,18 @@ def _load(chosen: Sources) -> Loaded:
     if not loaded.config.tenants:
         raise InvalidConfig("no tenant is configured; name tenants in /etc/trtd/trtd.toml or give --model FILE.onnx")
     return loaded
+
+
+def _check_models(loaded: Loaded) -> None:
+    """Who names a model by hand is told at once that it cannot be served; nothing is started.
+
+    Raises:
+        InvalidConfig: a file cannot be used.
+    """
+    own = ("tenants", DEFAULT_TENANT)
+    broken = [problem for problem in file_problems(loaded.config) if problem.path[:2] == own]
+    if broken:
+        raise invalid_config(broken, loaded.origins)
 
 
 def _say_how_to_call(loaded: Loaded) -> None:
@@ -94,7 +108,7 @@ def config(args: argparse.Namespace) -> Loaded | InvalidConfig:
 
 
 def show_config(answer: Loaded | InvalidConfig, args: argparse.Namespace) -> int:
-    """Print every problem, or every value. A file that cannot be used concerns one tenant only: the daemon starts."""
+    """Print every problem, or every value. With a file that cannot be used a daemon starts and does not serve all."""
     if isinstance(answer, InvalidConfig):
         for problem in answer.problems:
             print(problem)
@@ -103,9 +117,13 @@ def show_config(answer: Loaded | InvalidConfig, args: argparse.Namespace) -> int
         print(show(answer.config, answer.origins, with_origin=args.origin), end="")
     else:
         files = ", ".join(str(file) for file in answer.files) or "no file"
-        print(f"valid: {len(answer.config.tenants)} tenants, from {files}")
-        for found in file_problems(answer.config):
+        valid = f"valid: {len(answer.config.tenants)} tenants, from {files}"
+        broken = file_problems(answer.config)
+        print(f"{valid}; but what they name cannot be used:" if broken else valid)
+        for found in broken:
             print(found.line(answer.origins))
+        if broken:
+            return ExitCode.BAD_CONFIG
     return ExitCode.OK
 
 

@@ -1,24 +1,21 @@
-"""Rules that concern several keys, or the world: one line for each that is broken.
+"""Rules that concern several keys: one line for each that is broken.
 
-`cross_problems` is pure and part of loading: a configuration that breaks a rule is refused as a whole. `file_problems`
-looks at the files that the configuration names; it is for `trtd config check`, not for loading, because one tenant's
-missing model must not keep the daemon from serving the others.
+All of it is pure and part of loading: a configuration that breaks a rule is refused as a whole. The files that it names
+are not looked at, because one tenant's missing model must not keep the daemon from serving the others; `trtd config
+check` does that (`trtd.cli.file_checks`).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from trtd.config.model import Config, Tenant
 from trtd.config.origins import Problem
 from trtd.config.schema import KeyPath
-from trtd.core.key_files import is_private
 from trtd.wire import addresses
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -162,52 +159,3 @@ def _is_host(host: str) -> bool:
 def _overlap(one: str, other: str) -> bool:
     everywhere = {"*", "0.0.0.0", "[::]"}  # noqa: S104 - compared, not bound
     return one == other or one in everywhere or other in everywhere
-
-
-def file_problems(config: Config) -> list[Problem]:
-    """What is wrong with the files that the configuration names, as this user sees them."""
-    problems = []
-    key_file = config.router.curve_secret_key_file
-    if key_file:
-        path: KeyPath = ("router", "curve_secret_key_file")
-        trouble = _file_trouble(key_file) or _secret_trouble(key_file)
-        problems += [Problem(path, trouble)] if trouble else []
-    for name, tenant in config.tenants.items():
-        for library in tenant.tensorrt.plugin_libraries:
-            trouble = _file_trouble(library)
-            problems += [Problem(("tenants", name, "tensorrt", "plugin_libraries"), trouble)] if trouble else []
-        for library in tenant.onnxruntime.custom_op_libraries:
-            trouble = _file_trouble(library)
-            problems += [Problem(("tenants", name, "onnxruntime", "custom_op_libraries"), trouble)] if trouble else []
-        for table, model in tenant.models.items():
-            path = ("tenants", name, "models", table)
-            trouble = _file_trouble(model.path) if tenant.runtime != "scripted" else None
-            problems += [Problem((*path, "path"), trouble)] if trouble else []
-            for file in model.warm_up_inputs:
-                trouble = _file_trouble(file)
-                problems += [Problem((*path, "warm_up_inputs"), trouble)] if trouble else []
-            trouble = _file_trouble(model.probe.path) if model.probe else None
-            problems += [Problem((*path, "probe", "path"), trouble)] if trouble else []
-    return problems
-
-
-def _file_trouble(path: str) -> str | None:
-    """Why a file cannot be used, None for a regular file that this user can read."""
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            return f"{path} is not a regular file"
-        if status.st_size == 0:
-            return f"{path} is empty"
-        with Path(path).open("rb"):
-            return None
-    except OSError as error:
-        return f"{path}: {(error.strerror or str(error)).lower()}"
-
-
-def _secret_trouble(path: str) -> str | None:
-    status = Path(path).stat()
-    mode = stat.S_IMODE(status.st_mode)
-    if not is_private(mode, status.st_uid, status.st_gid):
-        return f"{path} holds a secret and is open to others (mode {mode:04o}); make it 0600"
-    return None

@@ -29,6 +29,10 @@ class Unreadable(Exception):
     """The bytes are no ONNX model, or more of one than this reader looks at."""
 
 
+class TooMuch(Unreadable):
+    """It may well be a model, and has more in it than this reader looks at."""
+
+
 class Kind(Enum):
     """Messages on the way to a tensor's data, with the numbers of their fields that lead on (onnx.proto)."""
 
@@ -91,6 +95,20 @@ def external_locations(read: Read, size: int) -> tuple[str, ...]:
     return tuple(sorted(location.decode("utf-8", "surrogateescape") for location in found if location))
 
 
+def check_model(read: Read, size: int) -> None:
+    """Make sure that this can be a model: it is made of such fields, and has a graph.
+
+    Args:
+        read: reads the model.
+        size: bytes of the model.
+
+    Raises:
+        Unreadable: the bytes are no such model, or too many.
+    """
+    if not any(number == MODEL_GRAPH for number, _, _ in _Fields(read).messages(0, size)):
+        raise Unreadable("it has no graph")
+
+
 def shaped_names(read: Read, size: int) -> frozenset[str]:
     """The inputs and outputs of which the model says how many dimensions they have.
 
@@ -129,7 +147,7 @@ class _Fields:
         while at < end:
             self._seen += 1
             if self._seen > MAX_FIELDS:
-                raise Unreadable(f"it has more than {MAX_FIELDS} fields")
+                raise TooMuch(f"it has more than {MAX_FIELDS} fields")
             tag, at = self._varint(at)
             kind = tag & 7
             if kind == LENGTH:
@@ -166,7 +184,7 @@ class _Fields:
         begin = at - self._at
         if begin < 0 or begin + count > len(self._window):
             if self._bytes_read > MAX_READ_BYTES:
-                raise Unreadable(f"it takes more than {MAX_READ_BYTES} bytes to look through")
+                raise TooMuch(f"it takes more than {MAX_READ_BYTES} bytes to look through")
             self._window = self._read(at, WINDOW_BYTES)
             self._bytes_read += len(self._window)
             self._at, begin = at, 0

@@ -1,14 +1,12 @@
-"""Rules over several keys, accounts, and the files that the configuration names."""
+"""Rules over several keys, and accounts."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
 from tests.support.config import ACCOUNTS, MODEL, make_config
 from trtd.config.accounts import SYSTEM, account_problems
-from trtd.config.checks import cross_problems, file_problems
+from trtd.config.checks import cross_problems
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 CURVE = '[router]\ncurve_secret_key_file = "k"\n'
@@ -144,48 +142,3 @@ def test_a_defaults_only_configuration_breaks_no_rule():
     """The defaults fit together."""
     assert cross_problems(make_config()) == []
     assert account_problems(make_config(), ACCOUNTS) == []
-
-
-def test_missing_model_files_do_not_stop_loading(config_dir):
-    """A model or probe that is missing, empty or no file is told by `file_problems` for its tenant, not by loading."""
-    config_dir.write("etc/good.onnx", "x")
-    config_dir.write("etc/empty.onnx", "")
-    (config_dir.etc / "dir.onnx").mkdir()
-    paths = {"good": "good.onnx", "empty": "empty.onnx", "dir": "dir.onnx", "gone": "gone.onnx"}
-    config_dir.write(
-        "etc/trtd.toml", "".join(f'[tenants.{t}]\nmodels.m.path = "{path}"\n' for t, path in paths.items())
-    )
-    config_dir.write("etc/tenants.d/good.toml", 'models.m.probe.path = "p.npz"')
-    loaded = config_dir.load()
-    lines = [problem.line(loaded.origins).replace(f"{config_dir.etc}/", "") for problem in file_problems(loaded.config)]
-    assert lines == [
-        "tenants.d/good.toml:1: tenants.good.models.m.probe.path: tenants.d/p.npz: no such file or directory",
-        "trtd.toml:4: tenants.empty.models.m.path: empty.onnx is empty",
-        "trtd.toml:6: tenants.dir.models.m.path: dir.onnx is not a regular file",
-        "trtd.toml:8: tenants.gone.models.m.path: gone.onnx: no such file or directory",
-    ]
-
-
-def test_a_secret_key_that_others_can_read_is_told(config_dir):
-    """The router's secret key file must be the daemon's alone."""
-    key = config_dir.write("etc/key", "x" * 40)
-    key.chmod(0o640)
-    loaded = config_dir.load('[router]\ncurve_secret_key_file = "key"\n')
-    (problem,) = file_problems(loaded.config)
-    assert problem.path == ("router", "curve_secret_key_file")
-    assert problem.text == f"{key} holds a secret and is open to others (mode 0640); make it 0600"
-    key.chmod(0o600)
-    assert file_problems(loaded.config) == []
-    key.unlink()
-    (problem,) = file_problems(loaded.config)
-    assert problem.text == f"{key}: no such file or directory"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_without_permission_say_so(config_dir):
-    """A model or a configuration file that this user may not read is told with that reason."""
-    config_dir.write("etc/m.onnx", "x").chmod(0)
-    loaded = config_dir.load(MODEL)
-    assert [problem.text.rpartition(": ")[2] for problem in file_problems(loaded.config)] == ["permission denied"]
-    (config_dir.etc / "trtd.toml").chmod(0)
-    assert config_dir.problems() == ["trtd.toml: cannot be read: permission denied"]
