@@ -264,6 +264,22 @@ def test_a_successor_of_a_worker_that_is_suspended_is_a_hope():
     assert roles(world) == {0: Role.REPLACED, 1: Role.MEMBER}
 
 
+def test_a_stuck_successor_of_a_former_version_is_no_failure_of_the_present_one():
+    """Where the kernel keeps a successor that was to become something else, the present version gets another place."""
+    world = FleetWorld(make_spec("a"))
+    world.apply(make_spec("a", worker_digest="bad"))
+    world.deliver("a/1")
+    world.handle(ChildEvent("a/1", lifecycle.FaultReported(2, make_fault())))
+    world.queues["a/1"].clear()
+    world.apply(make_spec("a", worker_digest="good"))
+    world.pass_time(10.0)
+    assert world.states()["a/1"] is State.STUCK
+    world.run()
+    assert world.fleet.tenants[A].failure is None
+    assert world.fleet.outdated_workers(A) == []
+    assert State.READY in fill(world).values()
+
+
 def test_a_stuck_replica_does_not_hold_up_the_others():
     """What the kernel holds may never come back, so all are replaced beside it, itself first."""
     world = FleetWorld(make_spec("a", replicas=2))

@@ -388,6 +388,9 @@ class Fleet:
             self._roster.succeed(successor.name, former.name)
         elif successor.target != tenant.target:
             self._renew(tenant, successor, now)
+        elif child.state is State.STUCK and child.restarting:
+            # The process that the kernel keeps is of a former version: the present one is tried in another place.
+            successor.role = Role.SURPLUS
         elif (failure := replacement.failure(successor, self.children, now)) is not None:
             tenant.failure = failure
             successor.role = Role.SURPLUS
