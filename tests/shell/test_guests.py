@@ -185,3 +185,29 @@ def test_nothing_can_be_sent_to_who_is_gone(table):
             table.guest.send([b"h"])
         assert not refused.value.is_full
         table.guest.close()
+
+
+def test_what_its_peer_did_not_read_is_given_up_with_the_connection(table):
+    """Every answer that was taken for a peer either left whole or is counted when the connection is closed."""
+    table.peer.sendall(HELLO + peer_side.frame(b"\x04PING\0\0", peer_side.COMMAND))
+    table.receive()
+    answer = bytes(60_000)
+    answers = [1, 3] * (QUEUED_MESSAGES // 2)
+    given = 0
+    while True:
+        try:
+            table.guest.send([b"h", answer], answers[given % len(answers)])
+        except Undelivered:
+            break
+        given += 1
+    table.peer.sendall(peer_side.frame(b"\x04PING\0\0", peer_side.COMMAND))
+    table.receive()
+    table.guest.close()
+    came = b""
+    while piece := table.peer.recv(1 << 20):
+        came += piece
+    whole = (len(came) - len(zmtp.READY) - len(zmtp.pong(b"\0\0"))) // len(message(b"h", answer))
+    assert 0 < whole < given
+    assert table.unread.given_up == sum(answers[at % len(answers)] for at in range(whole, given))
+    table.guest.close()
+    assert table.unread.given_up == sum(answers[at % len(answers)] for at in range(whole, given))

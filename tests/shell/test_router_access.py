@@ -161,6 +161,18 @@ def test_a_key_decides_on_tcp(bench, curve):
     assert not bare.has_answer(0.2)
 
 
+def test_a_req_socket_over_tcp_is_told_what_to_use(bench, curve):
+    """Likewise where libzmq reads for the router."""
+    keys = zmq.curve_keypair()
+    bench.start(curve_secret_key_file=str(curve.key_file))
+    bench.tenant(tcp_address=curve.address, curve_clients=(CurveClient("ann", keys[0].decode()),))
+    asker = curve.client(keys, kind=zmq.REQ)
+    asker.ask()
+    answer, _ = asker.receive()
+    assert isinstance(answer, ErrorAnswer)
+    assert "use a DEALER socket" in answer.message
+
+
 def test_no_number_of_connections_over_tcp_takes_what_others_need(bench, curve):
     """An address gets its share and no more, before any handshake; the router lives, and serves others meanwhile."""
     keys = zmq.curve_keypair()

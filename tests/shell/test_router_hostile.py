@@ -356,6 +356,19 @@ def test_a_connection_cannot_name_itself(bench, witness):
     assert not worker.has_work(0.2)
 
 
+def test_a_req_socket_is_told_what_to_use(bench, witness):
+    """Its empty frame is no header: the refusal begins with one too, or the socket would drop it and wait for ever."""
+    asker = RouterClient(bench.context, f"ipc://{bench.directory}/a.sock", kind=zmq.REQ)
+    try:
+        for _ in range(3):
+            asker.ask(b"1")
+            answer, _ = asker.receive()
+            assert isinstance(answer, ErrorAnswer)
+            assert (answer.code, "use a DEALER socket" in answer.message) == (ErrorCode.MALFORMED, True)
+    finally:
+        asker.close()
+
+
 def test_noise_at_the_workers_socket_ends_its_own_connection(bench, witness):
     """Connections that say nothing sensible are closed one by one, and workers connect as before."""
     # In a process of its own: the kernel names it to the router, and the workers' is this one.

@@ -196,8 +196,8 @@ class RouterProcess:
 class RouterClient:
     """A client in plain ZeroMQ."""
 
-    def __init__(self, context: zmq.Context[Any], address: str, **options: Any) -> None:
-        self.socket = context.socket(zmq.DEALER)
+    def __init__(self, context: zmq.Context[Any], address: str, kind: int = zmq.DEALER, **options: Any) -> None:
+        self.socket = context.socket(kind)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 1)
         for name, value in options.items():

@@ -83,7 +83,7 @@ class Unread:
 
     Attributes:
         bytes: of all of them.
-        given_up: answers that were given up to make room.
+        given_up: answers that were kept for connections when these were closed.
     """
 
     __slots__ = ("_steps", "bytes", "given_up")

@@ -33,16 +33,18 @@ class Caller:
         owner: name that the access check gave the connection.
         address: of the peer, as libzmq says it: of a local process what the kernel knows of it.
         is_named: whether it wants a name of its own choice, which no connection may have.
+        is_req: whether it is a REQ socket, which hands on nothing that does not begin with an empty frame.
         habit: what it asked last, where the next request is likely to be the same; None without such.
     """
 
-    __slots__ = ("_in_bundles", "address", "habit", "is_named", "owner", "route")
+    __slots__ = ("_in_bundles", "address", "habit", "is_named", "is_req", "owner", "route")
 
     def __init__(self, route: Route, owner: str, address: str, *, is_named: bool = False) -> None:
         self.route = route
         self.owner = owner
         self.address = address
         self.is_named = is_named
+        self.is_req = False
         self.habit: Habit | None = None
         self._in_bundles: Caller | None = None
 

@@ -110,6 +110,7 @@ class Source:
         is_named = peer[0] != NAMED_BY_LIBZMQ
         route = Route(self.port, peer)
         caller = Caller(route, frame.get("User-Id"), frame.get("Peer-Address"), is_named=is_named)
+        caller.is_req = frame.get("Socket-Type") == "REQ"
         if not is_named:
             if len(self._callers) >= MAX_KNOWN:
                 self._callers.clear()
@@ -321,7 +322,7 @@ class Endpoint:
         try:
             if route in self._parked:
                 raise Undelivered(is_full=True)
-            route.port.send(route.peer, message)
+            route.port.send(route.peer, message, len(answers))
         except Undelivered as problem:
             self._keep(route, answers, problem, now)
         if self._unread.bytes > self.settings.limits.max_bytes:

@@ -67,6 +67,7 @@ class Guest:
         taken_bytes: how much of a long frame has come.
         unread_bytes: what was kept for the peer to read.
         unread_messages: likewise.
+        unread_answers: those in these messages; given up when the connection is closed.
         read_step: when the peer last read of that, see `Unread.step`.
     """
 
@@ -95,6 +96,7 @@ class Guest:
         "read_step",
         "taken_bytes",
         "uid",
+        "unread_answers",
         "unread_bytes",
         "unread_messages",
     )
@@ -133,11 +135,12 @@ class Guest:
         self._frames: list[Any] = []
         self._size = 0
         self._is_skipping = False
-        # What the peer did not take yet, with a mark at the end of each message.
-        self._out: deque[tuple[memoryview, bool]] = deque()
+        # What the peer did not take yet, at the end of each message with the number of answers in it, else with None.
+        self._out: deque[tuple[memoryview, int | None]] = deque()
         self._unread = unread
         self.unread_bytes = 0
         self.unread_messages = 0
+        self.unread_answers = 0
         self.read_step = 0
 
     @property
@@ -324,8 +327,10 @@ class Guest:
         """The peer says that it is ready."""
         name, rest = zmtp.split_command(body)
         properties = zmtp.read_properties(rest) if name == b"READY" else {}
-        if properties.get(b"socket-type") not in zmtp.PEER_TYPES:
+        kind = properties.get(b"socket-type")
+        if kind not in zmtp.PEER_TYPES:
             raise Malformed("the peer is no DEALER")
+        self._caller.is_req = kind == b"REQ"
         # A name that a peer chose would pass on to the next connection that chooses it, were it a name here.
         self._caller.is_named = bool(properties.get(b"identity"))
         self.is_welcome = True
@@ -343,7 +348,7 @@ class Guest:
     def _say(self, words: bytes) -> None:
         """Send a command. Where the peer is gone, what it sent before is still to be read."""
         with contextlib.suppress(Broken):
-            self._write([words])
+            self._write([words], 0)
 
     # Out
 
@@ -351,8 +356,8 @@ class Guest:
         """Say the first bytes, which every peer gets."""
         self._say(zmtp.GREETING)
 
-    def send(self, frames: Sequence[Any]) -> None:
-        """Send a message; what the peer does not take at once is kept.
+    def send(self, frames: Sequence[Any], answers: int = 1) -> None:
+        """Send a message with so many answers in it; what the peer does not take at once is kept.
 
         Raises:
             Undelivered: it was not taken.
@@ -362,11 +367,11 @@ class Guest:
         if self.unread_messages >= QUEUED_MESSAGES or self.unread_bytes >= MAX_OUT_BYTES:
             raise Undelivered(is_full=True)
         try:
-            self._write(zmtp.message_parts(frames))
+            self._write(zmtp.message_parts(frames), answers)
         except Broken:
             raise Undelivered(is_full=False) from None
 
-    def _write(self, parts: list[Any]) -> None:
+    def _write(self, parts: list[Any], answers: int) -> None:
         size = sum(map(len, parts))
         blocks: list[Any] = [b"".join(parts)] if size < JOINED_BYTES else join_small(parts)
         sent = 0
@@ -388,9 +393,10 @@ class Guest:
             if sent >= len(view):
                 sent -= len(view)
                 continue
-            self._out.append((view[sent:], position == len(blocks) - 1))
+            self._out.append((view[sent:], answers if position == len(blocks) - 1 else None))
             sent = 0
         self.unread_messages += 1
+        self.unread_answers += answers
 
     def flush(self) -> None:
         """Write what was kept, as far as the peer takes it.
@@ -400,7 +406,7 @@ class Guest:
         """
         out = self._out
         while out:
-            block, is_last = out[0]
+            block, answers = out[0]
             try:
                 sent = self._sock.send(block)
             except BlockingIOError:
@@ -411,16 +417,19 @@ class Guest:
             self._unread.bytes -= sent
             self.read_step = self._unread.step()
             if sent < len(block):
-                out[0] = block[sent:], is_last
+                out[0] = block[sent:], answers
                 continue
             out.popleft()
-            self.unread_messages -= is_last
+            if answers is not None:
+                self.unread_messages -= 1
+                self.unread_answers -= answers
 
     def close(self) -> None:
-        """End the connection. Repeatable."""
+        """End the connection, and give up what its peer has not read. Repeatable."""
         self.is_gone = True
         self._out.clear()
         self._long, self._frames, self._data, self._at = None, [], b"", 0
         self._unread.bytes -= self.unread_bytes
-        self.unread_bytes = self.unread_messages = 0
+        self._unread.given_up += self.unread_answers
+        self.unread_bytes = self.unread_messages = self.unread_answers = 0
         self._sock.close()

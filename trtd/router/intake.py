@@ -138,7 +138,8 @@ class Intake:
             self._take_unusual(endpoint, caller, header, frames, size, now)
         except TrtdError as problem:
             request_id = read_request_id(header) if header else UNKNOWN_REQUEST_ID
-            endpoint.deliver(caller.route, error_frames(request_id, problem.code, problem.message), now)
+            answer = error_frames(request_id, problem.code, problem.message)
+            endpoint.deliver(caller.route, [b"", *answer] if caller.is_req else answer, now)
 
     def _take_unusual(
         self, endpoint: Endpoint, caller: Caller, header: bytes, frames: list[Any], size: int, now: float
@@ -149,6 +150,8 @@ class Intake:
             TrtdError: it is not taken.
         """
         route, owner, settings = caller.route, caller.owner, endpoint.settings
+        if caller.is_req:
+            raise Malformed("a REQ socket puts an empty frame before each message; use a DEALER socket")
         if caller.is_named:
             raise Malformed("the connection has a routing id of its own; leave ZMQ_ROUTING_ID unset")
         if not self._access.is_admitted(endpoint.tenant, owner):

@@ -366,13 +366,13 @@ class LocalPort:
 
     # Out
 
-    def send(self, guest: Guest, frames: Sequence[Any]) -> None:
-        """Hand a message to a connection.
+    def send(self, guest: Guest, frames: Sequence[Any], answers: int = 1) -> None:
+        """Hand a message with so many answers in it to a connection.
 
         Raises:
             Undelivered: it was not taken, no frame of it.
         """
-        guest.send(frames)
+        guest.send(frames, answers)
         if guest.has_output:
             self._flush_later(guest)
 
@@ -383,7 +383,6 @@ class LocalPort:
     def give_up(self, guest: Guest) -> None:
         """End a connection whose peer reads too slowly, and give up the answers that it has not read."""
         self._reception.report("peer.dropped", self._tenant, cause="it does not read its answers", uid=guest.uid)
-        self._unread.given_up += guest.unread_messages
         self._drop(guest)
 
     def _flush_later(self, guest: Guest) -> None:

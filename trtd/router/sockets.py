@@ -168,8 +168,8 @@ class Port:
         """Whether a message waits."""
         return not self.is_closed and bool(self._get(_EVENTS) & _POLLIN)
 
-    def send(self, peer: bytes, frames: Sequence[Any]) -> None:
-        """Hand a message to libzmq, for one peer.
+    def send(self, peer: bytes, frames: Sequence[Any], _answers: int = 1) -> None:
+        """Hand a message to libzmq, for one peer. How many answers are in it does not matter: libzmq tells of no loss.
 
         Raises:
             Undelivered: it was not taken, no frame of it.
