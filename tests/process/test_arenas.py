@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import trtd
+from tests.chaos.holdings import OWN_PAGE
 from tests.support.daemon import Daemon, script, tenant, wait_until
 
 SHAPE = (1, 256 * 1024)
@@ -37,12 +38,14 @@ def arenas(daemon: Daemon) -> tuple[int, int]:
 
 
 def mapped(pid: int) -> int:
-    """How many memfds a process has mapped or open."""
-    count = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").count("/memfd:")
+    """How many memfds of others a process has mapped or open."""
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+    count = maps.count("/memfd:") - maps.count(OWN_PAGE)
     for link in Path(f"/proc/{pid}/fd").iterdir():
         # A descriptor may be closed between the listing and the look.
         with contextlib.suppress(FileNotFoundError):
-            count += str(link.readlink()).startswith("/memfd:")
+            name = str(link.readlink())
+            count += name.startswith("/memfd:") and not name.startswith(OWN_PAGE)
     return count
 
 

@@ -102,7 +102,7 @@ class RouterProcess:
                 *(sys.executable, "-m", "trtd.router.main", "--parent", str(os.getpid())),
                 *("--channel", str(theirs.fileno()), "--settings", str(memfd)),
             ],
-            pass_fds=(theirs.fileno(), memfd),
+            pass_fds=(theirs.fileno(), memfd, *([settings.flight_fd] if settings.flight_fd >= 0 else [])),
         )
         os.close(memfd)
         theirs.close()

@@ -280,6 +280,14 @@ class Dispatcher:
                 return
             self._turns.activate(request.tenant)
 
+    def convict(self, request: Request, now: float) -> None:
+        """A request arrived that has ended routers: it is refused, and its like for a while."""
+        tenant = self._tenants.get(request.tenant)
+        if tenant is None:
+            self.submit(request, now)
+            return
+        self._ledger.convict(tenant, request, now)
+
     def complete(self, worker: WorkerId, results: Sequence[ResultFields], now: float) -> None:
         """A worker answered. Only an open lease of this very life counts; everything else is stale."""
         tenant = self._tenants.get(worker.tenant)

@@ -244,6 +244,12 @@ class Ledger:
         tenant.counters.convicted += is_convicted
         self.effects.append(BlameClient(tenant.name, request.owner, request.model, deaths, barred_s))
 
+    def convict(self, tenant: Tenant, request: Request, now: float) -> None:
+        """The input of a new request has ended routers: it does not enter, and is remembered as poisonous."""
+        tenant.poison.note(self._key_of(request), LONE_DEATHS_TO_CONVICT, (), now, tenant.limits.poison_s)
+        tenant.counters.convicted += 1
+        self.refuse(tenant, request, ENDED_ROUTERS)
+
     def fix_digest(self, request: Request) -> None:
         """Take the fingerprint of what a worker is about to be given; see `Request.digest`."""
         if request.memory is not None or not request.digest:
@@ -269,6 +275,8 @@ class Ledger:
 
 CLOSED = Gate.CLOSED
 POISONOUS = Refusal(ErrorCode.POISONOUS, "this input has ended workers and is refused for a while")
+
+ENDED_ROUTERS = Refusal(ErrorCode.POISONOUS, "this request has ended routers; its input is refused for a while")
 
 
 def unavailable(tenant: Tenant) -> Refusal:

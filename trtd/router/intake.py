@@ -56,14 +56,21 @@ class Intake:
 
     Args:
         dispatcher: decides about the requests.
+        submit: takes them: the dispatcher's own, or what stands before it.
         access: says who may still use a tenant.
         models_of: what a tenant's workers said that they serve.
         has_worker: whether a worker of the tenant could be given work now.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, access: Access, models_of: ModelsOf, has_worker: Callable[[TenantName], bool]
+        self,
+        dispatcher: Dispatcher,
+        submit: Callable[[Request, float], None],
+        access: Access,
+        models_of: ModelsOf,
+        has_worker: Callable[[TenantName], bool],
     ) -> None:
+        self._submit = submit
         self._dispatcher = dispatcher
         self._access = access
         self._models_of = models_of
@@ -130,7 +137,7 @@ class Intake:
                 habit.model,
                 habit.is_resent,
             )
-            self._dispatcher.submit(request, now)
+            self._submit(request, now)
             return
         try:
             if error is not None:
@@ -182,7 +189,7 @@ class Intake:
                 is_resent=message.is_resent,
                 memory=memory,
             )
-            self._dispatcher.submit(request, now)
+            self._submit(request, now)
             return
         if frames:
             raise Malformed(f"a question has no tensor frames, got {len(frames)}")

@@ -22,8 +22,10 @@ from trtd.core.dispatch import (
     Dispatcher,
     Refuse,
 )
+from trtd.core.flight import Flight
 from trtd.core.ids import TenantName
 from trtd.core.polling import BusyPoll
+from trtd.core.suspects import ResentRequests
 from trtd.errors import ErrorCode, ExitCode, TrtdError
 from trtd.observe import Logger, RateLimit
 from trtd.router import blame
@@ -49,6 +51,8 @@ tenant waits."""
 READABLE = select.EPOLLIN
 SHORT_WAIT_S = 0.002
 """Waits that are shorter are too fine for epoll, which counts in milliseconds."""
+LOOK_EVERY_S = 0.02
+"""How often is looked at requests that were sent again and wait for others."""
 STOP_PATIENCE_S = 2.5
 """How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
 
@@ -61,6 +65,7 @@ class RouterLoop:
         link: to the supervisor.
         context: for all sockets; terminated by the caller.
         first_lease: number of the first lease, different in each life of the router.
+        flight: what a former life left of the requests that it had in hand; None where nothing tells.
         log: where events go.
     """
 
@@ -71,6 +76,7 @@ class RouterLoop:
         context: zmq.Context[zmq.Socket[bytes]],
         first_lease: int,
         log: Logger,
+        flight: Flight | None = None,
     ) -> None:
         self._clock = time.monotonic
         self._log = log
@@ -93,7 +99,12 @@ class RouterLoop:
             self._clock,
             self._workers.close_arena,
         )
-        self._intake = Intake(self._dispatcher, self._access, self._workers.models, self._workers.has_any)
+        self._resent: ResentRequests | None = None
+        submit = self._dispatcher.submit
+        if flight is not None and flight.has_crashed:
+            self._resent = ResentRequests(flight, submit, self._dispatcher.convict, self._clock())
+            submit = self._resent.submit
+        self._intake = Intake(self._dispatcher, submit, self._access, self._workers.models, self._workers.has_any)
         self._orders = Orders(self._dispatcher, self._front, self._workers, link, self._perform, log)
         self._chores = Chores(settings, link, self._dispatcher, self._front, self._look_after, log, self._clock())
         self._given_enough: set[TenantName] = set()
@@ -121,6 +132,8 @@ class RouterLoop:
                     self._take_results(now)
                 if front.turns.has_input:
                     front.read(self._take_request)
+                if self._resent is not None and self._resent.is_waiting:
+                    self._resent.advance(now)
                 self._dispatcher.advance(now)
                 self._perform(now)
                 if front.bundling:
@@ -149,6 +162,8 @@ class RouterLoop:
         due = self._chores.next_run()
         if self._front.paused:
             due = min(due, self._front.next_resume())
+        if self._resent is not None and self._resent.is_waiting:
+            due = min(due, self._clock() + LOOK_EVERY_S)
         deadline = self._dispatcher.next_deadline()
         timeout = (due if deadline is None or deadline > due else deadline) - self._clock()
         if timeout <= 0.0:
@@ -255,6 +270,8 @@ class RouterLoop:
                     if type(effect) is Deliver:
                         request = effect.request
                         endpoints[request.tenant].deliver(request.route, effect.frames, now)
+                        if self._resent is not None:
+                            self._resent.note_answered(request.id, now)
                     else:
                         self._perform_one(effect, now)
                 except ChannelClosed:
@@ -271,6 +288,8 @@ class RouterLoop:
             request = effect.request
             frames = error_frames(request.id, effect.code, effect.message, effect.retry_after_s)
             self._front.endpoints[request.tenant].deliver(request.route, frames, now)
+            if self._resent is not None:
+                self._resent.note_answered(request.id, now)
         elif isinstance(effect, AnnounceTenantEmpty):
             self._chores.announce_empty(effect.tenant, self._orders.epochs.get(effect.tenant, 0))
         elif isinstance(effect, AnnounceWorkerEmpty):
@@ -296,6 +315,8 @@ class RouterLoop:
 
     def _is_busy(self) -> bool:
         """Whether a request or an answer is still on its way."""
+        if self._resent is not None and self._resent.is_waiting:
+            return True
         return any(
             endpoint.has_parked or self._dispatcher.tenant(tenant).requests
             for tenant, endpoint in self._front.endpoints.items()

@@ -14,6 +14,7 @@ import zmq
 from trtd import observe
 from trtd.child import trampoline
 from trtd.errors import ExitCode, InvalidConfig
+from trtd.router.flight import open_flight
 from trtd.router.intake import daemon_version
 from trtd.router.link import Link
 from trtd.router.loop import RouterLoop
@@ -31,10 +32,13 @@ def main(argv: list[str]) -> int:
     observe.configure(settings.log_format, settings.log_level, fields={"process": "router"})
     log = observe.get_logger(generation=settings.generation)
     raise_fd_limit()
+    flight = open_flight(settings.flight_fd)
+    if flight is not None and flight.suspects:
+        log.warning("router.suspects_known", count=len(flight.suspects))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 65_536)
     try:
-        loop = RouterLoop(settings, Link(channel, log), context, first_lease(), log)
+        loop = RouterLoop(settings, Link(channel, log), context, first_lease(), log, flight)
     except (OSError, zmq.ZMQError, InvalidConfig) as error:
         log.error("router.start_failed", path=settings.workers_path, cause=str(error))
         return ExitCode.TEMPORARY
@@ -51,6 +55,8 @@ def main(argv: list[str]) -> int:
     if exit_code != ExitCode.OK:
         # Its memory is too large, or nobody is left to stop for: no time for good manners.
         os._exit(exit_code)
+    if flight is not None:
+        flight.land()
     loop.close()
     context.term()
     return exit_code

@@ -30,6 +30,7 @@ from trtd.core.fleet import (
     Role,
     TimePassed,
 )
+from trtd.core.flight import PAGE_BYTES
 from trtd.core.ids import TenantName, WorkerKey
 from trtd.core.lifecycle import Child
 from trtd.errors import Blame, Unavailable
@@ -42,7 +43,7 @@ from trtd.supervisor.plan import Plan
 from trtd.supervisor.processes import Processes
 from trtd.supervisor.router_link import RouterLink
 from trtd.supervisor.sights import look_at
-from trtd.supervisor.spawn import MPS_VARIABLE, ChildOrder
+from trtd.supervisor.spawn import MPS_VARIABLE, ChildOrder, blank_page
 from trtd.supervisor.status import About, make_status, needs_gpu
 from trtd.wire.health import Metrics
 from trtd.wire.settings import Listener, TenantEndpoint
@@ -81,6 +82,7 @@ class Supervisor:
         self._version: str = trtd.__version__
         self._memory_limits = memory_limits
         self._listeners = listeners
+        self._flight_fd = blank_page("trtd-flight", PAGE_BYTES)
         self._is_mps = MPS_VARIABLE in environ
         # A tenant that the configuration no longer names still needs its workers until it is drained.
         self._plan_of: dict[str, Plan] = {}
@@ -204,7 +206,8 @@ class Supervisor:
     def order(self, name: str, generation: int) -> tuple[ChildOrder, int]:
         """How a child is started now, and its memory limit in bytes (see `trtd.supervisor.children.Orders`)."""
         if name == ROUTER:
-            return self.plan.router_order(generation, self._listeners), self.plan.memory_limit_bytes(ROUTER)
+            order = self.plan.router_order(generation, self._listeners, self._flight_fd)
+            return order, self.plan.memory_limit_bytes(ROUTER)
         tenant, _, replica = name.partition("/")
         place = self.fleet.place(name)
         if place is None:
@@ -273,5 +276,6 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
         unreaped = self.processes.close()
+        os.close(self._flight_fd)
         if unreaped:
             log.error("children.left_unreaped", pids=unreaped)

@@ -57,10 +57,10 @@ class Plan:
         """How many workers may load at one time."""
         return self.config.daemon.max_starting or len(os.sched_getaffinity(0))
 
-    def router_order(self, generation: int, listeners: tuple[Listener, ...] = ()) -> ChildOrder:
-        """How one life of the router is started; it inherits the sockets that were handed to the daemon."""
-        told = settings.router_settings(self.config, generation, self.log_format, listeners)
-        fds = sorted({listener.fd for listener in listeners})
+    def router_order(self, generation: int, listeners: tuple[Listener, ...] = (), flight_fd: int = -1) -> ChildOrder:
+        """How one life of the router is started; it inherits the daemon's sockets, and what the former one left."""
+        told = settings.router_settings(self.config, generation, self.log_format, listeners, flight_fd)
+        fds = sorted({listener.fd for listener in listeners} | {flight_fd} - {-1})
         return ChildOrder("router", encode_settings(told), inherited_fds=tuple(fds))
 
     def worker_order(self, key: WorkerKey, generation: int, trials: tuple[Trial, ...] = ()) -> ChildOrder:

@@ -70,7 +70,11 @@ def worker_settings(
 
 
 def router_settings(
-    config: Config, generation: int, log_format: str, listeners: tuple[Listener, ...] = ()
+    config: Config,
+    generation: int,
+    log_format: str,
+    listeners: tuple[Listener, ...] = (),
+    flight_fd: int = -1,
 ) -> RouterSettings:
     """What one life of the router is told at its start."""
     return RouterSettings(
@@ -84,6 +88,7 @@ def router_settings(
         log_level=config.log.level,
         listeners=listeners,
         busy_poll_s=config.daemon.busy_poll_s,
+        flight_fd=flight_fd,
     )
 
 

@@ -147,6 +147,17 @@ def sealed_memfd(name: str, content: bytes) -> int:
     return fd
 
 
+def blank_page(name: str, size_bytes: int) -> int:
+    """A memory file of zeros that one child after the other may write, and so leave something to the next.
+
+    Raises:
+        OSError: no memory or no file descriptor is left.
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.ftruncate(fd, size_bytes)
+    return fd
+
+
 @dataclass(slots=True)
 class Spawned:
     """A process that was just started.

@@ -189,6 +189,7 @@ class RouterSettings:
         log_level: `debug`, `info`, `warning` or `error`.
         listeners: sockets that are open already; for any other address it opens its own.
         busy_poll_s: how long it may look for what comes next before it sleeps, see `trtd.core.polling`.
+        flight_fd: of the page that outlives routers, see `trtd.core.flight`; -1 for none.
     """
 
     generation: int
@@ -201,3 +202,4 @@ class RouterSettings:
     log_level: str
     listeners: tuple[Listener, ...] = ()
     busy_poll_s: float = 0.0
+    flight_fd: int = -1

@@ -46,7 +46,7 @@ class Door:
         self.settings = SETTINGS
         self.arenas = self
         self.book = ArenaBook(0)
-        self.intake = Intake(self, self, lambda _: (), lambda _: True)
+        self.intake = Intake(self, self.submit, self, lambda _: (), lambda _: True)
 
     def submit(self, request: Request, now: float) -> None:
         assert request.received_at == now
