@@ -66,7 +66,7 @@ class Front:
         self._watch = watch
         self._log = log
         self._sources: dict[int, AnySource] = {}
-        self.turns = ReadTurns()
+        self.turns = ReadTurns(clock)
         self._reported: set[tuple[str, str]] = set()
         self.paused: dict[TenantName, float] = {}
         self._poller = Poller()

@@ -18,6 +18,8 @@ TURN_BYTES = 4 * MESSAGE_COST_BYTES
 """What one turn allows a tenant of weight 1."""
 MAX_READS = 32
 """Requests read in one turn of the router's loop, so that workers' results and the supervisor never wait for long."""
+MAX_READ_S = 0.002
+"""How long that may take: a message with a very long header takes as long as dozens of common ones."""
 MAX_ASKED = 4
 """Messages of a turn after which is asked whether there is another one: a read in vain costs as much as four questions,
 and few messages a turn are usual."""
@@ -28,12 +30,16 @@ class ReadTurns:
 
     While there is only one, nobody can be treated unfairly: it is read without keeping accounts.
 
+    Args:
+        clock: monotonic seconds.
+
     Attributes:
         has_input: whether a source may have input that was not read yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.has_input = False
+        self._clock = clock
         self._lone: AnySource | None = None
         self._turns: DeficitRoundRobin[TenantName] = DeficitRoundRobin(TURN_BYTES)
         self._awake: dict[TenantName, deque[AnySource]] = {}
@@ -95,12 +101,12 @@ class ReadTurns:
             self._lone = None
             self.has_input = False
 
-    @staticmethod
-    def _read_lone(source: AnySource, take: Callable[[Endpoint, Received], int]) -> bool:
+    def _read_lone(self, source: AnySource, take: Callable[[Endpoint, Received], int]) -> bool:
         """Read the only source there is; whether nothing more is there."""
-        endpoint = source.endpoint
+        endpoint, clock = source.endpoint, self._clock
+        until = clock() + MAX_READ_S
         reads = messages = 0
-        while reads < MAX_READS:
+        while reads < MAX_READS and (not messages or clock() < until):
             received = source.read()
             if received is None:
                 return True
@@ -116,6 +122,7 @@ class ReadTurns:
     def _read_in_turns(self, take: Callable[[Endpoint, Received], int]) -> None:
         turns = self._turns
         left = MAX_READS
+        until = self._clock() + MAX_READ_S
         while left > 0:
             tenant = turns.next()
             if tenant is None:
@@ -125,7 +132,7 @@ class ReadTurns:
             if not awake:
                 turns.deactivate(tenant)
                 continue
-            reads, cost, is_empty = self._read_source(awake[0], take, left, turns.allowance(tenant))
+            reads, cost, is_empty = self._read_source(awake[0], take, left, turns.allowance(tenant), until)
             left -= reads
             turns.charge(tenant, cost)
             if is_empty:
@@ -134,15 +141,16 @@ class ReadTurns:
                 awake.rotate()
             if not awake:
                 turns.deactivate(tenant)
+            if self._clock() >= until:
+                return
 
-    @staticmethod
     def _read_source(
-        source: AnySource, take: Callable[[Endpoint, Received], int], most: int, allowance: float
+        self, source: AnySource, take: Callable[[Endpoint, Received], int], most: int, allowance: float, until: float
     ) -> tuple[int, float, bool]:
         """Read one source within an allowance: the reads, their cost, and whether nothing more is there."""
         cost = 0
         reads = messages = 0
-        while reads < most and cost < allowance:
+        while reads < most and cost < allowance and (not reads or self._clock() < until):
             received = source.read()
             reads += 1
             messages += 1

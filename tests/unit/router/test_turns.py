@@ -10,7 +10,7 @@ import pytest
 from trtd.core.ids import TenantName
 from trtd.router.callers import Caller, Route
 from trtd.router.endpoints import Received
-from trtd.router.turns import MAX_ASKED, MAX_READS, MESSAGE_COST_BYTES, TURN_BYTES, ReadTurns
+from trtd.router.turns import MAX_ASKED, MAX_READ_S, MAX_READS, MESSAGE_COST_BYTES, TURN_BYTES, ReadTurns
 
 
 class FakePort:
@@ -47,9 +47,19 @@ class FakeSource:
         return Caller(Route(self.port, b""), "uid:0", ""), b"", [], self.size, None
 
 
-def make_turns(*sources: Any, weights: dict[str, int] | None = None) -> ReadTurns:
+class FakeClock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_turns(*sources: Any, weights: dict[str, int] | None = None, clock: FakeClock | None = None) -> ReadTurns:
     """Turns in which every source is awake."""
-    turns = ReadTurns()
+    turns = ReadTurns(clock or FakeClock())
     for source in sources:
         turns.add(source.endpoint.tenant, (weights or {}).get(source.endpoint.tenant, 1))
         turns.wake(source)
@@ -68,6 +78,25 @@ def test_one_turn_of_the_loop_reads_a_bounded_number():
     """However much waits, the loop comes back to results and to the supervisor soon."""
     turns = make_turns(FakeSource(FakeEndpoint("a"), 10_000))
     assert read(turns)["a"] == MAX_READS
+    assert turns.has_input
+
+
+@pytest.mark.parametrize("others", [0, 2])
+@pytest.mark.parametrize("weight", [1, 100])
+@pytest.mark.parametrize(("took_s", "most"), [(0.4 * MAX_READ_S, 3), (5 * MAX_READ_S, 1)])
+def test_one_turn_of_the_loop_reads_for_a_bounded_time(others, weight, took_s, most):
+    """Messages that take long, such as those with very long headers, are read a few at a time; each turn reads one."""
+    clock = FakeClock()
+    sources = [FakeSource(FakeEndpoint(name), 100, size=10) for name in "abc"[: 1 + others]]
+    turns = make_turns(*sources, weights={"a": weight}, clock=clock)
+
+    def take(*_: object) -> int:
+        clock.now += took_s
+        return 1
+
+    for read_before in range(0, 60, most):
+        turns.read(take)
+        assert sum(100 - source.port.count for source in sources) == read_before + most
     assert turns.has_input
 
 
