@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from trtd.runtime.protocol import Arrays
 from trtd.wire.messages import Dtype, TensorContract
@@ -38,21 +39,33 @@ class Manner:
 MANNERS = (Manner(True, 1, 9), Manner(False, 1, 2), Manner(False, 0, 1))
 """From what shows most to what most models take. Indices stay small; 0, by which a model may divide, comes last."""
 
+SCALES = (1e-3, 1e2)
+"""What the floats of a second and a third try are multiplied with: near zero, and as large as ages and pixels are."""
+
 
 class Inventor(Protocol):
     """Makes requests up."""
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether numbers are so large that their last digits may decide, as between two logits of some thousands."""
+        ...
 
     def ordinary(self, items: int) -> Arrays:
         """A request as any other; each one differs."""
         ...
 
-    def loud(self, items: int, strength: float) -> Arrays:
-        """A request whose floats are so much larger than usual, of both signs."""
+    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:
+        """A request whose floats are so much larger than usual, of both signs; and whose bytes may be any."""
+        ...
+
+    def poisoned(self, items: int) -> Arrays | None:
+        """A request whose floats are infinite or not a number; None where there are no floats."""
         ...
 
 
-def inventors(inputs: Sequence[TensorContract], like: Arrays, *, is_given: bool) -> Iterator[Inventor]:
-    """Those to be tried one after the other, until the model takes what one of them makes.
+def families(inputs: Sequence[TensorContract], like: Arrays, *, is_given: bool) -> Iterator[tuple[Inventor, ...]]:
+    """Those to be tried one after the other, until the model takes what the first of a family makes, and all is shown.
 
     Args:
         inputs: of the model.
@@ -61,12 +74,17 @@ def inventors(inputs: Sequence[TensorContract], like: Arrays, *, is_given: bool)
     """
     if not is_given:
         for manner in MANNERS:
-            yield Numbers(inputs, like, manner)
+            yield _scaled(inputs, like, manner)
         return
-    yield Numbers(inputs, like, None)
+    yield _scaled(inputs, like, None)
     rows = {len(array) for array in like.values()}
     if len(rows) == 1 and rows.pop() > 1:
-        yield Rows(like)
+        yield (Rows(like),)
+
+
+def _scaled(inputs: Sequence[TensorContract], like: Arrays, manner: Manner | None) -> tuple[Inventor, ...]:
+    has_scale = any(one.dtype in FLOATS or one.dtype is Dtype.BOOL for one in inputs)
+    return tuple(Numbers(inputs, like, manner, scale) for scale in ((1.0, *SCALES) if has_scale else (1.0,)))
 
 
 def copies(request: Arrays, items: int) -> Arrays:
@@ -75,52 +93,95 @@ def copies(request: Arrays, items: int) -> Arrays:
 
 
 class Numbers:
-    """Makes up number by number: of the values given, within the range given, or in a manner."""
+    """Makes up number by number: of the values given, within the range given, or in a manner.
 
-    def __init__(self, inputs: Sequence[TensorContract], like: Arrays, manner: Manner | None) -> None:
+    Items differ in the range of their whole numbers: in a large one each number of a range occurs, so that the largest
+    of all items would be the largest of each, and a model that looks for it would not be found out.
+    """
+
+    def __init__(
+        self, inputs: Sequence[TensorContract], like: Arrays, manner: Manner | None, scale: float = 1.0
+    ) -> None:
         self._inputs = inputs
         self._like = like
         self._manner = manner
+        self._scale = scale
         self._random = np.random.default_rng(SEED)
         # A probe of ones alone says nothing of the range.
         self._is_constant = all(not array.size or bool((array == array.flat[0]).all()) for array in like.values())
 
+    @property
+    def is_coarse(self) -> bool:
+        """See `Inventor.is_coarse`."""
+        return self._scale > 1
+
     def ordinary(self, items: int) -> Arrays:
         """See `Inventor.ordinary`."""
-        return {one.name: self._make(one, items, None) for one in self._inputs}
+        return {one.name: self._make(one, items) for one in self._inputs}
 
-    def loud(self, items: int, strength: float) -> Arrays:
+    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:
         """See `Inventor.loud`."""
-        return {one.name: self._make(one, items, strength) for one in self._inputs}
+        return {one.name: self._make(one, items, strength, has_any_byte=has_any_byte) for one in self._inputs}
 
-    def _make(self, contract: TensorContract, items: int, strength: float | None) -> np.ndarray:
+    def poisoned(self, items: int) -> Arrays | None:
+        """See `Inventor.poisoned`."""
+        made = dict(self.ordinary(items))
+        for one in self._inputs:
+            if one.dtype in FLOATS:
+                poison = self._random.choice([np.nan, np.inf, -np.inf], made[one.name].shape)
+                made[one.name] = _as(one.dtype, poison, is_finite=False)
+        return made if any(one.dtype in FLOATS for one in self._inputs) else None
+
+    def _make(
+        self, contract: TensorContract, items: int, strength: float | None = None, *, has_any_byte: bool = False
+    ) -> np.ndarray:
         sample = self._like[contract.name]
         shape = (items, *sample.shape[1:])
         if contract.dtype in FLOATS:
-            return _as(contract.dtype, self._floats(widen(contract.dtype, sample), shape, strength))
+            wide = widen(contract.dtype, sample)
+            numbers = self._floats(wide, shape, strength)
+            return _as(
+                contract.dtype,
+                numbers + 1j * self._floats(wide, shape, strength) if wide.dtype.kind == "c" else numbers,
+            )
         if contract.dtype is Dtype.BOOL:
-            return self._random.integers(0, 2, shape).astype(np.bool_)
-        if self._manner is None:
-            return self._random.choice(sample.reshape(-1), shape) if sample.size else np.zeros(shape, sample.dtype)
+            # Near zero some items are all false. Else none is: a mask that leaves nothing gives no number.
+            shares = self._random.choice([0.0, 0.5] if self._scale < 1 else [0.5, 1.0], items)
+            return self._random.random(shape) < _per_item(shares, shape)
         kind = to_numpy(contract.dtype)
-        return self._random.integers(self._manner.least, self._manner.most, shape, endpoint=True).astype(kind)
+        if self._manner is None:
+            values = np.unique(sample)
+            return values[self._whole(0, len(values) - 1, shape, np.int64)] if values.size else np.zeros(shape, kind)
+        if has_any_byte and kind.itemsize == 1:
+            return self._random.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
+        return self._whole(self._manner.least, self._manner.most, shape, kind)
+
+    def _whole(self, least: int, most: int, shape: tuple[int, ...], kind: DTypeLike) -> np.ndarray:
+        """Whole numbers, for each item from a range of its own."""
+        ends = np.sort(self._random.integers(least, most, (2, shape[0]), endpoint=True), axis=0)
+        low, high = (_per_item(one, shape) for one in ends)
+        return self._random.integers(low, high, shape, kind, endpoint=True)
 
     def _floats(self, sample: np.ndarray, shape: tuple[int, ...], strength: float | None) -> np.ndarray:
         usual = np.abs(sample[np.isfinite(sample)])
         largest = float(usual.max()) if usual.size and self._manner is None else 1.0
         if strength is not None:
-            return self._random.standard_normal(shape) * max(largest, 1.0) * strength
+            scale = max(largest, 1.0) * strength * self._scale
+            return self._random.standard_normal(shape, np.float32) * np.float32(scale)
         if self._manner is not None:
-            return self._random.standard_normal(shape) if self._manner.is_signed else self._random.random(shape)
+            make = self._random.standard_normal if self._manner.is_signed else self._random.random
+            return make(shape, np.float32) * np.float32(self._scale)
         real = sample.real[np.isfinite(sample.real)]
         low, high = (float(real.min()), float(real.max())) if real.size else (0.0, 1.0)
         if self._is_constant:
             low, high = low - max(largest, 1.0), high + max(largest, 1.0)
-        return self._random.uniform(low, high, shape)
+        return self._random.uniform(low * self._scale, high * self._scale, shape)
 
 
 class Rows:
     """Makes nothing up but the order of the items that were given: for models that take no other values."""
+
+    is_coarse = False
 
     def __init__(self, like: Arrays) -> None:
         self._like = like
@@ -132,18 +193,25 @@ class Rows:
         order = np.resize(self._random.permutation(count), items)
         return {name: np.ascontiguousarray(array[order]) for name, array in self._like.items()}
 
-    def loud(self, items: int, strength: float) -> Arrays:  # noqa: ARG002 - see `Inventor`
+    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:  # noqa: ARG002 - see `Inventor`
         """No louder than others: larger numbers would be made up."""
         return self.ordinary(items)
 
+    def poisoned(self, items: int) -> None:
+        """Nothing: it would be made up."""
 
-def _as(dtype: Dtype, numbers: np.ndarray) -> np.ndarray:
-    """Floats of a dtype, none of them infinite."""
+
+def _per_item(numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return numbers.reshape(-1, *(1,) * (len(shape) - 1))
+
+
+def _as(dtype: Dtype, numbers: np.ndarray, *, is_finite: bool = True) -> np.ndarray:
+    """Floats of a dtype, none of them infinite unless that is meant."""
     if dtype is Dtype.BFLOAT16:
         return np.ascontiguousarray(BFloat16.from_float32(numbers).bits)
     if dtype in FLOAT8S:
         return np.ascontiguousarray(Float8.from_float32(numbers, dtype).bits)
     kind = to_numpy(dtype)
-    if kind.kind == "f":
+    if kind.kind == "f" and is_finite:
         numbers = np.clip(numbers, np.finfo(kind).min, np.finfo(kind).max)
     return np.ascontiguousarray(numbers.astype(kind))

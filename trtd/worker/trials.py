@@ -19,7 +19,7 @@ from trtd.core.onnx_files import Unreadable, external_locations
 from trtd.runtime.protocol import RuntimeInfo
 from trtd.wire.settings import ModelSettings, Trial, WorkerSettings
 
-VERSION = 1
+VERSION = 2
 """To be counted up when the inputs that are made up, or what they must show, become others."""
 
 Identity = tuple[int, ...]

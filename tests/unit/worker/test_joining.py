@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 
-from tests.support.graphs import INT64, graph, node, value
+from tests.support.graphs import FLOAT, INT64, graph, node, value
 from tests.support.worker import make_model_settings, make_worker_settings
 from trtd.core.batching import FORCED, OFF, PROVEN
 from trtd.demo import models
 from trtd.runtime import open_runtime
 from trtd.wire.messages import Dtype
-from trtd.worker.joining import Case, Neighbour, Subject, layouts, objection
+from trtd.worker.joining import Case, Neighbour, Subject, layouts, objection, sizes_between
 from trtd.worker.load import load
 
+UINT8, BOOL = onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
 X, Y = [value("x", ("n", 4))], [value("y", ("n", 4))]
 MIXED = np.random.default_rng(5).standard_normal((4, 4)).astype(np.float32)
 
@@ -70,6 +73,28 @@ JOINED = {
     "a class of each row": lambda: graph(
         [node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)], X, [value("y", ("n",), INT64)]
     ),
+    "a threshold that few pass, and a class": lambda: graph(
+        [node("Greater", ["x", "age"], ["g"]), node("Cast", ["g"], ["y"], to=INT64)],
+        X,
+        [value("y", ("n", 4), INT64)],
+        {"age": np.float32(60)},
+    ),
+    "little beside a large number": lambda: chain(
+        node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "b"], ["y"]), constants={"w": MIXED, "b": np.float32(1e3)}
+    ),
+    "a number that is the same in each row": lambda: chain(
+        node("Mul", ["x", "w"], ["y"]), constants={"w": np.array([0, 1, 1, 1], np.float32)}
+    ),
+    "what makes infinities": lambda: chain(
+        node("Mul", ["x", "w"], ["a"]), node("Exp", ["a"], ["y"]), constants={"w": np.float32(1000)}
+    ),
+    "what is not a number for some": lambda: chain(node("Log", ["x"], ["y"])),
+    "images of bytes": lambda: graph(
+        [node("Cast", ["x"], ["f"], to=FLOAT), node("Conv", ["f", "w"], ["c"]), node("Softmax", ["c"], ["y"], axis=1)],
+        [value("x", ("n", 3, "h", "w"), UINT8)],
+        [value("y", ("n", 8, "h2", "w2"))],
+        {"w": np.random.default_rng(6).standard_normal((8, 3, 3, 3)).astype(np.float32)},
+    ),
     "cnn": lambda: models.cnn(1),
     "mlp": lambda: models.mlp(1),
     "bfloat16": lambda: models.identity(Dtype.BFLOAT16, (4,)),
@@ -77,7 +102,106 @@ JOINED = {
     "uint8": lambda: models.identity(Dtype.UINT8, (None, 3)),
 }
 
+
+def scaled_by_all(kind: int) -> bytes:
+    """Whole numbers of many columns by the largest of all: in a long row each number of a range occurs."""
+    return graph(
+        [node("Cast", ["x"], ["f"], to=FLOAT), node("ReduceMax", ["f"], ["m"], keepdims=0),
+         node("Div", ["f", "m"], ["d"]), node("MatMul", ["d", "w"], ["y"])],
+        [value("x", ("n", 256), kind)], [value("y", ("n", 4))],
+        {"w": np.random.default_rng(6).standard_normal((256, 4)).astype(np.float32)},
+    )  # fmt: skip
+
+
+def mixed_when(*nodes: Any, constants: dict[str, np.ndarray]) -> bytes:
+    """All rows get the mean of all when `c` says so."""
+    mix = [node("ReduceMean", ["x"], ["m"], axes=[0]), node("Add", ["x", "m"], ["mixed"])]
+    then = onnx.helper.make_graph(mix, "then", [], [value("mixed", (None, 4))])
+    other = onnx.helper.make_graph([node("Identity", ["x"], ["kept"])], "else", [], [value("kept", (None, 4))])
+    shape = [node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"])]
+    both = node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    return chain(*shape, *nodes, both, constants={"zero": np.int64(0), **constants})
+
+
+def mixed_from_to(least: int, most: int) -> bytes:
+    """All rows get the mean of all in batches of so many."""
+    return mixed_when(
+        node("GreaterOrEqual", ["n", "least"], ["a"]), node("LessOrEqual", ["n", "most"], ["b"]),
+        node("And", ["a", "b"], ["c"]),
+        constants={"least": np.int64(least), "most": np.int64(most)},
+    )  # fmt: skip
+
+
+def with_row_numbers(scale: float) -> bytes:
+    """The number of each row, as detectors of objects give it, beside large numbers."""
+    return graph(
+        [node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), node("Range", ["zero", "n", "one"], ["r"]),
+         node("Cast", ["r"], ["f"], to=FLOAT), node("Unsqueeze", ["f", "axis"], ["rows"]),
+         node("Mul", ["x", "scale"], ["boxes"]), node("Concat", ["rows", "boxes"], ["y"], axis=1)],
+        X, [value("y", ("n", 5))],
+        {"zero": np.int64(0), "one": np.int64(1), "axis": np.array([1]), "scale": np.float32(scale)},
+    )  # fmt: skip
+
+
 ALONE = {
+    "bytes by the largest of all": (lambda: scaled_by_all(UINT8), "output 'y'"),
+    "whole numbers by the largest of all": (lambda: scaled_by_all(INT64), "output 'y'"),
+    "bools and whether any is set": (
+        lambda: graph(
+            [node("Cast", ["x"], ["f"], to=FLOAT), node("ReduceMax", ["f"], ["m"], keepdims=0),
+             node("MatMul", ["f", "w"], ["own"]), node("Add", ["own", "m"], ["y"])],
+            [value("x", ("n", 256), BOOL)], [value("y", ("n", 4))],
+            {"w": np.random.default_rng(6).standard_normal((256, 4)).astype(np.float32)},
+        ),
+        "output 'y'",
+    ),
+    "scale of all bytes": (
+        lambda: graph(
+            [node("Cast", ["x"], ["f"], to=FLOAT), node("DynamicQuantizeLinear", ["f"], ["q", "scale", "zero"]),
+             node("MatMulInteger", ["q", "w", "zero"], ["i"]), node("Cast", ["i"], ["g"], to=FLOAT),
+             node("Mul", ["g", "scale"], ["y"])],
+            [value("x", ("n", 64), UINT8)], [value("y", ("n", 8))],
+            {"w": np.random.default_rng(6).integers(0, 255, (64, 8)).astype(np.uint8)},
+        ),
+        "output 'y'",
+    ),
+    "largest of all where outputs saturate": (
+        lambda: chain(
+            node("Mul", ["x", "steep"], ["p"]), node("ReduceMax", ["p"], ["m"], axes=[0]),
+            node("Clip", ["m", "lo", "hi"], ["mc"]), node("Add", ["p", "mc"], ["s"]),
+            node("Clip", ["s", "lo", "hi"], ["y"]),
+            constants={"steep": np.float32(1e4), "lo": np.float32(-1), "hi": np.float32(1)},
+        ),
+        "output 'y'",
+    ),
+    "mean of all while all are small": (
+        lambda: mixed_when(
+            node("Abs", ["x"], ["a"]), node("ReduceMax", ["a"], ["m1"], keepdims=0),
+            node("Less", ["m1", "half"], ["c"]),
+            constants={"half": np.float32(0.5)},
+        ),
+        "output 'y'",
+    ),
+    "mean of all in batches of 4 and 5": (lambda: mixed_from_to(4, 5), "not what each gets alone"),
+    "mean of all in batches of 8 to 12": (lambda: mixed_from_to(8, 12), "not what each gets alone"),
+    "nothing of all, but for infinities": (
+        lambda: chain(
+            node("Shape", ["x"], ["s"]), node("Slice", ["s", "axis", "one"], ["n1"]),
+            node("Concat", ["n1", "n1"], ["nn"], axis=0), node("ConstantOfShape", ["nn"], ["square"]),
+            node("EyeLike", ["square"], ["unit"]), node("MatMul", ["unit", "x"], ["y"]),
+            constants={"axis": np.array([0]), "one": np.array([1])},
+        ),
+        "depends on the requests",
+    ),
+    "rows that are left out for their values": (
+        lambda: chain(
+            node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0), node("Greater", ["sum", "least"], ["c"]),
+            node("Compress", ["x", "c"], ["y"], axis=0),
+            constants={"axis": np.array([1]), "least": np.float32(-1000)},
+        ),
+        "joined requests fail",
+    ),
+    "the number of its row": (lambda: with_row_numbers(640.0), "not what each gets alone"),
     "softmax over all rows": (lambda: chain(node("Softmax", ["x"], ["y"], axis=0)), "not what each gets alone"),
     "queries and keys": (
         lambda: graph(
@@ -177,7 +301,7 @@ ALONE = {
         lambda: graph(
             [node("Gather", ["x", "i"], ["y"])], [value("x", ("n", 4)), value("i", ("n",), INT64)], Y
         ),
-        "it refuses what was made up",
+        "not what each gets alone",
     ),
     "a sequence in time": (
         lambda: graph(
@@ -241,7 +365,7 @@ def test_operators_decide(described):
 def test_layouts_fit_and_reach_the_largest_batch(most):
     """No batch is larger than allowed, one is as large, and subjects stand first, last and between others."""
     items = {Subject(0): 1, Subject(1): 2, Subject(2): 3}
-    made = list(layouts(most))
+    made = [*layouts(most), *sizes_between(most)]
     sums = [sum(one.items if isinstance(one, Neighbour) else items[one] for one in layout) for layout in made]
     assert max(sums) == most
     assert isinstance(made[0][0], Subject)
@@ -277,6 +401,41 @@ def test_a_device_that_adds_up_in_any_order_is_no_objection(tmp_path):
     case = Case(model.warm_up_inputs()[0], False, 8)
     assert objection(Shaky(model.open_slot(), 1e-5), model.description, case) is None
     assert "run to run" in str(objection(Shaky(model.open_slot(), 0.5), model.description, case))
+
+
+class Rounding:
+    """A slot that rounds as a device does that chooses other code for each size of a batch: relative to the inputs."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def settle(self, request: Any) -> None:
+        self.run([request])
+
+    def run(self, requests: Any) -> Any:
+        is_odd = sum(len(one["x"]) for one in requests) % 2
+        return self._slot.run([{"x": one["x"] * np.float32(1 + 3e-4 * is_odd)} for one in requests])
+
+
+def test_rounding_that_large_numbers_let_decide_is_no_objection(tmp_path):
+    """The sine of some hundreds turns rounding into another answer; that says nothing of other requests."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        chain(node("Mul", ["x", "steep"], ["z"]), node("Sin", ["z"], ["y"]), constants={"steep": np.float32(5)})
+    )
+    model = open_runtime("onnxruntime", threads=1).load(make_model_settings(path))
+    case = Case(model.warm_up_inputs()[0], False, 8)
+    assert objection(Rounding(model.open_slot()), model.description, case) is None
+
+
+def test_bytes_that_are_given_do_not_hide_the_largest_of_all(tmp_path):
+    """What is made up of a given image has items of ranges of their own, so that their largest bytes differ."""
+    pixels = np.random.default_rng(2).integers(0, 256, (1, 256)).astype(np.uint8)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(scaled_by_all(UINT8))
+    model = open_runtime("onnxruntime", threads=1).load(make_model_settings(path))
+    told = objection(model.open_slot(), model.description, Case({"x": pixels}, True, 8))
+    assert "output 'y'" in str(told)
 
 
 def test_what_is_given_tells_the_range(described, tmp_path):
