@@ -12,7 +12,7 @@ from trtd.cli.values import NOTHING, UNKNOWN, duration, size
 from trtd.wire.status import Status, summary
 
 RESET = "\x1b[0m"
-BOLD = "\x1b[1m"
+FAINT = "\x1b[2m"
 COLOURS = {"ready": "\x1b[32m", "degraded": "\x1b[33m", "waiting": "\x1b[33m", "draining": "\x1b[33m"}
 MEMBER = "member"
 """Role of the workers that a tenant is to have."""
@@ -36,7 +36,6 @@ COLUMNS = (
     Column("UNACCOUNTED", 11, is_rare=True),
     Column("PLACEMENT", 12, is_text=True),
     Column("ENGINE", 14, is_text=True, least=12, most=40),
-    Column("SIGNATURE", 13, is_text=True),
 )
 
 
@@ -59,7 +58,7 @@ def status_lines(record: Mapping[str, Any], *, colour: bool, width: int | None =
     if "LAST CAUSE" in {*table.hidden, *table.cut}:
         lines += _wrapped(_causes(record), width)
     lines += _wrapped(_lonely(record), width)
-    lines += [_loud(line, colour=colour) for line in _wrapped(_unsigned(record), width)]
+    lines += [_faint(line, colour=colour) for line in _wrapped(unsigned(record), width)]
     lines += _wrapped(_plugins(record), width)
     if any(
         worker["device"] and worker["device"]["is_hard_derived"] for tenant in tenants for worker in tenant["workers"]
@@ -74,7 +73,7 @@ def _tenant_rows(tenant: Mapping[str, Any]) -> Iterator[list[str]]:
     recent = tenant["recent"]
     queue = [str(tenant["queued"]), str(tenant["leased"])]
     traffic = [f"{recent['per_s']:.4g}", duration(recent["p50_s"]), duration(recent["p99_s"])]
-    what = [f"{tenant['placement']}, {tenant['isolation']}", *_engine(tenant)]
+    what = [f"{tenant['placement']}, {tenant['isolation']}", _engine(tenant)]
     workers = tenant["workers"]
     if not workers:
         yield [tenant["name"], tenant["health"], *[NOTHING] * 5, *queue, *traffic, *[NOTHING] * 3, *what]
@@ -152,11 +151,8 @@ def _device(report: Mapping[str, Any] | None) -> tuple[str, str]:
     return _used(report["live_bytes"], report["hard_bytes"]) + mark, beside
 
 
-def _engine(tenant: Mapping[str, Any]) -> tuple[str, str]:
-    files = sorted({PurePath(engine["file"]).name for engine in tenant["engines"]})
-    signatures = {engine["signature"] for engine in tenant["engines"]}
-    word = "UNSIGNED" if "unsigned" in signatures else ", ".join(sorted(signatures))
-    return ", ".join(files) or NOTHING, word or NOTHING
+def _engine(tenant: Mapping[str, Any]) -> str:
+    return ", ".join(sorted({PurePath(engine["file"]).name for engine in tenant["engines"]})) or NOTHING
 
 
 def _plugins(record: Mapping[str, Any]) -> Iterator[str]:
@@ -165,9 +161,10 @@ def _plugins(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"{tenant['name']}: plugin libraries run in its workers: {', '.join(tenant['plugin_libraries'])}"
 
 
-def _unsigned(record: Mapping[str, Any]) -> list[str]:
-    names = [tenant["name"] for tenant in record["tenants"] if _engine(tenant)[1] == "UNSIGNED"]
-    return [f"UNSIGNED engines: {', '.join(names)}. Who can write these files decides what runs."] if names else []
+def unsigned(record: Mapping[str, Any]) -> list[str]:
+    """That nobody vouches for engines, said once: there is no way to sign one yet, and so nothing to do about it."""
+    signatures = {engine["signature"] for tenant in record["tenants"] for engine in tenant["engines"]}
+    return ["Engines are not signed: who can write their files decides what runs."] if "unsigned" in signatures else []
 
 
 def _lonely(record: Mapping[str, Any]) -> Iterator[str]:
@@ -197,5 +194,5 @@ def _coloured(line: str, state: str) -> str:
     return f"{COLOURS.get(state, OTHER_COLOUR)}{line}{RESET}"
 
 
-def _loud(line: str, *, colour: bool) -> str:
-    return f"{BOLD}{OTHER_COLOUR}{line}{RESET}" if colour else line
+def _faint(line: str, *, colour: bool) -> str:
+    return f"{FAINT}{line}{RESET}" if colour else line

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trtd.cli.picture import unsigned
 from trtd.cli.values import NOTHING, duration, size
 from trtd.wire.status import Status, summary
 
@@ -203,7 +204,7 @@ def _daemon_line(record: Mapping[str, Any]) -> Text:
 
 
 def _notes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What does not fit the table: why tenants cannot serve, what ended their workers, whose engines are unsigned."""
+    """What does not fit the table: why tenants cannot serve, what ended their workers, that nobody signs engines."""
     notes = []
     for tenant in record["tenants"]:
         if tenant["reason"]:
@@ -212,13 +213,7 @@ def _notes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             notes.append((f"{tenant['name']}: not replaced: {replacement['reason']}", "red"))
         elif _restarts(tenant) and _last_fault(tenant) != NOTHING:
             notes.append((f"{tenant['name']}: last fault: {_last_fault(tenant)}", ""))
-    unsigned = [
-        tenant["name"]
-        for tenant in record["tenants"]
-        if any(engine["signature"] == "unsigned" for engine in tenant["engines"])
-    ]
-    if unsigned:
-        notes.insert(0, (f"UNSIGNED engines: {', '.join(unsigned)}", "bold red"))
+    notes += [(line, "dim") for line in unsigned(record)]
     return notes
 
 

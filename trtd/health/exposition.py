@@ -42,7 +42,10 @@ TENANT_GAUGES = {
 DURATIONS = {
     observe.METRIC_REQUEST_DURATION: ("duration", "From the receipt of a request to its answer."),
     observe.METRIC_QUEUE_DURATION: ("queue", "From the receipt of a request until a worker had it."),
-    observe.METRIC_WORKER_RECOVERY: ("recovery", "From a worker's death to its successor's main()."),
+    observe.METRIC_WORKER_RECOVERY: (
+        "recovery",
+        "From a worker's death to its successor's main(), if started at once.",
+    ),
 }
 DEVICE_KINDS = ("live", "peak", "hard", "pool", "driver", "unaccounted")
 """Figures of `trtd.wire.status.DeviceStatus` without the end of their names."""

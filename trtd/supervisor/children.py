@@ -57,6 +57,9 @@ ABOUT_WORKERS = (control.WorkerIsEmpty, control.WorkerMisbehaved)
 WANTED = (str(FaultKind.REQUESTED), "nobody")
 """Cause and blame of a restart that somebody asked for."""
 
+HELD_BACK = (State.BACKOFF, State.QUARANTINED)
+"""States in which the policy wants a wait: how long that is says nothing of how fast a host replaces a worker."""
+
 log = observe.get_logger()
 
 
@@ -207,6 +210,7 @@ class Children:
         draw = random.random()  # noqa: S311 - jitter
         self._tell(name, lifecycle.Exited(generation, status, draw, last_line))
         after = self._fleet.children.get(name)
+        seen.has_waited = before is None or before.restarting or (after is not None and after.state in HELD_BACK)
         if before is None or after is None or after.desired is Desired.DOWN:
             seen.death_at = None
             if place is not None and place.role is Role.REPLACED:
@@ -298,7 +302,7 @@ class Children:
         if child is not None:
             area = "router" if name == ROUTER else "worker"
             log.info(f"{area}.recovered", **narration.child_fields(child), recovery_s=round(recovery_s, 6))
-        if name != ROUTER:
+        if name != ROUTER and not self._facts.child(name).has_waited:
             now = self._processes.now()
             self._facts.tenant(name.partition("/")[0], now).recoveries.observe(recovery_s)
 

@@ -25,6 +25,7 @@ class ChildFacts:
     Attributes:
         spawned_at: when the present process was started; None when there is none.
         death_at: when the former process ended and a successor is expected; None otherwise.
+        has_waited: whether that successor was held back (backoff, quarantine), or was asked for.
         recovery_s: last time from a death to the successor's main().
         rss_bytes: resident memory, as the child last said.
         peak_rss_bytes: highest so far.
@@ -40,6 +41,7 @@ class ChildFacts:
 
     spawned_at: float | None = None
     death_at: float | None = None
+    has_waited: bool = False
     recovery_s: float | None = None
     rss_bytes: int = 0
     peak_rss_bytes: int = 0
@@ -112,7 +114,7 @@ class TenantFacts:
         reason: why it is not available.
         restarts: deaths of workers that were followed by a restart, by the kind of their fault and who is blamed.
         excused: deaths of workers that a client's input caused, so that nobody was charged.
-        recoveries: times from a death to the successor's main().
+        recoveries: times from a death to the successor's main(), of successors that were started at once.
         trials: what its workers have found out about their models.
     """
 

@@ -42,7 +42,7 @@ class TenantMetrics(TypedDict):
         restarts: of workers, by the kind of the fault before and who is blamed for it.
         duration: from the receipt of a request to its answer.
         queue: from the receipt of a request until a worker had it.
-        recovery: from a worker's death to its successor's main().
+        recovery: from a worker's death to its successor's main(), where it was started at once.
     """
 
     name: str

@@ -62,7 +62,7 @@ def test_eighty_columns_show_what_matters():
     assert "█████····· 64M/128M" in row
     assert row.split()[-1] == "3"
     assert "vision: last fault: killed by SIGKILL" in lines
-    assert "UNSIGNED engines: vision, ranking" in lines
+    assert "Engines are not signed: who can write their files decides what runs." in lines
     assert lines[-1].startswith("q quit")
 
 

@@ -18,15 +18,16 @@ from trtd.core.fleet import (
     ChildEvent,
     ConfigApplied,
     Fleet,
+    ResumeRequested,
     TenantEmptied,
     TenantRestartRequested,
     TenantSpec,
     TimePassed,
 )
 from trtd.core.ids import TenantName
-from trtd.core.lifecycle import State, Timeouts
+from trtd.core.lifecycle import Child, State, Timeouts
 from trtd.core.restarts import RestartPolicy
-from trtd.errors import Blame
+from trtd.errors import Blame, ExitCode
 from trtd.supervisor.children import Children, believable
 from trtd.supervisor.facts import MAX_TRIALS, Facts
 from trtd.supervisor.spawn import ChildOrder
@@ -186,6 +187,31 @@ def test_recovery_is_from_death_to_main():
     assert world.facts.child("a/0").recovery_s == 0.25
     assert world.facts.tenants["a"].recoveries.count == 1
     assert world.facts.tenants["a"].restarts == {("killed", "tenant"): 1}
+
+
+def test_a_wait_that_the_policy_wants_is_no_slow_recovery():
+    """What was held back in backoff or quarantine is told in the status, and is not in the histogram."""
+    world = World()
+    world.make_ready()
+
+    def die(status: ExitStatus) -> Child:
+        generation = world.fleet.children["a/0"].generation
+        world.children.child_exited("a/0", generation, status, at=world.time, first_words="")
+        return world.fleet.children["a/0"]
+
+    def come_back_after(event: Any) -> None:
+        died_at, world.time = world.time, world.time + 100.0
+        world.submit(event)
+        generation = world.fleet.children["a/0"].generation
+        world.children.child_said("a/0", generation, control.Hello(generation, 1, main_at=world.time))
+        assert world.facts.child("a/0").recovery_s == world.time - died_at
+
+    die(ExitStatus(signal=9))
+    assert die(ExitStatus(signal=9)).state is State.BACKOFF
+    come_back_after(TimePassed())
+    assert die(ExitStatus(code=ExitCode.BAD_DATA)).state is State.QUARANTINED
+    come_back_after(ResumeRequested(TenantName("a")))
+    assert world.facts.tenants["a"].recoveries.count == 0
 
 
 def test_a_process_that_cannot_be_started_is_a_failed_spawn(monkeypatch):
