@@ -215,7 +215,9 @@ def failed_successor_counts() -> AbstractContextManager[Any]:
             effects = real(self, event, now)
             for name, tenant in self.tenants.items():
                 if tenant.failure is not None and name not in had_failed:
-                    effects.append(fleet.SetAvailability(name, False, str(tenant.failure), None))
+                    effects.append(
+                        fleet.SetAvailability(name, False, str(tenant.failure), None, "its replacement failed")
+                    )
             return effects
 
         return handle

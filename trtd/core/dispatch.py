@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from trtd.core import accounting
 from trtd.core.admission import Refusal
 from trtd.core.assignment import Assigner
+from trtd.core.disclosure import for_clients
 from trtd.core.faults import Fault
 from trtd.core.ids import RequestId, TenantName, WorkerId
 from trtd.core.inflight import LONE_DEATHS_TO_CONVICT, MAX_DEATHS_KEPT, Holder
@@ -183,9 +184,9 @@ class Dispatcher:
 
         Args:
             worker: which life.
-            fault: why. Its message becomes part of WORKER_LOST and POISONOUS. What it says about the requests that the
-                worker held (`trtd.core.suspicion`) decides whether they become suspects or are replayed as they are,
-                and whether it counts against the one that was alone with it.
+            fault: why. What clients may know of it becomes part of WORKER_LOST and POISONOUS. What it says about the
+                requests that the worker held (`trtd.core.suspicion`) decides whether they become suspects or are
+                replayed as they are, and whether it counts against the one that was alone with it.
             now: monotonic seconds.
         """
         tenant, holder = self._find(worker)
@@ -207,7 +208,7 @@ class Dispatcher:
             if request.is_answered:
                 request.is_suspect = request.is_suspect or blames_requests
                 self._ledger.release(tenant, request, now, is_ghost=True)
-            elif (refusal := self._verdict(tenant, request, fault.message, now)) is not None:
+            elif (refusal := self._verdict(tenant, request, for_clients(fault), now)) is not None:
                 request.is_suspect = request.is_suspect or blames_requests
                 self._ledger.fail(tenant, request, refusal, now)
             else:
@@ -377,16 +378,16 @@ class Dispatcher:
         self._turns.activate(tenant.name)
         self._ledger.announce_tenant_if_empty(tenant)
 
-    def _verdict(self, tenant: Tenant, request: Request, message: str, now: float) -> Refusal | None:
+    def _verdict(self, tenant: Tenant, request: Request, cause: str, now: float) -> Refusal | None:
         """Why a request whose worker is over is not given to another one, None when it is."""
         if request.lone_deaths >= LONE_DEATHS_TO_CONVICT:
-            return Refusal(ErrorCode.POISONOUS, f"this input has ended workers: {message}")
+            return Refusal(ErrorCode.POISONOUS, f"this input has ended workers; the last one: {cause}")
         if not tenant.is_available:
             return unavailable(tenant)
         if (refusal := self._ledger.bar(tenant, request, now)) is not None:
             return refusal
         if request.attempts >= tenant.limits.max_attempts:
-            text = f"{request.attempts} workers that held the request ended; the last one: {message}"
+            text = f"{request.attempts} workers that held the request ended; the last one: {cause}"
             return Refusal(ErrorCode.WORKER_LOST, text)
         return None
 

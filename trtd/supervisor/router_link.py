@@ -59,8 +59,8 @@ def as_message(effect: RouterEffect, endpoints: Mapping[str, TenantEndpoint]) ->
             return TenantForgotten(tenant)
         case SetGate(tenant, is_open, epoch):
             return GateSet(tenant, is_open, epoch)
-        case SetAvailability(tenant, is_available, reason, retry_after_s):
-            return AvailabilitySet(tenant, is_available, reason, retry_after_s)
+        case SetAvailability(tenant, is_available, _, retry_after_s, told):
+            return AvailabilitySet(tenant, is_available, told, retry_after_s)
         case AdmitWorker(worker, pid):
             return WorkerAdmitted(*worker, pid)
         case CloseWorker(worker):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trtd.core.batching import Waiting
+from trtd.core.disclosure import without_directories
 from trtd.core.ids import LeaseId, RequestId
 from trtd.errors import Malformed, ModelFailed, TrtdError
 from trtd.runtime.areas import places
@@ -27,6 +29,8 @@ from trtd.worker.answer_sizes import too_large
 from trtd.worker.arenas import Area
 from trtd.worker.validate import ServedModel
 
+ROOTS = frozenset(one.name for one in Path("/").iterdir())
+"""Where paths of this host begin; what else looks like a path is the name of a tensor or a node."""
 MAX_FORMS = 512
 """Most headers that are remembered."""
 
@@ -87,7 +91,9 @@ class Answers:
 
     def refuse(self, lease: LeaseId, request: RequestId, error: TrtdError) -> None:
         """The answer to a request that was refused or failed."""
-        header = encode_router_message(ErrorAnswer(request, error.code, error.message, error.retry_after_s))
+        header = encode_router_message(
+            ErrorAnswer(request, error.code, without_directories(error.message, ROOTS), error.retry_after_s)
+        )
         self.extend([lease, 1, error.code], [header])
 
     def take(self, generation: int) -> list[list[Any]]:

@@ -25,7 +25,7 @@ def test_a_request_is_convicted_after_two_lone_deaths():
     [refuse] = desk.take(Refuse)
     assert refuse.request is request
     assert refuse.code is ErrorCode.POISONOUS
-    assert "SIGSEGV at 0x0" in refuse.message
+    assert "it crashed" in refuse.message
 
 
 def test_poison_is_refused_at_the_door_for_its_time():

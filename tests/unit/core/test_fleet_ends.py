@@ -39,7 +39,9 @@ def test_a_drain_waits_for_the_last_answer():
     effects = world.run()
     assert (world.phase("a"), world.states()["a/0"]) == (Phase.DRAINED, State.STOPPED)
     assert touched(effects) == {"a/0"}
-    assert of_type(effects, SetAvailability) == [SetAvailability(A, False, "tenant a is drained", None)]
+    assert of_type(effects, SetAvailability) == [
+        SetAvailability(A, False, "tenant a is drained", None, "tenant a is drained")
+    ]
 
 
 def test_the_end_of_an_earlier_drain_does_not_end_a_later_one():

@@ -27,9 +27,9 @@ def availability(tenant: Tenant, now: float) -> list[FleetEffect]:
     """Whether a worker can be expected; nothing as long as that was not judged."""
     if tenant.availability is None:
         return []
-    is_available, reason, retry_at = tenant.availability
+    is_available, reason, retry_at, told = tenant.availability
     retry_after_s = None if retry_at is None else max(0.0, retry_at - now)
-    return [SetAvailability(tenant.spec.name, is_available, reason, retry_after_s)]
+    return [SetAvailability(tenant.spec.name, is_available, reason, retry_after_s, told)]
 
 
 def configuration(tenant: Tenant, now: float) -> list[FleetEffect]:

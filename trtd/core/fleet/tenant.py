@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from trtd.core.disclosure import for_clients
 from trtd.core.faults import Fault
 from trtd.core.fleet.vocabulary import Phase, TenantSpec
 from trtd.core.lifecycle import Child, State
@@ -81,11 +82,12 @@ class Failure:
 
 
 class Availability(NamedTuple):
-    """Whether a worker can be expected; if not, why, and the instant from which it is worth another try."""
+    """Whether a worker can be expected; if not, why, for operators and for clients, and when to try again."""
 
     is_available: bool
     reason: str = ""
     retry_at: float | None = None
+    told: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +165,8 @@ def judge_availability(tenant: Tenant, workers: Iterable[Child]) -> Availability
         workers: members and successor, each of them wanted as long as the tenant needs workers.
     """
     if not tenant.needs_workers:
-        return Availability(False, f"tenant {tenant.spec.name} is drained")
+        reason = f"tenant {tenant.spec.name} is drained"
+        return Availability(False, reason, told=reason)
     hopeless: list[Child] = []
     for child in workers:
         if child.state not in HOPELESS:
@@ -173,5 +176,6 @@ def judge_availability(tenant: Tenant, workers: Iterable[Child]) -> Availability
     retry_at = min(probed, default=None)
     newest = max(hopeless, key=lambda child: child.since)
     cause = " ".join(newest.last_fault.message.split()) if newest.last_fault else "stopped"
-    reason = f"worker {newest.name} is {newest.state}: {cause}"
-    return Availability(False, reason[:MAX_REASON_LENGTH], retry_at)
+    what = f"worker {newest.name} is {newest.state}"
+    reason = f"{what}: {cause}"[:MAX_REASON_LENGTH]
+    return Availability(False, reason, retry_at, f"{what}: {for_clients(newest.last_fault)}")

@@ -195,13 +195,14 @@ class SetGate:
 class SetAvailability:
     """Tell the router whether any worker of a tenant can be expected.
 
-    If none can, queued and new requests get a typed error with this reason.
+    If none can, queued and new requests get a typed error with what is `told`; the reason is for operators.
     """
 
     tenant: TenantName
     is_available: bool
     reason: str
     retry_after_s: float | None
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
