@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trtd.core.quantities import length_s
 from trtd.errors import ErrorCode, StatusExitCode
 from trtd.wire.operator import OPERATOR_COMMANDS, Role
 from trtd.wire.tensorrt import FAULTS
@@ -72,7 +73,8 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = length_s(text)
+    value = float(text) if value is None else value
     if not 0 < value < float("inf"):
         raise ValueError
     return value

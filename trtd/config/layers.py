@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtd.config.origins import Origin, Origins
-from trtd.config.schema import KeyPath, Leaf, Named, Node, Section, schema
+from trtd.config.schema import KeyPath, Leaf, Named, Node, Section, schema, unit
+from trtd.core.quantities import length_s, size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Layer:
 def merge(layers: list[Layer]) -> tuple[dict[str, Any], Origins]:
     """Lay the layers over each other, later ones above: tables key by key, other values whole.
 
-    Relative paths are resolved on the way, because only the layer knows where they start. The origins cover tables too.
+    Relative paths are resolved on the way, because only the layer knows where they start, and quantities with a unit
+    become numbers. The origins cover tables too.
     """
     merged: dict[str, Any] = {}
     origins: Origins = {}
@@ -55,12 +57,20 @@ def _merge_table(
             into[key] = _resolved(layer, value)
         elif isinstance(node, Leaf) and node.is_file_name and isinstance(value, list | tuple):
             into[key] = [_resolved(layer, one) if isinstance(one, str) and one else one for one in value]
+        elif isinstance(node, Leaf) and node.type in (int, float) and isinstance(value, str):
+            into[key] = _number(path, value)
         else:
             into[key] = value
 
 
 def _resolved(layer: Layer, path: str) -> str:
     return os.path.join(layer.base_dir, path)  # noqa: PTH118 - pathlib refuses NUL later, and less clearly
+
+
+def _number(path: KeyPath, text: str) -> Any:
+    """A quantity with its unit as the number that the key holds; what is none is left for validation to refuse."""
+    number = {"bytes": size_bytes, "seconds": length_s}.get(unit(path), lambda _: None)(text)
+    return text if number is None else number
 
 
 def _child(node: Node | None, key: str) -> Node | None:

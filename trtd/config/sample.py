@@ -26,6 +26,7 @@ _HEAD = """\
 # `# ` starts an explanation, `#` alone a setting that is switched off because it would change something.
 # Layers, later ones win: /usr/lib/trtd/trtd.toml, /etc/trtd/trtd.toml, conf.d/*.toml and tenants.d/NAME.toml beside it,
 # environment variables (TRTD_LOG__LEVEL=debug), flags. `trtd config show --origin` tells what is in force and why.
+# Bytes and seconds may have a unit: "256MiB" (1024s; "256MB": 1000s), "100ms", "5s", "2m".
 # Most hosts need only what stands in trtd-minimal.toml.
 """
 

@@ -10,9 +10,12 @@ from pydantic import ValidationError
 from trtd.config.environment import is_text
 from trtd.config.model import CONFIG_VERSION, Config
 from trtd.config.origins import MAX_TOLD, Problem, key_text, quoted
-from trtd.config.schema import KeyPath, Leaf, Named, Node, find
+from trtd.config.schema import KeyPath, Leaf, Named, Node, find, unit
 from trtd.config.suggestions import nearest, unknown_key
+from trtd.core.quantities import BYTES, SECONDS
 
+UNITS = {"bytes": tuple(BYTES), "seconds": tuple(SECONDS)}
+"""What may stand behind a number, by the unit of a key."""
 _MOST_SHOWN = 60
 _MOST_SHOWN_BITS = 128
 
@@ -59,7 +62,7 @@ def _problem(kind: str, location: tuple[int | str, ...], table: dict[str, Any]) 
     value = _value_at(table, location)
     if isinstance(node, Named) and isinstance(value, dict):
         return Problem(path, _missing(path, node))
-    return Problem(path, _wrong(node, value))
+    return Problem(path, _wrong(path, node, value))
 
 
 def _missing(path: KeyPath, node: Node) -> str:
@@ -68,12 +71,15 @@ def _missing(path: KeyPath, node: Node) -> str:
     return f"missing, needs at least one table [{key_text(path)}.NAME]"
 
 
-def _wrong(node: Node, value: Any) -> str:
+def _wrong(path: KeyPath, node: Node, value: Any) -> str:
     if not isinstance(node, Leaf):
         return f"must be a table, not {shown(value)}"
     if isinstance(value, str) and not is_text(value):
         return f"is not UTF-8 text: {shown(value)}"
     text = f"must be {node.expectation}, not {shown(value)}"
+    units = UNITS.get(unit(path)) if isinstance(value, str) and node.type in (int, float) else None
+    if units is not None:
+        return f"{text}; a string has to be a number with one of the units {', '.join(units)}"
     meant = nearest(value, node.choices) if isinstance(value, str) else None
     return text + (f', did you mean "{meant}"?' if meant else "")
 

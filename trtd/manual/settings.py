@@ -48,7 +48,8 @@ def _body() -> Iterator[str]:
     yield paragraph(
         "An unknown key is an error, and so is a value that is out of range: a configuration with any problem is"
         " refused as a whole. `trtd config check` prints every problem, `trtd config show --origin` what is in force"
-        " and where it comes from. Relative paths start at the directory of the file that they stand in."
+        " and where it comes from. Relative paths start at the directory of the file that they stand in. A number of"
+        ' bytes or seconds may be written with its unit, as "256MiB" (of 1024), "256MB" (of 1000), "100ms" or "2m".'
     )
     yield paragraph(
         f"`version` is the version of this format, {CONFIG_VERSION}. A file of another version is refused with the"

@@ -11,7 +11,7 @@ from trtd.cli import commands
 from trtd.cli.commands import COMMANDS
 from trtd.cli.exits import EXIT_CODES
 from trtd.cli.main import build_parser, main
-from trtd.errors import ErrorCode, ExitCode, Internal, Overloaded, StatusExitCode
+from trtd.errors import ErrorCode, ExitCode, Internal, Overloaded, StatusExitCode, Usage
 from trtd.wire.operator import OPERATOR_COMMANDS
 
 SHOWING_STATUS = {"top", "health"}
@@ -139,3 +139,13 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr(commands, "load", fail)
+
+
+def test_seconds_on_the_command_line_may_have_a_unit():
+    """As in the configuration; a bare number is seconds."""
+    parser = build_parser()
+    for text, seconds in (("2m", 120.0), ("500ms", 0.5), ("3", 3.0)):
+        assert parser.parse_args(["drain", "--all", "--timeout", text]).timeout == seconds
+    for text in ("0s", "-1s", "5x", "inf", ""):
+        with pytest.raises(Usage):
+            parser.parse_args(["drain", "--all", f"--timeout={text}"])

@@ -7,12 +7,16 @@ import pytest
 from tests.support.config import MODEL
 from trtd.config.environment import parse_value, variable
 
+BEAT = "daemon.beat_every_s: must be a number from 0.01 to 10"
+UNITS = "a string has to be a number with one of the units us, ms, s, m, h, d"
+
 
 @pytest.mark.parametrize(
     ("name", "text", "path", "expected"),
     [
         ("TRTD_TENANTS__A__QUEUE__MAX_REQUESTS", "5", ("tenants", "a", "queue", "max_requests"), 5),
         ("TRTD_DAEMON__BEAT_EVERY_S", "0.5", ("daemon", "beat_every_s"), 0.5),
+        ("TRTD_DAEMON__BEAT_EVERY_S", "250ms", ("daemon", "beat_every_s"), 0.25),
         ("TRTD_LOG__LEVEL", "debug", ("log", "level"), "debug"),
         ("TRTD_LOG__LEVEL", '"debug"', ("log", "level"), "debug"),
         ("TRTD_OPERATORS__VIEWER_USERS", '["alice", "1001"]', ("operators", "viewer_users"), ("alice", "1001")),
@@ -52,8 +56,9 @@ def test_what_is_no_single_toml_value_is_a_string(text):
     ("name", "text", "problem"),
     [
         ("TRTD_LOG__LEVL", "info", "log.levl: unknown key, did you mean level?"),
-        ("TRTD_DAEMON__BEAT_EVERY_S", "", 'daemon.beat_every_s: must be a number from 0.01 to 10, not ""'),
-        ("TRTD_DAEMON__BEAT_EVERY_S", "5s", 'daemon.beat_every_s: must be a number from 0.01 to 10, not "5s"'),
+        ("TRTD_DAEMON__BEAT_EVERY_S", "", f'{BEAT}, not ""; {UNITS}'),
+        ("TRTD_DAEMON__BEAT_EVERY_S", "5x", f'{BEAT}, not "5x"; {UNITS}'),
+        ("TRTD_DAEMON__BEAT_EVERY_S", "11s", f"{BEAT}, not 11.0"),
         ("TRTD_LOG_LEVEL", "info", "is no setting, did you mean TRTD_LOG__LEVEL?"),
         ("TRTD_DAEMON_RUNTIME_DIR", "/x", "is no setting, did you mean TRTD_DAEMON__RUNTIME_DIR?"),
         ("TRTD_LOG__", "info", "a part of the key is empty"),

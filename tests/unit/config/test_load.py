@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.config import MODEL
 from trtd.config.flags import Override, model_overrides
+from trtd.config.schema import leaves, schema, unit
+from trtd.config.show import show
 from trtd.errors import InvalidConfig, Usage
 
 
@@ -209,3 +211,47 @@ def test_an_error_says_how_many_problems_there_are(config_dir):
     assert len(caught.value.problems) == 3
     assert caught.value.message == f"{caught.value.problems[0]} (and 2 more)"
     assert not any("\n" in problem for problem in caught.value.problems)
+
+
+def test_quantities_may_have_a_unit(config_dir):
+    """In files and in the environment, for every key in bytes or seconds; the number is what is in force."""
+    config_dir.write("etc/tenants.d/a.toml", '[models.m]\npath = "m"\nmax_delay_s = "5ms"\n[queue]\nmax_bytes = "1GiB"')
+    environ = {"TRTD_DAEMON__DRAIN_TIMEOUT_S": "2m", "TRTD_ROUTER__MEMORY_LIMIT_BYTES": "1.5 GB"}
+    loaded = config_dir.load(environ=environ)
+    tenant = loaded.config.tenants["a"]
+    assert (tenant.models["m"].max_delay_s, tenant.queue.max_bytes) == (0.005, 1024**3)
+    assert (loaded.config.daemon.drain_timeout_s, loaded.config.router.memory_limit_bytes) == (120.0, 1_500_000_000)
+    assert "drain_timeout_s = 120.0" in show(loaded.config, loaded.origins, with_origin=False)
+
+
+def test_every_quantity_takes_a_unit(config_dir):
+    """No key in bytes or seconds is left out."""
+    word = {"bytes": "1GiB", "seconds": "0.01s"}
+    keys = {path: word[unit(path)] for path, leaf in leaves(schema()) if unit(path) and leaf.type in (int, float)}
+    assert len(keys) > 30
+    for path, text in keys.items():
+        names = iter(["a", "m"])
+        key = ".".join(next(names) if part == "NAME" else part for part in path)
+        config_dir.write("etc/trtd.toml", f'tenants.a.models.m.path = "m"\n{key} = "{text}"\n')
+        # Some have narrower bounds, or do not fit others; but none is refused as a string.
+        wrong = [] if is_loadable(config_dir) else config_dir.problems()
+        assert not [problem for problem in wrong if text in problem]
+
+
+def is_loadable(config_dir) -> bool:
+    """Whether nothing is wrong with the files."""
+    try:
+        config_dir.load()
+    except InvalidConfig:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", ["256", "5 minutes", "256M", "-1MiB", "MiB"])
+def test_a_quantity_that_is_none_is_one_clear_line(config_dir, text):
+    """The key, what it takes, what came and which units there are."""
+    (problem,) = config_dir.problems(f'[router]\nmemory_limit_bytes = "{text}"')
+    assert problem == (
+        f'trtd.toml:2: router.memory_limit_bytes: must be a whole number from 0 to {2**50}, not "{text}"; a string has'
+        " to be a number with one of the units B, KiB, MiB, GiB, TiB, PiB, kB, MB, GB, TB, PB"
+    )

@@ -8,6 +8,7 @@ from tests.support.config import MODEL
 
 NAME = "1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
 MODEL_NAME = "1 to 63 letters, digits, ., - and _, beginning with a letter or digit"
+UNITS = "a string has to be a number with one of the units us, ms, s, m, h, d"
 BEAT = "must be a number from 0.01 to 10"
 BUDGET = "must be a whole number from 0 to 1000000"
 JITTER = "must be a number from 0 to below 1"
@@ -30,7 +31,7 @@ VERSION = "this trtd reads version 1 of the configuration"
         ("tenants.a = true", "1: tenants.a", "must be a table, not true"),
         ("daemon.runtime_dir = 1.5", "1: daemon.runtime_dir", "must be a path or an empty string, not 1.5"),
         ("daemon.beat_every_s = true", "1: daemon.beat_every_s", f"{BEAT}, not true"),
-        ('daemon.beat_every_s = "1"', "1: daemon.beat_every_s", f'{BEAT}, not "1"'),
+        ('daemon.beat_every_s = "1"', "1: daemon.beat_every_s", f'{BEAT}, not "1"; {UNITS}'),
         ("router.socket_mode = 438", "1: router.socket_mode", f"{MODE}, not 438"),
         ("router.restart.budget = 1.0", "1: router.restart.budget", f"{BUDGET}, not 1.0"),
         ("router.restart.budget = false", "1: router.restart.budget", f"{BUDGET}, not false"),
