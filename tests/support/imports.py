@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "core": LEAVES,
     "wire": LEAVES | {"core"},
     "config": LEAVES | {"core", "wire", "files"},
-    "child": LEAVES | {"core", "wire"},
+    "child": LEAVES | {"core", "wire", "observe"},
     "engine": LEAVES | {"core", "wire"},
     "runtime": LEAVES | {"core", "wire", "engine", "observe", "files"},
     "worker": LEAVES | {"core", "wire", "child", "runtime", "observe", "files"},
