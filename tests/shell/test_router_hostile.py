@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -459,3 +460,38 @@ def test_answers_that_nobody_reads_are_bounded_and_given_up_first(bench, crowded
         crowded.check()
         assert rss_bytes(bench) - before < 160 * MIB
         assert bench.router.stats("a", lambda it: it.answered == 24).undeliverable >= 8
+
+
+def test_very_large_answers_come_one_after_the_other(bench, crowded):
+    """Where answers may be larger than half of what may be unread, the router takes the next one when one was read."""
+    size = 40 * MIB
+    bench.tenant("a", max_request_bytes=64 * MIB, limits=TenantLimits(max_bytes=64 * MIB))
+    before = rss_bytes(bench)
+    workers = [bench.worker(replica=replica) for replica in range(4)]
+    clients = [zmtp.shake_hands(f"{bench.directory}/a.sock") for _ in workers]
+    with contextlib.ExitStack() as stack:
+        for raw in clients:
+            stack.enter_context(raw)
+            head = codec.encode_client_message(InferRequest(uuid.uuid4().bytes, "m", None, (), 60.0))
+            raw.sendall(zmtp.frame(head))
+        senders = []
+        for worker in workers:
+            batch, ((header, *_),) = worker.receive()
+            (answer,) = worker.echo([header])
+            results = [ResultEntry(batch.entries[0].lease, 2)], [answer, bytes(size)]
+            senders.append(threading.Thread(target=worker.send_results, args=results))
+            senders[-1].start()
+        crowded.check()
+        assert rss_bytes(bench) - before < 1.5 * size
+        left = dict.fromkeys(clients, size)
+        for raw in clients:
+            raw.setblocking(False)
+        while any(count > 0 for count in left.values()):
+            ready, _, _ = select.select([raw for raw in clients if left[raw] > 0], (), (), 10)
+            assert ready
+            for raw in ready:
+                left[raw] -= len(raw.recv(MIB))
+            assert rss_bytes(bench) - before < 2.5 * size
+        for sender in senders:
+            sender.join()
+    assert bench.router.stats("a", lambda it: it.answered == len(workers)).undeliverable == 0

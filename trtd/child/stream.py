@@ -35,6 +35,7 @@ MAX_MESSAGE_BYTES = 1 << 32
 MAX_FDS = 16
 """Descriptors that come with one read."""
 
+NOTHING = memoryview(b"")
 _PEER = struct.Struct("=iII")
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
@@ -64,7 +65,7 @@ class Stream:
         self.fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         # What was read and not taken: `_data[_at:_end]`. A longer message gets a buffer that grows with it.
-        self._data = memoryview(b"")
+        self._data = NOTHING
         self._at = 0
         self._end = 0
         self.unread_bytes = 0
@@ -149,6 +150,9 @@ class Stream:
             return None
         frames, self._at = found
         self.unread_bytes = self._end - self._at
+        if not (self.unread_bytes or self._data.readonly):
+            # A long message lives as long as whoever took it wants.
+            self._data, self._at, self._end = NOTHING, 0, 0
         return frames
 
     def fill(self) -> bool:
@@ -176,6 +180,22 @@ class Stream:
         if count == 0:
             raise StreamClosed("closed by the other side")
         return count == room
+
+    def next_bytes(self) -> int:
+        """The size of a long message of which only the beginning was read; 0 without such.
+
+        Raises:
+            Malformed: as `receive`.
+        """
+        waiting = self._end - self._at
+        length = packing.message_bytes(self._data, self._at) if waiting and self._data.readonly else None
+        return length if length is not None and length > max(waiting, READ_BYTES) else 0
+
+    def begun_bytes(self) -> int:
+        """The size of a long message that is being read, or was read and not taken; 0 without such."""
+        if self._data.readonly:
+            return 0
+        return packing.message_bytes(self._data, self._at) or 0
 
     def _read(self, waiting: int) -> tuple[int, int]:
         """Read what there is, behind what waits; how much came, and how much could have come."""

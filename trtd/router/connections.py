@@ -28,7 +28,14 @@ MAX_ACCEPTED = 16
 SOCKET_MODE = 0o600
 
 READABLE = select.EPOLLIN
-READABLE_AND_WRITABLE = select.EPOLLIN | select.EPOLLOUT
+GONE = select.EPOLLRDHUP
+LARGE_BYTES = 1024 * 1024
+"""Of messages up to this size nobody asks whether there is room."""
+ROOM_S = 10.0
+"""How long a very large answer may wait in its worker for clients that read others. Then it is who does not read that
+gives way."""
+
+HasRoom = Callable[[TenantName, int, int], bool]
 
 
 class Claim(NamedTuple):
@@ -50,9 +57,10 @@ class Connection:
         arenas: keys of those that it was told of.
         has_ended: whether it is closed, and only has to be read to its end.
         defect: why nothing more can be read from it, where that is so.
+        waits_until: until when a very large message of it may be left unread; None while that is not so.
     """
 
-    __slots__ = ("arenas", "attach", "defect", "fd", "has_ended", "pid", "stream", "worker")
+    __slots__ = ("arenas", "attach", "defect", "fd", "has_ended", "pid", "stream", "waits_until", "worker")
 
     def __init__(self, stream: Stream, pid: int) -> None:
         self.stream = stream
@@ -63,6 +71,7 @@ class Connection:
         self.arenas: set[int] = set()
         self.has_ended = False
         self.defect = ""
+        self.waits_until: float | None = None
 
     @property
     def claim(self) -> Claim | None:
@@ -80,16 +89,21 @@ class Connections:
         path: of the unix socket at which workers connect.
         watch: called with a descriptor and the epoll events that are wanted of it, 0 before it is closed.
         log: for connections that are refused or end in an error.
+        has_room: asked with a tenant, the bytes of a large message of its worker, and those of others that are being
+            read: whether it may be read now, or rather once its clients have read.
 
     Attributes:
         ready: those from which a message may be received, or whose end is to be noticed.
+        waiting: those that are not read at the moment, for want of room.
 
     Raises:
         OSError: the path cannot be had.
     """
 
-    def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger) -> None:
+    def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger, has_room: HasRoom) -> None:
         self._watch = watch
+        self._has_room = has_room
+        self.waiting: set[Connection] = set()
         self._log = log
         self._limit = RateLimit(1.0)
         self._own_uid = os.geteuid()
@@ -117,8 +131,45 @@ class Connections:
         if events & select.EPOLLOUT:
             self._flush(connection)
         if events & ~select.EPOLLOUT and not connection.has_ended:
+            # Of one that waits, only its end is told.
+            self._go_on(connection)
             self._fill(connection)
         return True
+
+    def retry(self, now: float) -> None:
+        """Read on where there is room by now, or that was waited for long enough."""
+        for connection in list(self.waiting):
+            if not self._must_wait(connection, now):
+                self._go_on(connection)
+
+    def _must_wait(self, connection: Connection, now: float) -> bool:
+        """Whether the message that has begun is so large that it is better left where it is."""
+        worker = connection.worker
+        size = connection.stream.next_bytes() if worker is not None else 0
+        if not size or worker is None:
+            return False
+        begun_bytes = sum(
+            other.stream.begun_bytes() + other.stream.next_bytes()
+            for other in self._by_fd.values()
+            if other.worker is not None
+            and other.worker.tenant == worker.tenant
+            and other is not connection
+            and other not in self.waiting
+        )
+        if self._has_room(worker.tenant, size, begun_bytes):
+            return False
+        if connection.waits_until is None:
+            connection.waits_until = now + ROOM_S
+        return now < connection.waits_until
+
+    def _go_on(self, connection: Connection) -> None:
+        if connection in self.waiting:
+            self.waiting.discard(connection)
+            self._watch_for_input(connection)
+
+    def _watch_for_input(self, connection: Connection) -> None:
+        wanted = GONE if connection in self.waiting else READABLE
+        self._watch(connection.fd, wanted | select.EPOLLOUT if connection.stream.has_output else wanted)
 
     def send(self, connection: Connection, frames: Sequence[Any], fds: Sequence[int] = ()) -> None:
         """Send one message, with descriptors beside it; a connection that turns out to be gone ends."""
@@ -128,10 +179,11 @@ class Connections:
             self.end(connection)
         else:
             if connection.stream.has_output:
-                self._watch(connection.fd, READABLE_AND_WRITABLE)
+                self._watch_for_input(connection)
 
     def end(self, connection: Connection) -> None:
         """The peer is gone; what it said before is still to be read."""
+        self.waiting.discard(connection)
         if not connection.has_ended:
             connection.has_ended = True
             self._watch(connection.fd, 0)
@@ -140,6 +192,7 @@ class Connections:
     def drop(self, connection: Connection) -> None:
         """Close a connection and forget it, whatever it said."""
         self.ready.pop(connection, None)
+        self.waiting.discard(connection)
         if self._by_fd.pop(connection.fd, None) is None:
             return
         if not connection.has_ended:
@@ -203,6 +256,11 @@ class Connections:
     def _fill(self, connection: Connection) -> None:
         try:
             connection.stream.fill()
+            if connection.stream.next_bytes() > LARGE_BYTES and self._must_wait(connection, time.monotonic()):
+                self.waiting.add(connection)
+                self._watch_for_input(connection)
+            else:
+                connection.waits_until = None
         except StreamClosed:
             self.end(connection)
         except Malformed as error:
@@ -218,7 +276,7 @@ class Connections:
             self.end(connection)
         else:
             if not connection.stream.has_output:
-                self._watch(connection.fd, READABLE)
+                self._watch_for_input(connection)
 
     def close(self) -> None:
         """Close all connections; nobody can connect any more."""

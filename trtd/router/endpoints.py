@@ -328,6 +328,13 @@ class Endpoint:
         if self._unread.bytes > self.settings.limits.max_bytes:
             self._make_room()
 
+    def has_room(self, size_bytes: int, begun_bytes: int) -> bool:
+        """Whether an answer of this size may be taken from a worker now, while so much of others is being taken.
+
+        One that has more than half of what may be unread waits until there is nothing else.
+        """
+        return size_bytes <= self.settings.limits.max_bytes // 2 or not (self._unread.bytes or begun_bytes)
+
     def _make_room(self) -> None:
         """Give up answers that nobody reads, until those that are kept are within their bound again."""
         most = self.settings.limits.max_bytes

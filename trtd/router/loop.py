@@ -52,7 +52,7 @@ READABLE = select.EPOLLIN
 SHORT_WAIT_S = 0.002
 """Waits that are shorter are too fine for epoll, which counts in milliseconds."""
 LOOK_EVERY_S = 0.02
-"""How often is looked at requests that were sent again and wait for others."""
+"""How often is looked at requests that were sent again and wait for others, and at workers that wait for room."""
 STOP_PATIENCE_S = 2.5
 """How long the last answers may take after Stop; with the time in which they leave, less than the supervisor waits."""
 
@@ -88,7 +88,7 @@ class RouterLoop:
         grace_s = RESEND_GRACE_S if settings.generation > 1 else 0.0
         self._dispatcher = Dispatcher(fingerprint, first_lease, grace_s)
         self._access = Access(context, self._clock, log)
-        self._workers = Workers(settings.workers_path, self._watch, log)
+        self._workers = Workers(settings.workers_path, self._watch, log, self._has_room)
         self._front = Front(
             context,
             settings,
@@ -128,6 +128,8 @@ class RouterLoop:
                     front.resume_due(now)
                 for fd, events in ready:
                     self._heed(fd, events, now)
+                if workers.waiting:
+                    workers.retry(now)
                 if workers.ready:
                     self._take_results(now)
                 if front.turns.has_input:
@@ -162,7 +164,7 @@ class RouterLoop:
         due = self._chores.next_run()
         if self._front.paused:
             due = min(due, self._front.next_resume())
-        if self._resent is not None and self._resent.is_waiting:
+        if self._workers.waiting or (self._resent is not None and self._resent.is_waiting):
             due = min(due, self._clock() + LOOK_EVERY_S)
         deadline = self._dispatcher.next_deadline()
         timeout = (due if deadline is None or deadline > due else deadline) - self._clock()
@@ -245,6 +247,10 @@ class RouterLoop:
                 # The supervisor replaces it and revokes its leases, so that they count and cannot go round for ever.
                 self._link.tell(WorkerMisbehaved(*worker, reason))
         return len(results)
+
+    def _has_room(self, tenant: TenantName, size_bytes: int, begun_bytes: int) -> bool:
+        endpoint = self._front.endpoints.get(tenant)
+        return endpoint is None or endpoint.has_room(size_bytes, begun_bytes)
 
     def _look_after(self, now: float) -> None:
         self._front.look_after(now)

@@ -16,7 +16,7 @@ from trtd.core.ids import TenantName, WorkerId
 from trtd.core.requests import Dispatch, ResultFields
 from trtd.errors import Malformed, TrtdError
 from trtd.observe import Logger
-from trtd.router.connections import Claim, Connection, Connections
+from trtd.router.connections import Claim, Connection, Connections, HasRoom
 from trtd.router.places import without_area
 from trtd.wire.batches import (
     MAX_ATTACH_BYTES,
@@ -55,18 +55,23 @@ class Workers:
         path: of the unix socket at which workers connect.
         watch: called with a descriptor and the epoll events that are wanted of it, 0 before it is closed.
         log: for connections that are refused or end in an error.
+        has_room: see `trtd.router.connections.Connections`.
 
     Attributes:
         heed: to be called with a descriptor and its events, see `trtd.router.connections.Connections.heed`.
         ready: connections from which `read` may get something.
         look_after: to be called about once a second.
+        waiting: connections that are not read for want of room.
+        retry: to be called now and then while there are such.
 
     Raises:
         OSError: the path cannot be had.
     """
 
-    def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger) -> None:
-        self._connections = Connections(path, watch, log)
+    def __init__(self, path: str, watch: Callable[[int, int], None], log: Logger, has_room: HasRoom) -> None:
+        self._connections = Connections(path, watch, log, has_room)
+        self.waiting = self._connections.waiting
+        self.retry = self._connections.retry
         self.heed = self._connections.heed
         self.ready = self._connections.ready
         self.look_after = self._connections.look_after
