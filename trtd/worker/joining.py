@@ -57,6 +57,9 @@ class Neighbour:
     items: int
 
 
+Run = Callable[[Sequence[Arrays]], Sequence[Arrays]]
+"""As `Slot.run`."""
+
 Layout = tuple[Subject | Neighbour, ...]
 """A batch."""
 
@@ -76,6 +79,10 @@ class Case:
     most: int
 
 
+class TooSlowError(Exception):
+    """There is no time to show it."""
+
+
 class _NothingShownError(Exception):
     """These inputs cannot show anything; others might."""
 
@@ -88,26 +95,31 @@ class _DiffersError(_RefutedError):
     """They are not the same, and that may be rounding where numbers are so large that it decides."""
 
 
-def objection(slot: Slot, description: ModelDescription, case: Case) -> str | None:
+def objection(
+    slot: Slot, description: ModelDescription, case: Case, is_late: Callable[[], bool] = lambda: False
+) -> str | None:
     """Why requests like this one may not be joined, in words; None when they may.
 
     Args:
         slot: runs them.
         description: of the model.
         case: the kind of request.
+        is_late: asked before each run: whether to give up.
 
     Raises:
+        TooSlowError: it was late.
         trtd.errors.OutOfMemory: memory did not suffice, which says nothing.
         trtd.core.faults.ProcessFault, MemoryError: what the run raises itself.
     """
     if case.most <= 1:
         return None
+    run = _watched(slot, is_late)
     reason = "nothing could be made up for it"
     unshown = {output.name for output in description.outputs}
     most, is_untried = case.most, True
     for usual, *others in families(description.inputs, case.like, is_given=case.is_given):
         try:
-            unshown &= _try(slot, description.outputs, usual, most)
+            unshown &= _try(run, description.outputs, usual, most)
         except _NothingShownError as error:
             reason = str(error) if is_untried else reason
             continue
@@ -116,7 +128,7 @@ def objection(slot: Slot, description: ModelDescription, case: Case) -> str | No
         most, is_untried = min(most, FEW), False
         for other in others:
             try:
-                unshown &= _try(slot, description.outputs, other, most)
+                unshown &= _try(run, description.outputs, other, most)
             except _NothingShownError:
                 continue
             except _RefutedError as error:
@@ -129,9 +141,18 @@ def objection(slot: Slot, description: ModelDescription, case: Case) -> str | No
     return reason
 
 
-def _try(slot: Slot, outputs: Sequence[TensorContract], inventor: Inventor, most: int) -> set[str]:
+def _watched(slot: Slot, is_late: Callable[[], bool]) -> Run:
+    def run(requests: Sequence[Arrays]) -> Sequence[Arrays]:
+        if is_late():
+            raise TooSlowError
+        return slot.run(requests)
+
+    return run
+
+
+def _try(run: Run, outputs: Sequence[TensorContract], inventor: Inventor, most: int) -> set[str]:
     """Try one inventor; returns the outputs that are the same in each answer, so that they show nothing."""
-    trial = _Trial(slot, outputs, inventor, most)
+    trial = _Trial(run, outputs, inventor, most)
     same = trial.ask_alone()
     trial.ask_joined()
     return same
@@ -168,8 +189,8 @@ def sizes_between(most: int) -> Iterator[Layout]:
 class _Trial:
     """Subjects made by one inventor, and what they were answered."""
 
-    def __init__(self, slot: Slot, outputs: Sequence[TensorContract], inventor: Inventor, most: int) -> None:
-        self._slot = slot
+    def __init__(self, run: Run, outputs: Sequence[TensorContract], inventor: Inventor, most: int) -> None:
+        self._run_slot = run
         self._outputs = outputs
         self._inventor = inventor
         self._most = most
@@ -286,7 +307,7 @@ class _Trial:
 
     def _run_alone(self, request: Arrays) -> Arrays:
         try:
-            return self._slot.run([request])[0]
+            return self._run_slot([request])[0]
         except OutOfMemory:
             raise
         except TrtdError as error:
@@ -294,7 +315,7 @@ class _Trial:
 
     def _run(self, batch: list[Arrays]) -> Sequence[Arrays]:
         try:
-            return self._slot.run(batch)
+            return self._run_slot(batch)
         except OutOfMemory:
             raise
         except TrtdError as error:

@@ -13,7 +13,7 @@ from trtd.runtime.protocol import Runtime, Slot
 from trtd.wire.settings import WorkerSettings
 from trtd.worker.faults import judged
 from trtd.worker.travels import check_travels
-from trtd.worker.trials import NOBODY, Teller, look, trial_key
+from trtd.worker.trials import NOBODY, Teller, look_at_model, trial_key
 from trtd.worker.validate import Catalogue, ServedModel
 from trtd.worker.warming import Warmer
 
@@ -65,7 +65,7 @@ def load(settings: WorkerSettings, teller: Teller = NOBODY) -> Loaded:
     keys = {}
     for one in settings.models:
         with judged(FaultKind.BAD_MODEL):
-            before = look(one.path)
+            before = look_at_model(one.path, is_onnx=settings.runtime == "onnxruntime") if one.is_warmed_up else ()
             model = ServedModel(runtime.load(one), one)
             check_travels(model.description, settings)
         keys[model] = trial_key(before, one, settings, runtime.info) if one.is_warmed_up else ""

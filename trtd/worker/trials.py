@@ -34,24 +34,34 @@ def look(path: str | Path) -> Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def trial_key(before: Identity, model: ModelSettings, worker: WorkerSettings, runtime: RuntimeInfo) -> str:
+def look_at_model(path: str | Path, *, is_onnx: bool) -> tuple[Identity, ...]:
+    """The same for a model and all files in which it keeps weights apart; empty where one of them cannot be seen."""
+    try:
+        with Path(path).open("rb") as file:
+            seen = (look(path), *(look(one) for one in _external(Path(path), file.fileno(), is_onnx=is_onnx)))
+    except (OSError, ValueError, Unreadable):
+        return ()
+    return seen if all(seen) else ()
+
+
+def trial_key(before: tuple[Identity, ...], model: ModelSettings, worker: WorkerSettings, runtime: RuntimeInfo) -> str:
     """The key of a loaded model; empty where nothing is to be remembered.
 
     Args:
-        before: of the model's file, before it was loaded.
+        before: `look_at_model`, before it was loaded.
         model: its settings.
         worker: those of the worker.
         runtime: what it was loaded into.
     """
-    path = Path(model.path)
+    path, is_onnx = Path(model.path), worker.runtime == "onnxruntime"
     beside = [Path(one) for one in (*model.warm_up_inputs, *([model.probe.path] if model.probe else []))]
     try:
-        digest, external = read_model(path, is_onnx=worker.runtime == "onnxruntime")
-        # Weights apart may be tens of gigabytes, so that their digest would cost more than to try again.
-        kept = [look(one) for one in (*beside, *external)]
+        digest, _ = read_model(path, is_onnx=is_onnx)
     except (OSError, Unreadable):
         return ""
-    if not before or look(path) != before or not all(kept):
+    # Weights apart may be tens of gigabytes, so that their digest would cost more than to try again.
+    kept = [*map(look, beside), *before[1:]]
+    if not before or look_at_model(path, is_onnx=is_onnx) != before or not all(kept):
         return ""
     # All but what says which worker it is, so that an option to come counts as well.
     told = replace(worker, tenant="", replica=0, generation=0, slots=0, models=(), trials=(), router_path="")
@@ -68,9 +78,13 @@ def read_model(path: Path, *, is_onnx: bool) -> tuple[str, list[Path]]:
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = os.fstat(file.fileno()).st_size
-        locations = external_locations(lambda at, count: os.pread(file.fileno(), count, at), size) if is_onnx else ()
-    return digest, [path.parent / location for location in locations]
+        return digest, _external(path, file.fileno(), is_onnx=is_onnx)
+
+
+def _external(path: Path, fd: int, *, is_onnx: bool) -> list[Path]:
+    size = os.fstat(fd).st_size
+    locations = external_locations(lambda at, count: os.pread(fd, count, at), size) if is_onnx else ()
+    return [path.parent / location for location in locations]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ is told before, and a successor, which it tells, leaves it out.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 from trtd.core.batching import FORCED, OFF, PROVEN, alone
@@ -16,7 +17,7 @@ from trtd.observe import get_logger
 from trtd.runtime.protocol import Arrays, Slot
 from trtd.wire.messages import ITEM_BYTES
 from trtd.wire.settings import Trial
-from trtd.worker.joining import Case, objection
+from trtd.worker.joining import Case, TooSlowError, objection
 from trtd.worker.material import read_inputs
 from trtd.worker.probe import failed, probe, probe_joined, read_known_answer
 from trtd.worker.trials import NOBODY, Teller
@@ -26,6 +27,9 @@ log = get_logger()
 
 MAX_CASE_BYTES = 64 * 1024 * 1024
 """Most bytes of inputs of a batch that is made up; where `max_batch` items are more, fewer are tried."""
+
+MAX_SHOWING_S = 60.0
+"""Longest time for showing that requests may be joined: half of what a worker has by default to become ready."""
 
 
 class Warmer:
@@ -130,13 +134,17 @@ class Warmer:
         cases = [case for case in self._cases() if case.most > 1]
         if not cases:
             return alone("it takes one item at a time"), True
+        late_at = time.monotonic() + MAX_SHOWING_S
         try:
             for case in cases:
-                reason = objection(slot, self._served.model.description, case)
+                reason = objection(slot, self._served.model.description, case, lambda: time.monotonic() >= late_at)
                 if reason is not None:
                     return alone(reason), True
         except OutOfMemory as error:
             return alone(f"memory did not suffice to show anything: {error.message}"), False
+        except TooSlowError:
+            # The host may have been busy.
+            return alone(f"it takes more than {MAX_SHOWING_S:.0f} s to show anything"), False
         return PROVEN, True
 
     def _cases(self) -> Iterator[Case]:

@@ -15,7 +15,7 @@ from trtd.core.batching import FORCED, OFF, PROVEN
 from trtd.demo import models
 from trtd.runtime import open_runtime
 from trtd.wire.messages import Dtype
-from trtd.worker.joining import Case, Neighbour, Subject, layouts, objection, sizes_between
+from trtd.worker.joining import Case, Neighbour, Subject, TooSlowError, layouts, objection, sizes_between
 from trtd.worker.load import load
 
 UINT8, BOOL = onnx.TensorProto.UINT8, onnx.TensorProto.BOOL
@@ -401,6 +401,23 @@ def test_a_device_that_adds_up_in_any_order_is_no_objection(tmp_path):
     case = Case(model.warm_up_inputs()[0], False, 8)
     assert objection(Shaky(model.open_slot(), 1e-5), model.description, case) is None
     assert "run to run" in str(objection(Shaky(model.open_slot(), 0.5), model.description, case))
+
+
+def test_a_slow_model_is_given_up(tmp_path):
+    """Before each run it is asked whether there is time, and where there is none nothing more is run."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(models.mlp(1))
+    model = open_runtime("onnxruntime", threads=1).load(make_model_settings(path))
+    case = Case(model.warm_up_inputs()[0], False, 8)
+    asked: list[bool] = []
+
+    def is_late() -> bool:
+        asked.append(len(asked) == 5)
+        return asked[-1]
+
+    with pytest.raises(TooSlowError):
+        objection(model.open_slot(), model.description, case, is_late)
+    assert asked == [False] * 5 + [True]
 
 
 class Rounding:

@@ -14,7 +14,7 @@ from tests.support.graphs import graph, node, value
 from tests.support.worker import make_model_settings, make_worker_settings
 from trtd.runtime.protocol import RuntimeInfo
 from trtd.wire.tensorrt import TensorRTSettings
-from trtd.worker.trials import look, read_model, trial_key
+from trtd.worker.trials import look_at_model, read_model, trial_key
 
 ORT = RuntimeInfo("onnxruntime", "1")
 
@@ -28,7 +28,7 @@ def model(tmp_path):
 
 def key(model, runtime=ORT, runtime_name="scripted", **fields):
     worker = make_worker_settings(model, runtime=runtime_name, **fields)
-    return trial_key(look(model.path), model, worker, runtime)
+    return trial_key(look_at_model(model.path, is_onnx=runtime_name == "onnxruntime"), model, worker, runtime)
 
 
 def test_a_key_follows_the_bytes_and_not_the_file(model, tmp_path):
@@ -60,7 +60,7 @@ def test_a_key_follows_everything_else(model):
 def test_a_file_that_was_replaced_meanwhile_has_no_key(model):
     """What was loaded may be another file than what was digested, so nothing is remembered; nor where one is gone."""
     worker = make_worker_settings(model)
-    before = look(model.path)
+    before = look_at_model(model.path, is_onnx=False)
     Path(model.path).write_bytes(b"another model")
     assert trial_key(before, model, worker, ORT) == ""
     Path(model.path).unlink()
@@ -82,8 +82,13 @@ def test_weights_apart_count(tmp_path):
     assert before
     assert key(model, runtime_name="onnxruntime") == before
     weights = (tmp_path / "weights.bin").read_bytes()
+    loaded = look_at_model(path, is_onnx=True)
+    kept = (tmp_path / "weights.bin").stat()
     (tmp_path / "weights.bin").write_bytes(weights[:-1] + b"\x01")
+    os.utime(tmp_path / "weights.bin", ns=(kept.st_atime_ns, kept.st_mtime_ns))
     assert key(model, runtime_name="onnxruntime") not in ("", before)
+    # The old ones were loaded, so that what comes of them says nothing of these.
+    assert trial_key(loaded, model, make_worker_settings(model, runtime="onnxruntime"), ORT) == ""
     (tmp_path / "weights.bin").unlink()
     assert key(model, runtime_name="onnxruntime") == ""
 

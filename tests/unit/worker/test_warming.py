@@ -200,6 +200,14 @@ def test_an_outcome_is_told_and_believed(load_onnx, told, runs):
         assert len(told.ended) == 1
 
 
+def test_a_model_that_takes_too_long_runs_alone_for_now(load_onnx, told, monkeypatch):
+    """Where the time is over before anything was shown, requests run alone, and the next worker tries again."""
+    monkeypatch.setattr(warming, "MAX_SHOWING_S", 0.0)
+    description = load_onnx(models.mlp(1)).catalogue.models[0].description
+    assert (description.is_batched, description.batching) == (False, "alone: it takes more than 0 s to show anything")
+    assert [trial.key for trial in told.ended] == [""]
+
+
 def test_what_ended_a_worker_is_left_out(load_onnx, told, runs, given):
     """A model whose trial ended a process is run on what was given alone, and its requests run alone."""
     file = given(x=np.ones((1, 4), np.float32))
