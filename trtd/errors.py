@@ -122,14 +122,16 @@ class TrtdError(Exception):
         code: the stable code.
         message: what happened, with the values that matter, in one line.
         retry_after_s: how long to wait before a retry can help, where that is known.
+        hint: what to do, where who raised it knows better than its code; empty where the message says all.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
+        self.hint = hint
 
     @property
     def traits(self) -> ErrorTraits:
@@ -263,9 +265,14 @@ class InvalidConfig(TrtdError):
     code = ErrorCode.INVALID_CONFIG
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, problems: tuple[str, ...] | None = None
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        hint: str | None = None,
+        problems: tuple[str, ...] | None = None,
     ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__(message, retry_after_s=retry_after_s, hint=hint)
         self.problems = problems or (message,)
 
 

@@ -114,6 +114,16 @@ def check_regular(path: str) -> None:
     open_regular(path).close()
 
 
+def create(path: str, mode: int = 0o666) -> BinaryIO:
+    """A file for writing, made or emptied; a named pipe that nobody reads is refused and not waited for.
+
+    Raises:
+        OSError, ValueError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
 def _check_mode(path: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise NotRegular(path, mode)

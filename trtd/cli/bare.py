@@ -45,7 +45,7 @@ def bench_bare(args: argparse.Namespace) -> Report:
         inputs = tensors.make_inputs(model.description, args.input, args.shape, batch=args.batch)
         arrays = {name: bits_of(tensor) for name, tensor in inputs.items()}
     except ProcessFault as error:
-        raise ModelFailed(error.fault.message) from error
+        raise ModelFailed(error.fault.message, hint="") from error
     caller = _Callers(model, arrays, settings.slots)
     caller.run(lambda _: Loop(time.monotonic() + args.warmup))
     elapsed_s, loops = caller.run(lambda index: _share(args, index, settings.slots))

@@ -29,7 +29,8 @@ from trtd.config import load as loading
 from trtd.config.load import Loaded
 from trtd.config.model import CONFIG_VERSION, Config
 from trtd.config.show import show
-from trtd.errors import ExitCode, InvalidConfig, NotAllowed, TrtdError
+from trtd.errors import ExitCode, InvalidConfig, TrtdError
+from trtd.files import open_regular, read_regular
 from trtd.wire.messages import WIRE_VERSION
 from trtd.wire.operator import OPERATOR_VERSION
 from trtd.wire.status import STATUS_VERSION
@@ -38,6 +39,7 @@ FOLDER = "trtd-support"
 LOG_LINES = 2000
 MAX_LOG_BYTES = 8 << 20
 JOURNAL = ("journalctl", "--unit=trtd", f"--lines={LOG_LINES}", "--no-pager", "--output=short-iso", "--quiet")
+MAX_KEY_BYTES = 64 * 1024
 JOURNAL_TIMEOUT_S = 20.0
 PACKAGES = (
     "numpy", "onnxruntime", "pyzmq", "msgpack", "pydantic", "structlog", "prometheus-client", "supervisor",
@@ -49,18 +51,18 @@ def bundle(args: argparse.Namespace) -> Path:
     """Write the archive, readable for this user alone, and return its path.
 
     Raises:
-        trtd.errors.NotAllowed: the archive cannot be written.
+        OSError: the archive cannot be written.
     """
     path = Path(args.output or time.strftime(f"{FOLDER}-%Y%m%d-%H%M%S.tar.gz"))
     loaded, problems = _load(args)
     known = [] if loaded is None else list(_secrets(loaded))
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for name, text in _parts(args, loaded, problems):
                 _add(archive, name, redact(text, known))
     except OSError as error:
-        raise NotAllowed(f"{path} cannot be written: {error.strerror}") from None
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     return path
 
 
@@ -83,7 +85,7 @@ def _secrets(loaded: Loaded) -> Iterator[str]:
     path = loaded.config.router.curve_secret_key_file
     if path:
         with suppress(OSError, UnicodeDecodeError):
-            yield from Path(path).read_text(encoding="utf-8").split()
+            yield from read_regular(path, MAX_KEY_BYTES).decode("utf-8").split()
 
 
 def _parts(args: argparse.Namespace, loaded: Loaded | None, problems: str) -> Iterator[tuple[str, str]]:
@@ -160,7 +162,7 @@ def _log(file: str | None) -> str:
     """The last lines of a log file, or of the journal."""
     if file is not None:
         try:
-            with Path(file).open("rb") as log:
+            with open_regular(file) as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - MAX_LOG_BYTES))
                 return _last_lines(log.read().decode("utf-8", "backslashreplace"))
         except OSError as error:

@@ -17,6 +17,9 @@ from trtd.errors import ErrorCode, StatusExitCode
 from trtd.wire.operator import OPERATOR_COMMANDS, Role
 from trtd.wire.tensorrt import FAULTS
 
+MAX_CALLERS = 10_000
+"""Requests that `bench` keeps under way; a queue takes far fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -87,9 +90,17 @@ def _count(text: str) -> int:
     return value
 
 
+def _callers(text: str) -> int:
+    value = _count(text)
+    if value > MAX_CALLERS:
+        raise ValueError
+    return value
+
+
 # argparse names the type in its error: "invalid seconds above 0 value: 'x'".
 _seconds.__name__ = "seconds above 0"
 _count.__name__ = "whole number above 0"
+_callers.__name__ = f"whole number from 1 to {MAX_CALLERS}"
 
 _RUNTIME_DIR = _argument(
     "--runtime-dir", metavar="DIR", help="directory of the daemon's sockets (default: as the daemon finds it)"
@@ -260,7 +271,7 @@ COMMANDS: tuple[Command, ...] = (
                 help="without the daemon: the model in this process, one caller for each slot of the tenant",
             ),
             _CONFIG,
-            _argument("--concurrency", metavar="N", type=_count, default=8, help="requests under way (default: 8)"),
+            _argument("--concurrency", metavar="N", type=_callers, default=8, help="requests under way (default: 8)"),
             _argument("--seconds", metavar="S", type=_seconds, help="how long to measure (default: 5)"),
             _argument("--requests", metavar="N", type=_count, help="measure so many requests instead"),
             _argument("--batch", metavar="B", type=_count, default=1, help="items in each request (default: 1)"),

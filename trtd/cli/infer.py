@@ -13,6 +13,7 @@ from trtd.cli.values import duration
 from trtd.client import Answer
 from trtd.client.values import Tensor
 from trtd.errors import ExitCode, Usage
+from trtd.files import create
 from trtd.wire.tensors import Bits, bits_of
 
 SHOWN_VALUES = 8
@@ -59,8 +60,8 @@ def _number(value: np.generic) -> str:
 def _save(path: Path, answer: Answer) -> None:
     arrays = {name: bits_of(out) for name, out in answer.outputs.items()}
     try:
-        with path.open("wb") as file:
+        with create(str(path)) as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
-        raise Usage(f"--save: {path} cannot be written: {error.strerror}") from None
+        raise Usage(f"--save: {path} cannot be written: {error.strerror}", hint="") from None
     print(f"saved to {path}")

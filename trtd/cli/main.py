@@ -116,11 +116,21 @@ def _sentence(summary: str) -> str:
 def _tell(error: TrtdError, command: commands.Command | None) -> int:
     cause = error.cause if isinstance(error, CommandFailed) else error
     message = " ".join(cause.message.split()).rstrip(".")
-    hint = cause.traits.hint if command is None else command.hints.get(cause.code, cause.traits.hint)
     end = "" if message.endswith("?") else "."
-    print(f"trtd: {cause.code}: {message}{end} {hint}", file=sys.stderr)
+    print(f"trtd: {cause.code}: {message}{end} {_hint(cause, command)}".rstrip(), file=sys.stderr)
     own_codes = {} if command is None else command.exit_codes
     return own_codes.get(cause.code, EXIT_CODES[cause.code])
+
+
+def _hint(error: TrtdError, command: commands.Command | None) -> str:
+    """What to do: who raised the error knows best, then the command, then the code."""
+    if error.hint is not None:
+        return " ".join(error.hint.split())
+    if error.code is ErrorCode.USAGE:
+        general = "See `trtd --help`." if command is None else f"See `trtd {command.name} --help`."
+    else:
+        general = error.traits.hint
+    return general if command is None else command.hints.get(error.code, general)
 
 
 def _tell_refusal(error: OSError) -> int:

@@ -23,6 +23,10 @@ ANSWER_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1 << 26
 """A status record grows with the number of tenants, so it may be longer than a command."""
 
+PERMISSIONS_HINT = "Become a user who may enter its directory, or have the directory opened."
+BUSY_HINT = "See whether it is stopped or the host overloaded; its log tells what it does."
+STRANGER_HINT = "Something that is no trtd, or another version of it, listens there."
+
 _TIMEVAL = struct.Struct("ll")
 
 Progress = Callable[[dict[str, Any]], None]
@@ -83,7 +87,8 @@ def call(
                     if on_progress is not None:
                         on_progress(answer["progress"])
         except TimeoutError:
-            raise DeadlineExceeded(f"the daemon at {path} said nothing for {ANSWER_TIMEOUT_S:g} s") from None
+            text = f"the daemon at {path} said nothing for {ANSWER_TIMEOUT_S:g} s"
+            raise DeadlineExceeded(text, hint=BUSY_HINT) from None
         except OSError as error:
             raise Unreachable(f"the daemon at {path} went away before it answered: {error.strerror}") from None
 
@@ -99,12 +104,13 @@ def _connect(sock: socket.socket, path: str) -> None:
     except ConnectionRefusedError:
         raise Unreachable(f"no daemon is running at {path}: nobody listens on it") from None
     except PermissionError:
-        raise NotAllowed(f"the permissions of {path} keep this user out") from None
+        raise NotAllowed(f"the permissions of {path} keep this user out", hint=PERMISSIONS_HINT) from None
     except (BlockingIOError, TimeoutError):
         text = f"the daemon at {path} is running and took no connection for {ANSWER_TIMEOUT_S:g} s: too many wait"
-        raise DeadlineExceeded(text) from None
+        raise DeadlineExceeded(text, hint=BUSY_HINT) from None
     except OSError as error:
-        raise Usage(f"{path} cannot be connected to: {error.strerror or error}") from None
+        text = f"{path} cannot be connected to: {error.strerror or error}"
+        raise Usage(text, hint="--runtime-dir takes the directory of a daemon's sockets.") from None
 
 
 def command_line(command: str, args: dict[str, Any]) -> bytes:
@@ -125,9 +131,9 @@ def parse_answer(line: bytes, path: str) -> dict[str, Any]:
     try:
         answer = json.loads(line)
     except ValueError:
-        raise Malformed(f"the daemon at {path} answered with a line that is no JSON") from None
+        raise Malformed(f"the daemon at {path} answered with a line that is no JSON", hint=STRANGER_HINT) from None
     if not isinstance(answer, dict) or not all(isinstance(value, dict) for value in answer.values()):
-        raise Malformed(f"the daemon at {path} answered with something that is no answer")
+        raise Malformed(f"the daemon at {path} answered with something that is no answer", hint=STRANGER_HINT)
     return answer
 
 
@@ -142,4 +148,6 @@ def result_of(answer: dict[str, Any]) -> dict[str, Any]:
         return result
     error = answer.get("error", {})
     cause = error_from_wire(str(error.get("code")), str(error.get("message")), error.get("retry_after_s"))
+    if isinstance(error.get("hint"), str):
+        cause.hint = error["hint"]
     raise CommandFailed(cause, error.get("details") or {})

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from trtd.cli.operator import PERMISSIONS_HINT
 from trtd.cli.values import cut
 from trtd.client import BFloat16, Client, Float8
 from trtd.client.values import Tensor
-from trtd.errors import InvalidInput, UnknownModel, Unreachable, Usage
+from trtd.errors import InvalidInput, NotAllowed, UnknownModel, Unreachable, Usage
+from trtd.files import open_regular
 from trtd.wire import addresses, tensors
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
 
 SHOWN_NAME = 80
 """Characters of a name in an error; clients may write any."""
+FILE_HINT = "Give a .npy file with one array, as numpy.save writes it."
 SMALL_NUMBERS = 10
 """Random integers stay below this, so that they are valid as ids into most tables."""
 
@@ -33,6 +36,10 @@ def open_client(tenant: str, runtime_dir: str, timeout_s: float) -> Client:
     path = Path(addresses.tenant_address(runtime_dir, tenant).removeprefix("ipc://"))
     try:
         is_there = path.exists()
+        if is_there and not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError
+    except PermissionError:
+        raise NotAllowed(f"the permissions of {path} keep this user out", hint=PERMISSIONS_HINT) from None
     except OSError:
         # No file can have such a name, and so no tenant has.
         is_there = False
@@ -54,7 +61,8 @@ def describe(client: Client, model: str, version: str | None) -> ModelDescriptio
     """
     found = [one for one in client.describe(model) if version is None or one.version == version]
     if not found:
-        raise UnknownModel(f"model {model!r} has no version {version!r}")
+        there = ", ".join(one.version for one in client.describe(model))
+        raise UnknownModel(f"model {model!r} has no version {version!r}; there are: {there}")
     return found[-1]
 
 
@@ -87,7 +95,12 @@ def make_inputs(
             inputs[name] = _load(contract, Path(source))
             continue
         shape = dims.get(name) or _default_shape(contract, batch)
-        inputs[name] = _generate(contract.dtype, source, shape, rng)
+        try:
+            inputs[name] = _generate(contract.dtype, source, shape, rng)
+        except (MemoryError, ValueError, OverflowError):
+            sizes = "x".join(map(str, shape))
+            text = f"input {name!r}: this host cannot make an array of {cut(sizes, SHOWN_NAME)}"
+            raise InvalidInput(text, hint="Give a smaller --shape or --batch.") from None
     return inputs
 
 
@@ -140,12 +153,13 @@ def _generate(dtype: Dtype, source: str, shape: Shape, rng: np.random.Generator)
 
 def _load(contract: TensorContract, path: Path) -> Tensor:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        with open_regular(str(path)) as file:
+            array: np.ndarray = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no .npy file of numbers"
-        raise InvalidInput(f"input {contract.name!r}: {path} cannot be read: {reason}") from None
+        raise InvalidInput(f"input {contract.name!r}: {path} cannot be read: {reason}", hint=FILE_HINT) from None
     if not isinstance(array, np.ndarray):
-        raise InvalidInput(f"input {contract.name!r}: {path} is an archive; give a .npy file with one array")
+        raise InvalidInput(f"input {contract.name!r}: {path} is an archive", hint=FILE_HINT)
     if contract.dtype is Dtype.BFLOAT16:
         return BFloat16(array) if array.dtype == np.uint16 else BFloat16.from_float32(array)
     if contract.dtype in tensors.FLOAT8S:

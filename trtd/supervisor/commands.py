@@ -22,6 +22,7 @@ PROGRESS_EVERY_S = 0.5
 ASK_ROUTER_S = 2.0
 REPLACED_TIMEOUT_S = 150.0
 """Patience of an operator who names none, for each worker of the largest tenant: they are replaced one at a time."""
+STOPPING_HINT = "Wait for its end, and start it again."
 MAX_TOLD = 3
 """Tenants whose failure stands in the error's one line; the details name all."""
 
@@ -79,10 +80,10 @@ class Commands:
         """Open the gates, start the workers, forget which inputs ended workers."""
         tenants = self._chosen(args)
         if self._supervisor.fleet.is_stopping:
-            raise Unavailable("the daemon is stopping")
+            raise Unavailable("the daemon is stopping", hint=STOPPING_HINT)
         removing = [tenant for tenant in tenants if self._phase(tenant) is Phase.REMOVING]
         if removing and not args["all"]:
-            raise Usage(f"tenant {removing[0]} is being removed: the configuration no longer names it")
+            raise Usage(f"tenant {removing[0]} is being removed: the configuration no longer names it", hint="")
         for tenant in tenants:
             self._supervisor.submit(ResumeRequested(tenant))
             self._supervisor.router.tell(PoisonReleased(tenant))
@@ -93,9 +94,10 @@ class Commands:
         tenant = self._known(args["tenant"])
         phase = self._phase(tenant)
         if phase is Phase.DRAINED:
-            raise Usage(f"tenant {tenant} is drained and has no worker to replace; `trtd resume {tenant}` starts them")
+            text = f"tenant {tenant} is drained and has no worker to replace"
+            raise Usage(text, hint=f"`trtd resume {tenant}` starts them.")
         if phase is not Phase.SERVING:
-            raise Usage(f"tenant {tenant} is {phase}; only a serving tenant can be restarted")
+            raise Usage(f"tenant {tenant} is {phase}; only a serving tenant can be restarted", hint="")
         self._supervisor.submit(TenantRestartRequested(tenant))
         await self._replaced([tenant], args["timeout_s"], progress)
         return {"tenants": {tenant: "restarted"}}
@@ -108,7 +110,8 @@ class Commands:
             raise Usage(f"unknown fault {fault!r}; there are: {', '.join(FAULTS)}")
         table = self._supervisor.plan.config.tenants.get(tenant)
         if table is None or not table.debug.allow_faults:
-            raise NotAllowed(f"tenants.{tenant}.debug.allow_faults is off")
+            text = f"tenants.{tenant}.debug.allow_faults is off"
+            raise NotAllowed(text, hint="Whoever writes the configuration can allow faults for drills.")
         told = []
         for _, name in sorted(self._supervisor.fleet.tenants[tenant].workers.items()):
             generation = self._supervisor.fleet.children[name].generation
@@ -152,7 +155,7 @@ class Commands:
     def _known(self, tenant: str) -> TenantName:
         tenants = self._supervisor.fleet.tenants
         if tenant not in tenants:
-            raise Usage(f"there is no tenant {tenant!r}; there are {', '.join(sorted(tenants)) or 'none'}")
+            raise Usage(f"there is no tenant {tenant!r}; there are {', '.join(sorted(tenants)) or 'none'}", hint="")
         return TenantName(tenant)
 
     def _chosen(self, args: Args) -> list[TenantName]:
@@ -201,7 +204,8 @@ class Commands:
         }
         total = sum(answer.total for answer in answers if answer is not None)
         error = DeadlineExceeded(
-            f"{', '.join(tenants)} not drained within {timeout_s:g} s, {total} requests unfinished; the drain goes on"
+            f"{', '.join(tenants)} not drained within {timeout_s:g} s, {total} requests unfinished; the drain goes on",
+            hint="`trtd status` shows what is left; `trtd resume` takes the drain back.",
         )
         return CommandFailed(error, {"unfinished": unfinished})
 

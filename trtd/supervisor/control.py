@@ -129,6 +129,8 @@ def error_line(error: TrtdError) -> dict[str, Any]:
         "message": " ".join(cause.message.split()),
         "retry_after_s": cause.retry_after_s,
     }
+    if cause.hint is not None:
+        body["hint"] = cause.hint
     if isinstance(error, CommandFailed):
         body["details"] = error.details
     return {"error": body}

@@ -26,7 +26,7 @@ from trtd.supervisor import cgroup, runtime_dir
 from trtd.supervisor.activation import take_listeners
 from trtd.supervisor.aside import Attempts
 from trtd.supervisor.caretaker import look_after
-from trtd.supervisor.commands import Commands
+from trtd.supervisor.commands import STOPPING_HINT, Commands
 from trtd.supervisor.control import ControlServer
 from trtd.supervisor.descriptors import claim_fds
 from trtd.supervisor.health import HealthChild
@@ -162,7 +162,7 @@ class _Daemon:
     async def _reload(self) -> dict[str, Any]:
         before = self._supervisor.plan
         if self._supervisor.fleet.is_stopping:
-            raise Unavailable("the daemon is stopping")
+            raise Unavailable("the daemon is stopping", hint=STOPPING_HINT)
         try:
             # Disks and account databases may be slow; the loop is not.
             wanted = await self._reading.make(self._load)

@@ -41,7 +41,8 @@ def require(tenant: str, need_bytes: int, free: int | None) -> None:
     if free is not None and need_bytes > free:
         raise OutOfMemory(
             f"no memory for two: the worker that serves has {need_bytes // MIB} MiB, {free // MIB} MiB are free;"
-            f' nothing was stopped, and tenants.{tenant}.replace = "stop-first" needs no second one'
+            f' nothing was stopped, and tenants.{tenant}.replace = "stop-first" needs no second one',
+            hint="",
         )
 
 

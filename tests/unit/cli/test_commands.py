@@ -75,7 +75,7 @@ def test_help_is_made_from_the_table(capsys):
         (["statsu"], "did you mean status?"),
         (["x" * 5000], "there is no command 'xx"),
         (["drain", "a", "--timeout", "-1"], "invalid seconds above 0 value: '-1'"),
-        (["bench", "a", "m", "--concurrency", "0"], "invalid whole number above 0 value: '0'"),
+        (["bench", "a", "m", "--concurrency", "0"], "invalid whole number from 1 to 10000 value: '0'"),
         (["status", "--colour"], "--colour"),
     ],
 )
