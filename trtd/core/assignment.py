@@ -132,18 +132,25 @@ class Assigner:
             self.turns.charge(tenant.name, spent)
         if spent < allowance:
             self.turns.deactivate(tenant.name)
+            if queue:
+                self._await_gathered(tenant)
 
-    def _ready(self, tenant: Tenant, now: float) -> list[Holder]:
-        """The workers to which requests are handed now; with none, the tenant comes up when there will be one."""
-        candidates = tenant.candidates()
+    @staticmethod
+    def _ready(tenant: Tenant, now: float) -> list[Holder]:
+        """The workers to which requests are handed now."""
         slots = tenant.limits.slots
-        ready = [holder for holder in candidates if holder.gathers_until(slots) <= now]
-        if candidates and not ready:
-            until = tenant.busy_until()
-            if until != tenant.gathers_until:
-                tenant.gathers_until = until
-                self._ledger.agenda.look_again(tenant, until)
-        return ready
+        return [holder for holder in tenant.candidates() if holder.gathers_until(slots) <= now]
+
+    def _await_gathered(self, tenant: Tenant) -> None:
+        """Come back to what waits when a worker that has room need not gather any more; answers make room in others."""
+        limits = tenant.limits
+        gathering = [holder for holder in tenant.candidates() if len(holder.leases) < limits.max_outstanding]
+        if not gathering:
+            return
+        until = min(holder.gathers_until(limits.slots) for holder in gathering)
+        if until != tenant.gathers_until:
+            tenant.gathers_until = until
+            self._ledger.agenda.look_again(tenant, until)
 
     def _serve_lane(self, tenant: Tenant, now: float) -> int:
         """Give the next group of suspects to a worker that holds nothing else; what it cost."""

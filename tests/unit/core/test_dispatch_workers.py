@@ -310,3 +310,22 @@ def test_a_worker_without_work_is_never_kept_waiting():
         desk.dispatcher.complete(worker, [(dispatch.requests[0][0], None, ())], desk.now)
         desk.turn()
     assert desk.dispatcher.busy_until(TENANT) < desk.now
+
+
+def test_a_full_worker_does_not_hide_one_that_gathers():
+    """Where one replica is full and the other one gathers, what waits goes to that one as soon as it need not gather."""
+    desk = Desk(TenantLimits(max_outstanding=3))
+    full = desk.admit(make_worker(0))
+    desk.submit(*(make_request() for _ in range(3)))
+    assert len(desk.held_by(full)) == 3
+    other = desk.admit(make_worker(1))
+    holder = desk.dispatcher.tenant(TENANT).holders[other]
+    for _ in range(2):
+        holder.note_sent(desk.now)
+    desk.now += GATHER_S / 2
+    waiting = desk.submit_new()
+    assert waiting not in desk.held_by(other)
+    assert desk.dispatcher.next_deadline() == holder.sent_at + GATHER_S
+    desk.now += GATHER_S
+    desk.turn()
+    assert waiting in desk.held_by(other)

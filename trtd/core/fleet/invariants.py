@@ -77,9 +77,15 @@ def _broken_by_replacement(tenant: Tenant, children: Mapping[str, Child]) -> Ite
 
 
 def _leave(tenant: Tenant, children: Mapping[str, Child]) -> list[str]:
-    """Workers on their way out that will be gone by themselves."""
+    """Workers that a replacement leaves behind and that will be gone by themselves.
+
+    Those that go because fewer are wanted now may do so beside it: they were there before, and nothing was started for
+    them.
+    """
     return [
         place.name
         for place in tenant.places.values()
-        if place.is_leaving and children[place.name].state is not State.STUCK
+        if place.is_leaving
+        and (place.role is Role.REPLACED or not place.has_served)
+        and children[place.name].state is not State.STUCK
     ]
