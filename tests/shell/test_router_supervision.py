@@ -12,7 +12,6 @@ from trtd.child.stream import StreamClosed
 from trtd.core.dispatch import TenantLimits
 from trtd.core.faults import Fault, FaultKind
 from trtd.errors import ErrorCode, ExitCode
-from trtd.router.guests import MAX_OUT_BYTES
 from trtd.wire import control
 from trtd.wire.messages import ErrorAnswer, InferAnswer
 
@@ -234,8 +233,7 @@ def test_answers_on_their_way_survive_the_end(bench):
     count = 20
     worker = bench.worker()
     client = bench.client(rcvhwm=1, rcvbuf=4096)
-    # All of them together are less than what the router keeps for one connection; more would be parked first.
-    asked = {client.ask(bytes(MAX_OUT_BYTES // count)) for _ in range(count)}
+    asked = {client.ask(bytes(256 * 1024)) for _ in range(count)}
     worker.serve(count)
     bench.router.tell(control.GateSet("a", False, 2))
     bench.router.expect(control.TenantIsEmpty)

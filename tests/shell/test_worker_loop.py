@@ -129,7 +129,7 @@ def test_a_real_model_answers_a_batch_as_alone(start, tmp_path):
 def test_empty_and_large_tensors_travel(start, script, shape):
     """A tensor without elements and one of any size that the router took come back as they went."""
     sent = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    with start(script(max_batch=5_000_000)) as (router, _):
+    with start(script(max_batch=5_000_000), max_answer_bytes=sent.nbytes + 1) as (router, _):
         np.testing.assert_array_equal(router.ask({"x": sent}).outputs["y"], sent)
 
 

@@ -30,7 +30,9 @@ class WorkerEnd:
         attach = encode_worker_message(Attach(settings.tenant, settings.replica, settings.generation, descriptions))
         self.link = Link(address, attach)
         self._arenas = Arenas(loaded.runtime)
-        self.loop = Loop(self.link, catalogue, settings.generation, self._arenas, settings.busy_poll_s)
+        self.loop = Loop(
+            self.link, catalogue, settings.generation, self._arenas, settings.busy_poll_s, settings.max_answer_bytes
+        )
         self._is_over = False
         serve = partial(self.loop.serve, loaded.open_slots)
         self._threads = [threading.Thread(target=serve) for _ in range(settings.slots)]

@@ -6,7 +6,10 @@ Who may connect is decided in `trtd.router.reception`, what a message means in `
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +42,7 @@ Where the last one is not None, it says why the message is not taken: its frames
 too long to be looked at.
 """
 
+_INT = struct.Struct("=i")
 _SHORT_HEAD_BYTES = 2
 _LONG_HEAD_BYTES = 9
 
@@ -158,6 +162,17 @@ class Guest:
         """What is kept of a message that is not whole."""
         size = self._size + len(self._data) - self._at
         return size if self._long is None else size + resident_bytes(self._long, self.taken_bytes)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the peer has not read all that it was told, what the kernel holds included.
+
+        A peer whose libzmq has stopped reading loses that when the connection is closed.
+        """
+        if self._out:
+            return True
+        held = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(_INT.size))
+        return bool(_INT.unpack(held)[0])
 
     # In
 

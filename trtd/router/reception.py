@@ -84,22 +84,22 @@ class Reception:
 
     def let_go(self, guest: Guest, linger_s: float) -> None:
         """Close a connection once its answers are out, or time is up."""
-        if not guest.has_output or not linger_s:
-            self.poller.unwatch(guest.fd)
+        self.poller.unwatch(guest.fd)
+        if not linger_s or not guest.is_awaited:
             guest.close()
             return
         self.leaving[guest] = self.clock() + linger_s
-        self.poller.unwatch(guest.fd)
-        self.poller.watch(guest.fd, lambda: self._flush(guest), WRITABLE)
+        if guest.has_output:
+            self.poller.watch(guest.fd, lambda: self._flush(guest), WRITABLE)
 
     def _flush(self, guest: Guest) -> None:
         try:
             guest.flush()
-            if guest.has_output:
-                return
         except Broken:
-            pass
-        self._end(guest)
+            self._end(guest)
+            return
+        if not guest.has_output:
+            self.poller.unwatch(guest.fd)
 
     def _end(self, guest: Guest) -> None:
         del self.leaving[guest]
@@ -107,14 +107,15 @@ class Reception:
         guest.close()
 
     def expire(self, now: float) -> None:
-        """End those that had their time to leave."""
-        for guest in [guest for guest, until in self.leaving.items() if until <= now]:
+        """End those that have all they were told, or had their time for it."""
+        for guest in [guest for guest, until in self.leaving.items() if until <= now or not guest.is_awaited]:
             self._end(guest)
 
     def close(self) -> None:
         """Wait until all have left, or their time is up."""
         while self.leaving:
             self.expire(self.clock())
+            # What a peer has read of what the kernel holds is told by no event.
             if select.select((self.poller.fd,), (), (), 0.01)[0]:
                 self.poller.serve()
 

@@ -313,7 +313,7 @@ def test_a_worker_without_work_is_never_kept_waiting():
 
 
 def test_a_full_worker_does_not_hide_one_that_gathers():
-    """Where one replica is full and the other one gathers, what waits goes to that one as soon as it need not gather."""
+    """Where one replica is full and another one gathers, what waits goes to that one as soon as it may."""
     desk = Desk(TenantLimits(max_outstanding=3))
     full = desk.admit(make_worker(0))
     desk.submit(*(make_request() for _ in range(3)))
