@@ -26,6 +26,7 @@ BABBLE: dict[str, Callable[[StandInWorker, ResultEntry, list[bytes]], None]] = {
     "a header too long": lambda worker, *_: worker.end.send([bytes(1 << 20)]),
     "a frame too few": lambda worker, entry, frames: worker.send_results([entry], frames[1:]),
     "another generation": lambda worker, entry, frames: worker.send_results([entry], frames, generation=7),
+    "who it is, twice": lambda worker, *_: worker.attach(),
     "noise for a stream": lambda worker, *_: worker.end.send_bytes(b"\xff" * 64),
     "more than it was told it may": lambda worker, *_: worker.end.send_bytes(
         packing.HEAD.pack(packing.MAGIC, 1, max_results_bytes(DEFAULT_MAX_ANSWER_BYTES) + 1) + bytes(READ_BYTES)

@@ -109,6 +109,7 @@ def test_a_worker_that_connects_again_is_given_its_requests_again(bench):
     client = bench.client()
     client.ask()
     batch, requests = worker.receive()
+    worker.reconnect()
     worker.attach()
     again, _ = worker.receive()
     assert again.entries[0].lease != batch.entries[0].lease

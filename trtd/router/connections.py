@@ -130,7 +130,8 @@ class Connections:
             return True
         if events & select.EPOLLOUT:
             self._flush(connection)
-        if events & ~select.EPOLLOUT and not connection.has_ended:
+        # As long as messages wait that were read before, more of them would only pile up here.
+        if events & ~select.EPOLLOUT and not connection.has_ended and connection not in self.ready:
             # Of one that waits, only its end is told.
             self._go_on(connection)
             self._fill(connection)

@@ -38,6 +38,7 @@ from trtd.router.intake import Intake, error_frames, fingerprint
 from trtd.router.link import Link
 from trtd.router.orders import Orders
 from trtd.router.sockets import Port
+from trtd.router.turns import MAX_READ_S
 from trtd.router.workers import Arrived, News, Workers
 from trtd.wire.codec import read_request_id
 from trtd.wire.control import RouterReady, Stop, SupervisorMessage, WorkerIsEmpty, WorkerMisbehaved
@@ -217,16 +218,21 @@ class RouterLoop:
             self._report(f"the supervisor's {type(message).__name__}", error)
 
     def _take_results(self, now: float) -> None:
-        answers = 0
-        while answers < MAX_ANSWERS and self._workers.ready:
+        clock = self._clock
+        until = clock() + MAX_READ_S
+        taken = 0
+        while taken < MAX_ANSWERS and self._workers.ready and (not taken or clock() < until):
+            answers = 0
             try:
                 arrived = self._workers.read()
                 if arrived is not None:
-                    answers += self._take(arrived, now)
+                    answers = self._take(arrived, now)
             except ChannelClosed:
                 raise
             except Exception as error:
                 self._report("a worker's message", error)
+            # One without answers takes its time as well.
+            taken += answers or 1
 
     def _take(self, arrived: Arrived, now: float) -> int:
         """Handle one message of a worker; the number of answers in it."""

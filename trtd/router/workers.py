@@ -133,24 +133,22 @@ class Workers:
     # Reading
 
     def read(self) -> Arrived | None:
-        """The next news that concern the dispatcher; None when there are none."""
-        while self.ready:
-            connection = next(iter(self.ready))
-            arrived = None
-            try:
-                frames = connection.stream.receive()
-                if frames is None or not (connection.stream.unread_bytes or connection.has_ended):
-                    self.ready.pop(connection, None)
-                if frames is not None:
-                    arrived = self._take(connection, frames)
-                elif connection.has_ended:
-                    arrived = self._lose(connection)
-            except TrtdError as error:
-                connection.defect = error.message
-                arrived = self._lose(connection)
-            if arrived is not None:
-                return arrived
-        return None
+        """Take one message of one that is `ready`, or notice its end; None where that does not concern the dispatcher.
+
+        Each connection has its turn, however much another one has to say.
+        """
+        connection = next(iter(self.ready))
+        del self.ready[connection]
+        try:
+            frames = connection.stream.receive()
+            if frames is None:
+                return self._lose(connection) if connection.has_ended else None
+            if connection.stream.unread_bytes or connection.has_ended:
+                self.ready[connection] = None
+            return self._take(connection, frames)
+        except TrtdError as error:
+            connection.defect = error.message
+            return self._lose(connection)
 
     def _take(self, connection: Connection, frames: list[memoryview]) -> Arrived | None:
         """What one message means; None where it does not concern the dispatcher (yet).
@@ -162,6 +160,8 @@ class Workers:
             raise Malformed("a worker's message has no header, or too long a one")
         message = decode_worker_items(frames[0])
         if not isinstance(message, tuple):
+            if connection.attach is not None:
+                raise Malformed("a worker says once on each connection who it is")
             connection.attach = message
             worker = connection.claim[0]  # type: ignore[index]  # it has just attached
             if self._pids.get(worker) != connection.pid:
