@@ -42,6 +42,9 @@ MANNERS = (Manner(True, 1, 9), Manner(False, 1, 2), Manner(False, 0, 1))
 SCALES = (1e-3, 1e2)
 """What the floats of a second and a third try are multiplied with: near zero, and as large as ages and pixels are."""
 
+LOUD_WHOLE = 1000
+"""Largest whole number of a loud request: above most thresholds on counts, below the size of most vocabularies."""
+
 
 class Inventor(Protocol):
     """Makes requests up."""
@@ -55,8 +58,8 @@ class Inventor(Protocol):
         """A request as any other; each one differs."""
         ...
 
-    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:
-        """A request whose floats are so much larger than usual, of both signs; and whose bytes may be any."""
+    def loud(self, items: int, strength: float, *, has_loud_whole: bool) -> Arrays:
+        """A request whose floats are so much larger than usual, of both signs; and whose whole numbers may be."""
         ...
 
     def poisoned(self, items: int) -> Arrays | None:
@@ -119,9 +122,9 @@ class Numbers:
         """See `Inventor.ordinary`."""
         return {one.name: self._make(one, items) for one in self._inputs}
 
-    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:
+    def loud(self, items: int, strength: float, *, has_loud_whole: bool) -> Arrays:
         """See `Inventor.loud`."""
-        return {one.name: self._make(one, items, strength, has_any_byte=has_any_byte) for one in self._inputs}
+        return {one.name: self._make(one, items, strength, has_loud_whole=has_loud_whole) for one in self._inputs}
 
     def poisoned(self, items: int) -> Arrays | None:
         """See `Inventor.poisoned`."""
@@ -133,7 +136,7 @@ class Numbers:
         return made if any(one.dtype in FLOATS for one in self._inputs) else None
 
     def _make(
-        self, contract: TensorContract, items: int, strength: float | None = None, *, has_any_byte: bool = False
+        self, contract: TensorContract, items: int, strength: float | None = None, *, has_loud_whole: bool = False
     ) -> np.ndarray:
         sample = self._like[contract.name]
         shape = (items, *sample.shape[1:])
@@ -152,8 +155,11 @@ class Numbers:
         if self._manner is None:
             values = np.unique(sample)
             return values[self._whole(0, len(values) - 1, shape, np.int64)] if values.size else np.zeros(shape, kind)
-        if has_any_byte and kind.itemsize == 1:
-            return self._random.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
+        if has_loud_whole:
+            # Of larger types none so large that what is made from it, as so many rows, would not fit into memory.
+            kinds = np.iinfo(kind)
+            low, high = (kinds.min, kinds.max) if kind.itemsize == 1 else (self._manner.least, LOUD_WHOLE)
+            return self._random.integers(low, high, shape, kind, endpoint=True)
         return self._whole(self._manner.least, self._manner.most, shape, kind)
 
     def _whole(self, least: int, most: int, shape: tuple[int, ...], kind: DTypeLike) -> np.ndarray:
@@ -193,7 +199,7 @@ class Rows:
         order = np.resize(self._random.permutation(count), items)
         return {name: np.ascontiguousarray(array[order]) for name, array in self._like.items()}
 
-    def loud(self, items: int, strength: float, *, has_any_byte: bool) -> Arrays:  # noqa: ARG002 - see `Inventor`
+    def loud(self, items: int, strength: float, *, has_loud_whole: bool) -> Arrays:  # noqa: ARG002 - see `Inventor`
         """No louder than others: larger numbers would be made up."""
         return self.ordinary(items)
 

@@ -36,7 +36,7 @@ TOLERANCE = 1e-2
 SUBJECTS = (1, 2, 3)
 """Items of the requests whose answers are compared."""
 STRENGTHS = ((1e4, True), (1e4, False), (1e2, False), (1e1, False))
-"""How much larger than usual the floats of a loud neighbour are, and whether its bytes are any; a model may refuse."""
+"""How much larger than usual the floats of a loud neighbour are, and whether whole numbers are; a model may refuse."""
 FEW = 3
 """Most items of a batch once one of `max_batch` was tried with other numbers."""
 STEADY_TOLERANCE = 1e-3
@@ -275,14 +275,14 @@ class _Trial:
 
     def _run_loud(self, layout: Layout) -> Sequence[Arrays]:
         """With the loudest neighbours that the model takes."""
-        for strength, has_any_byte in STRENGTHS[:-1]:
-            make = partial(self._inventor.loud, strength=strength, has_any_byte=has_any_byte)
+        for strength, has_loud_whole in STRENGTHS[:-1]:
+            make = partial(self._inventor.loud, strength=strength, has_loud_whole=has_loud_whole)
             answers = self._run_if_taken(self._batch(layout, make))
             if answers is not None:
                 return answers
-        strength, has_any_byte = STRENGTHS[-1]
+        strength, has_loud_whole = STRENGTHS[-1]
         return self._run(
-            self._batch(layout, partial(self._inventor.loud, strength=strength, has_any_byte=has_any_byte))
+            self._batch(layout, partial(self._inventor.loud, strength=strength, has_loud_whole=has_loud_whole))
         )
 
     def _run_poisoned(self, layout: Layout) -> Sequence[Arrays] | None:

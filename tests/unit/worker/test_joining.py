@@ -64,6 +64,12 @@ JOINED = {
         [value("x", ("n", 4)), value("i", ("n", 2), INT64)],
         [value("y", ("n", 2))],
     ),
+    "an embedding of forty tokens": lambda: graph(
+        [node("Gather", ["table", "ids"], ["y"])],
+        [value("ids", ("n", "t"), INT64)],
+        [value("y", ("n", "t", 4))],
+        {"table": np.random.default_rng(6).standard_normal((40, 4)).astype(np.float32)},
+    ),
     "an embedding of two tokens": lambda: graph(
         [node("Gather", ["table", "ids"], ["y"])],
         [value("ids", ("n", "t"), INT64)],
@@ -146,6 +152,14 @@ def with_row_numbers(scale: float) -> bytes:
 ALONE = {
     "bytes by the largest of all": (lambda: scaled_by_all(UINT8), "output 'y'"),
     "whole numbers by the largest of all": (lambda: scaled_by_all(INT64), "output 'y'"),
+    "largest of all whole numbers from 100 on": (
+        lambda: graph(
+            [node("ReduceMax", ["x"], ["m"], axes=[0]), node("Sub", ["m", "least"], ["d"]),
+             node("Max", ["d", "zero"], ["more"]), node("Add", ["x", "more"], ["y"])],
+            [value("x", ("n", 4), INT64)], [value("y", ("n", 4), INT64)], {"least": np.int64(100), "zero": np.int64(0)},
+        ),
+        "depends on the requests",
+    ),
     "bools and whether any is set": (
         lambda: graph(
             [node("Cast", ["x"], ["f"], to=FLOAT), node("ReduceMax", ["f"], ["m"], keepdims=0),
