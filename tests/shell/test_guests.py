@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import guest_fuzz
 from tests.support import zmtp as peer_side
 from trtd.errors import ErrorCode
 from trtd.router.backlog import Unread
@@ -84,6 +85,22 @@ def test_messages_come_through_whatever_their_pieces(table, seed):
     assert found == [(header, frames, None) for header, *frames in messages]
     table.peer.setblocking(False)
     assert table.peer.recv(100_000) == zmtp.READY + 20 * peer_side.frame(b"\x04PONGctx", peer_side.COMMAND)
+
+
+def test_a_mutated_stream_means_the_same_whatever_its_pieces():
+    """Some thousand streams, right and nearly so, are read or refused alike whole and cut, and leave nothing behind."""
+    report = guest_fuzz.run(1500, seed=1)
+    assert report.failures == []
+    assert report.outcomes["messages"] > 500
+    for words in ("read to its end", "no frame, or one that is far too long", "a command without a name"):
+        assert report.outcomes[words] > 0
+
+
+def test_a_guest_that_depends_on_pieces_is_found(monkeypatch):
+    """The fuzzer notices where a long frame loses what came with its head."""
+    begin = Guest._begin_long
+    monkeypatch.setattr(Guest, "_begin_long", lambda self, flags, size, begun: begin(self, flags, size, begun[1:]))
+    assert guest_fuzz.run(300, seed=1).failures
 
 
 @pytest.mark.parametrize(

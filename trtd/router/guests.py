@@ -443,7 +443,8 @@ class Guest:
         """End the connection, and give up what its peer has not read. Repeatable."""
         self.is_gone = True
         self._out.clear()
-        self._long, self._frames, self._data, self._at = None, [], b"", 0
+        self._long, self._data, self._at = None, b"", 0
+        self._header, self._frames, self._size = None, [], 0
         self._unread.bytes -= self.unread_bytes
         self._unread.given_up += self.unread_answers
         self.unread_bytes = self.unread_messages = self.unread_answers = 0
