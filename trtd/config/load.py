@@ -79,20 +79,21 @@ def load(sources: Sources) -> Loaded:
     """
     files = _read_files(sources)
     working_dir = str(sources.working_dir)
-    variables, problems = environment_layers(sources.environ, working_dir)
+    variables, wrong_variables = environment_layers(sources.environ, working_dir)
     layers = [*files.layers, *variables, *override_layers(sources.overrides, working_dir)]
-    problems = [*files.problems, *problems, *_version_problems(layers)]
-    if problems:
-        raise invalid_config(problems, {})
+    unread = [*files.problems, *_version_problems(layers)]
+    if unread:
+        # Of values nothing is told: what is missing may stand in what was not read.
+        raise invalid_config([*unread, *wrong_variables], {})
     table, origins = merge(layers)
     too_many = tenants_problem(table)
     if too_many is not None:
-        raise invalid_config([too_many], origins)
+        raise invalid_config([*wrong_variables, too_many], origins)
     _settle_runtime_dir(table, origins, sources)
     config = validate(table)
     if not isinstance(config, Config):
-        raise invalid_config(config, origins)
-    broken = [*cross_problems(config), *account_problems(config, sources.accounts)]
+        raise invalid_config([*wrong_variables, *config], origins)
+    broken = [*wrong_variables, *cross_problems(config), *account_problems(config, sources.accounts)]
     if broken:
         raise invalid_config(broken, origins)
     known = {path: origins.get(path, DEFAULT) for path, _ in effective(config)}

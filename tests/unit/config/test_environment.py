@@ -73,6 +73,16 @@ def test_a_wrong_variable_is_named(config_dir, name, text, problem):
     assert config_dir.problems(environ={name: text}) == [f"environment {shown}: {problem}"]
 
 
+def test_a_wrong_variable_hides_no_other_problem(config_dir):
+    """What is wrong with the files and with the values of other variables is told beside it."""
+    environ = {"TRTD_LOG_LEVEL": "info", "TRTD_LOG__LEVEL": "loud"}
+    problems = config_dir.problems("tenants.a.queu = {}\n" + MODEL, environ=environ)
+    told = "\n".join(problems)
+    assert "TRTD_LOG_LEVEL: is no setting" in told
+    assert "TRTD_LOG__LEVEL: log.level: must be one of" in told
+    assert "tenants.a.queu: unknown key" in told
+
+
 def test_variables_of_others_are_left_alone(config_dir):
     """What an orchestrator or an image sets beside us is none of our keys and no problem."""
     environ = {
