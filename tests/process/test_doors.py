@@ -46,7 +46,13 @@ def test_sockets_that_were_deleted_come_back(make_daemon):
             client.infer("echo", {"x": X}, timeout=10)
             daemon.call("restart", tenant="a")
     assert daemon.status()["router"]["restarts"] == 0
-    for event in ("endpoint.socket_lost", "arenas.socket_lost", "operator.socket_lost", "worker.socket_lost"):
+    for event in (
+        "endpoint.socket_lost",
+        "arenas.socket_lost",
+        "operator.socket_lost",
+        "worker.socket_lost",
+        "worker.socket_reopened",
+    ):
         assert daemon.events(event), event
 
 

@@ -242,7 +242,7 @@ class Connections:
                 self._watch(self._door.fileno(), READABLE)
             return
         if self._door.is_open:
-            self._log.error("worker.socket_lost", path=str(self._door.path))
+            self._log.warning("worker.socket_lost", path=str(self._door.path))
             self._pause()
         try:
             self._door.open()
@@ -253,6 +253,7 @@ class Connections:
             return
         self._is_paused = self._is_reported = False
         self._watch(self._door.fileno(), READABLE)
+        self._log.warning("worker.socket_reopened", path=str(self._door.path))
 
     def _fill(self, connection: Connection) -> None:
         try:
