@@ -54,6 +54,7 @@ def status_lines(record: Mapping[str, Any], *, colour: bool, width: int | None =
     if colour:
         lines = [lines[0], *(_coloured(line, state) for line, state in zip(lines[1:], states, strict=True))]
     lines += _wrapped((f"{tenant['name']}: {tenant['reason']}" for tenant in tenants if tenant["reason"]), width)
+    lines += _wrapped(_stopped(record), width)
     lines += _wrapped(_replacements(record), width)
     if "LAST CAUSE" in {*table.hidden, *table.cut}:
         lines += _wrapped(_causes(record), width)
@@ -120,6 +121,13 @@ def _replacements(record: Mapping[str, Any]) -> Iterator[str]:
         replacement = tenant.get("replacement")
         if replacement and replacement["state"] == "failed":
             yield f"{tenant['name']}: not replaced: {replacement['reason']}"
+
+
+def _stopped(record: Mapping[str, Any]) -> Iterator[str]:
+    for tenant in record["tenants"]:
+        for worker in tenant["workers"]:
+            if worker.get("is_stopped"):
+                yield f"{worker['name']}: stopped by a signal or a debugger; `kill -CONT {worker['pid']}` lets it go on"
 
 
 def _cause(worker: Mapping[str, Any]) -> str:

@@ -58,6 +58,15 @@ def test_models_that_run_alone():
     assert told == ["a: requests of n 1 run alone: output 'y' differs"]
 
 
+def test_a_worker_that_somebody_stopped():
+    """Why a live worker does not serve, and what lets it go on, stands there at every width."""
+    worker = make_child("a/1", pid=9, is_stopped=True)
+    told = lines(make_tenant(health="degraded", workers=[make_child("a/0"), worker]), width=200)
+    assert [line for line in told if "stopped" in line] == [
+        "a/1: stopped by a signal or a debugger; `kill -CONT 9` lets it go on"
+    ]
+
+
 def test_several_workers():
     """Each further worker has its own row, without repeating what belongs to the tenant."""
     workers = [make_child("a/0"), make_child("a/1", state="warming", pid=9)]

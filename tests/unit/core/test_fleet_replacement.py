@@ -189,6 +189,19 @@ def test_want_of_memory_names_the_way_out():
     )
 
 
+def test_a_reason_that_is_a_sentence_goes_on_without_its_full_stop():
+    """What a runtime ends with a full stop is followed by one mark, not by two."""
+    world = FleetWorld(make_spec("a"))
+    world.handle(TenantRestartRequested(A))
+    world.deliver("a/1")
+    fault = make_fault(FaultKind.BAD_MODEL, message="parsing failed.", permanent=True)
+    world.handle(ChildEvent("a/1", lifecycle.FaultReported(2, fault)))
+    world.run()
+    assert world.fleet.progress(A).failure == (
+        "successor a/1 did not become ready: parsing failed; the old version serves"
+    )
+
+
 def test_a_successor_whose_second_try_succeeds_takes_over():
     """A death at its start is no failure of the replacement yet."""
     world = FleetWorld(make_spec("a"))

@@ -59,7 +59,8 @@ def progress(tenant: Tenant, children: Children) -> Progress:
                 failure = f"worker {place.name} is {child.state}: {' '.join(cause.split())}"[:MAX_REASON_LENGTH]
     if failure and outdated:
         serving = any(children[place.name].state is State.READY for place in outdated)
-        failure += "; the old version serves" if serving else "; the old version does not serve either"
+        end = "the old version serves" if serving else "the old version does not serve either"
+        failure = f"{failure.rstrip('.')}; {end}"
     return Progress(tuple(sorted(left)), failure)
 
 
