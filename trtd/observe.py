@@ -82,27 +82,43 @@ _ELLIPSIS = "..."
 
 
 class _Output:
-    """Writes lines to one stream without ever blocking or failing its caller: what cannot be written is counted.
+    """Writes lines to one stream without ever blocking or failing its caller.
 
     A log reader that stands still must not stand the daemon still, and one that is gone must not end it.
+
+    Attributes:
+        stream: where they go.
+        dropped: events that could not be written and of which no line has told yet.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.dropped = 0
+        self._is_torn = False
 
     def write(self, line: str) -> bool:
         """Write one line in one system call; False when it was dropped."""
         try:
             if not self._would_take():
-                self.dropped += 1
                 return False
-            self.stream.write(line + "\n")
-            self.stream.flush()
+            return self._put(f"\n{line}\n" if self._is_torn else f"{line}\n")
         except (OSError, ValueError):
-            self.dropped += 1
             return False
-        return True
+
+    def _put(self, text: str) -> bool:
+        """Write past the buffers of the stream, which keep what a full disk refuses; False when a part was written.
+
+        The line after such a part begins on a line of its own.
+        """
+        try:
+            fd = self.stream.fileno()
+        except (OSError, ValueError):
+            self.stream.write(text)
+            return True
+        self.stream.flush()
+        data = text.encode("utf-8", "backslashreplace")
+        self._is_torn = os.write(fd, data) < len(data)
+        return not self._is_torn
 
     def _would_take(self) -> bool:
         """Whether the stream takes a line now. A pipe that polls writable has room for 4,096 bytes."""
@@ -176,7 +192,8 @@ def _render(level: str, event: str, fields: dict[str, Any]) -> None:
     dropped = output.dropped
     if dropped and output.write(_line("warning", "log.lines_dropped", {"count": dropped})):
         output.dropped -= dropped
-    output.write(_line(level, event, fields))
+    if not output.write(_line(level, event, fields)):
+        output.dropped += 1
 
 
 def prepare() -> None:
