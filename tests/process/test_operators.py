@@ -235,6 +235,15 @@ def test_silent_and_greedy_operators_hold_nobody_up(daemon_of_module):
         sock.close()
 
 
+def test_a_fault_of_a_device_needs_one(make_daemon):
+    """A tenant whose runtime has no device is told so, rather than that a fault was made."""
+    daemon = make_daemon({"a": tenant(debug={"allow_faults": True})}).start()
+    daemon.wait_ready()
+    with pytest.raises(OperatorError, match="usage: tenant a runs on scripted, which has no device to make 'trap' on"):
+        daemon.call("fault", tenant="a", fault="trap")
+    assert not daemon.events("fault.injected")
+
+
 def test_status_tells_what_is(daemon_of_module):
     """The record has version, daemon, router and each tenant with its workers, and stays small."""
     status = daemon_of_module.status()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trtd.cli import operator
 from trtd.cli.operator import PERMISSIONS_HINT
 from trtd.cli.values import cut
 from trtd.client import BFloat16, Client, Float8
 from trtd.client.values import Tensor
-from trtd.errors import InvalidInput, NotAllowed, UnknownModel, Unreachable, Usage
+from trtd.errors import InvalidInput, NotAllowed, TrtdError, UnknownModel, Unreachable, Usage
 from trtd.files import open_regular
 from trtd.wire import addresses, tensors
 from trtd.wire.messages import Dtype, ModelDescription, TensorContract
@@ -44,13 +45,21 @@ def open_client(tenant: str, runtime_dir: str, timeout_s: float) -> Client:
         # No file can have such a name, and so no tenant has.
         is_there = False
     if not is_there:
-        sockets = sorted(path.parent.glob("*.sock")) if os.access(path.parent, os.R_OK) else []
-        operator_path = addresses.operator_path(runtime_dir)
-        known = [socket.stem for socket in sockets if str(socket) != operator_path]
-        if not known and not Path(operator_path).exists():
+        known = _tenants(runtime_dir)
+        if not known and not Path(addresses.operator_path(runtime_dir)).exists():
             raise Unreachable(f"no daemon runs in {runtime_dir}")
         raise Usage(f"there is no tenant {cut(tenant, SHOWN_NAME)!r}; there are: {', '.join(known) or 'none'}")
     return Client.for_tenant(tenant, runtime_dir, timeout=timeout_s)
+
+
+def _tenants(runtime_dir: str) -> list[str]:
+    """Names of the tenants: from the daemon, or, where it does not tell this user, from the sockets that are there."""
+    try:
+        return [tenant["name"] for tenant in operator.call(runtime_dir, "status", {})["tenants"]]
+    except TrtdError:
+        directory = Path(runtime_dir)
+        sockets = sorted(directory.glob("*.sock")) if os.access(directory, os.R_OK) else []
+        return [socket.stem for socket in sockets if str(socket) != addresses.operator_path(runtime_dir)]
 
 
 def describe(client: Client, model: str, version: str | None) -> ModelDescription:

@@ -15,6 +15,7 @@ from trtd.core.ids import TenantName
 from trtd.errors import DeadlineExceeded, NotAllowed, Unavailable, Usage
 from trtd.supervisor.control import CommandFailed, Handler, Progress
 from trtd.supervisor.loop import Supervisor
+from trtd.supervisor.status import needs_gpu
 from trtd.wire.control import MakeFault, PoisonReleased
 from trtd.wire.tensorrt import FAULTS
 
@@ -112,6 +113,8 @@ class Commands:
         if table is None or not table.debug.allow_faults:
             text = f"tenants.{tenant}.debug.allow_faults is off"
             raise NotAllowed(text, hint="Whoever writes the configuration can allow faults for drills.")
+        if not needs_gpu(table):
+            raise Usage(f"tenant {tenant} runs on {table.runtime}, which has no device to make {fault!r} on", hint="")
         told = []
         for _, name in sorted(self._supervisor.fleet.tenants[tenant].workers.items()):
             generation = self._supervisor.fleet.children[name].generation

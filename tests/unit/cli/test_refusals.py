@@ -71,6 +71,15 @@ def test_a_tenant_that_does_not_exist(tmp_path, capsys, tenant):
     assert len(told) < 300
 
 
+def test_the_tenants_that_there_are_come_from_the_daemon(tmp_path, capsys, monkeypatch):
+    """Other sockets in the daemon's directory, that of its health as a rule, are no tenants."""
+    for name in ("operator", "ann", "http"):
+        (tmp_path / f"{name}.sock").touch()
+    monkeypatch.setattr("trtd.cli.operator.call", lambda *_: {"tenants": [{"name": "ann"}]})
+    assert main(["infer", "nosuch", "m", "--runtime-dir", str(tmp_path)]) == ExitCode.USAGE
+    assert "there are: ann. " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
