@@ -99,7 +99,7 @@ def test_a_mutated_stream_means_the_same_whatever_its_pieces():
 def test_a_guest_that_depends_on_pieces_is_found(monkeypatch):
     """The fuzzer notices where a long frame loses what came with its head."""
     begin = Guest._begin_long
-    monkeypatch.setattr(Guest, "_begin_long", lambda self, flags, size, begun: begin(self, flags, size, begun[1:]))
+    monkeypatch.setattr(Guest, "_begin_long", lambda self, flags, size, begun: begin(self, flags, size, begun[:50]))
     assert guest_fuzz.run(300, seed=1).failures
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,12 +16,19 @@ from tests.support.zmtp import COMMAND, GREETING, LONG, MORE, frame
 from trtd.router.backlog import Unread
 from trtd.router.callers import Caller, Route
 from trtd.router.guests import READ_BYTES, Broken, Guest
+from trtd.wire.messages import MAX_HEADER_BYTES
 
-MAX_REQUEST_BYTES = 3000
-MAX_FRAME_BYTES = 2 * MAX_REQUEST_BYTES + READ_BYTES
+MAX_REQUEST_BYTES = READ_BYTES + 5000
+MAX_FRAME_BYTES = 2 * MAX_REQUEST_BYTES
+MAX_KEPT_BYTES = MAX_HEADER_BYTES + MAX_REQUEST_BYTES + 2 * READ_BYTES + 16
+"""What a message that is not whole may take: its header and frames, and what was read last."""
+FILLING = b"\xa5"
+"""No flags of a frame: where a size was changed, what follows is soon refused."""
+MAX_BYTEWISE = 3000
+"""Longer streams do not come byte by byte: that would take long and show nothing more."""
 MAX_STEPS = 100_000
 """More than any of these streams takes; beyond it a guest does not come to an end."""
-SIZES = (0, 1, 5, 255, 256, 300, MAX_REQUEST_BYTES - 1, MAX_REQUEST_BYTES + 1, READ_BYTES, READ_BYTES + 1, 70_000)
+SIZES = (0, 1, 5, 255, 256, 300, MAX_REQUEST_BYTES - 1, MAX_REQUEST_BYTES + 1, READ_BYTES, READ_BYTES + 1, 3000)
 CLAIMS = (0, 1, 5, 255, READ_BYTES, MAX_FRAME_BYTES, MAX_FRAME_BYTES + 1, 2**63 - 1, 2**63, 2**64 - 1)
 COMMANDS = (
     b"\x04PING\0\1ctx", b"\x04PING", b"\x04PING" + bytes(30), b"\x04PONGx", b"\x09SUBSCRIBEx", b"\x05ERROR\x03400",
@@ -33,7 +40,7 @@ class FakeSocket:
     """A connection whose bytes come in given pieces; what is written is kept."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.pieces = [piece for piece in pieces if piece]
+        self.pieces = deque(piece for piece in pieces if piece)
         self.written = b""
 
     def setblocking(self, _: bool) -> None:
@@ -45,9 +52,9 @@ class FakeSocket:
     def recv(self, most: int) -> bytes:
         if not self.pieces:
             raise BlockingIOError
-        piece = self.pieces.pop(0)
+        piece = self.pieces.popleft()
         if len(piece) > most:
-            self.pieces.insert(0, piece[most:])
+            self.pieces.appendleft(piece[most:])
         return piece[:most]
 
     def recv_into(self, view: memoryview) -> int:
@@ -122,7 +129,7 @@ def play(pieces: Iterable[bytes]) -> Outcome:
     except Broken as error:
         broken = str(error)
     begun_bytes = guest.begun_bytes
-    assert begun_bytes <= MAX_FRAME_BYTES + MAX_REQUEST_BYTES + READ_BYTES, f"it keeps {begun_bytes} bytes"
+    assert begun_bytes <= MAX_KEPT_BYTES, f"it keeps {begun_bytes} bytes"
     guest.close()
     assert (guest.begun_bytes, unread.bytes) == (0, 0), "something is left of a closed connection"
     return Outcome(messages, broken, sock.written, guest.is_welcome, caller.is_named, caller.is_req)
@@ -131,7 +138,7 @@ def play(pieces: Iterable[bytes]) -> Outcome:
 def cut(rng: random.Random, stream: bytes) -> list[bytes]:
     """The stream in pieces: single bytes, small ones, or a few large ones."""
     sizes = rng.choice([(1,), (1, 2, 9, 64, 1000, 70_000), (len(stream) // 3 + 1, 100)])
-    if len(stream) > MAX_REQUEST_BYTES and sizes == (1,):
+    if len(stream) > MAX_BYTEWISE and sizes == (1,):
         sizes = (1, 5000)
     pieces = []
     at = 0
@@ -172,7 +179,7 @@ def mutant(rng: random.Random) -> bytes:
 
 
 def _message(rng: random.Random) -> bytes:
-    frames = [bytes(rng.choice(SIZES)) for _ in range(rng.choice((1, 2, 2, 3, 4)))]
+    frames = [FILLING * rng.choice(SIZES) for _ in range(rng.choice((1, 2, 2, 3, 4)))]
     return b"".join(frame(body, MORE) for body in frames[:-1]) + frame(frames[-1])
 
 
@@ -192,7 +199,7 @@ def _claim(rng: random.Random) -> bytes:
     return (
         bytes([LONG | rng.choice((0, MORE, COMMAND))])
         + struct.pack(">Q", rng.choice(CLAIMS))
-        + bytes(rng.choice(SIZES))
+        + FILLING * rng.choice(SIZES)
     )
 
 
