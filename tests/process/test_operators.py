@@ -110,7 +110,7 @@ def test_a_bad_configuration_changes_nothing(daemon):
     """On SIGHUP and on `reload` an invalid file is told in one line, and everything goes on as before."""
     pid = daemon.worker("a")["pid"]
     daemon.config_file.write_text(
-        daemon.config_file.read_text(encoding="utf-8").replace("runtime =", "runtimes ="), encoding="utf-8"
+        daemon.config_file.read_text(encoding="utf-8").replace('"runtime" =', '"runtimes" ='), encoding="utf-8"
     )
     daemon.send_signal(signal.SIGHUP)
     daemon.wait_event("config.reload_failed")
