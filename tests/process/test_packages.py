@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import trtd
+from trtd.demo.models import mlp
 from trtd.manual.files import made_files
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,7 @@ def test_the_wheel_works_in_a_fresh_environment(dist, tmp_path):
     assert run(fresh / "bin" / "trtd", "--version", PYTHONPATH="") == f"trtd {trtd.__version__}\n"
     where = run(python, "-P", "-c", "import trtd; print(trtd.__file__)", PYTHONPATH="")
     assert where == f"{site / 'trtd' / '__init__.py'}\n"
-    model = {"TRTD_TENANTS__A__MODELS__M__PATH": "m.onnx", "PYTHONPATH": ""}
+    (tmp_path / "m.onnx").write_bytes(mlp(seed=1))
+    model = {"TRTD_TENANTS__A__MODELS__M__PATH": str(tmp_path / "m.onnx"), "PYTHONPATH": ""}
     assert run(fresh / "bin" / "trtd", "config", "check", **model).startswith("valid: 1 tenants")
     assert not [name for name in SHARED if not (fresh / name).is_file()]

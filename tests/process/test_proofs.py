@@ -20,8 +20,14 @@ NUMBERS: dict[str, dict[str, float]] = {
     "connects": {"clients": 100, "kills": 5},
     "soak": {"minutes": 0.15},
     "reload": {"count": 20},
+    "idle": {"tenants": 3, "seconds": 3},
+    "starts": {"tenants": 6},
+    "strangers": {"requests": 60, "rounds": 1},
 }
 
+
+BY_NAME_ALONE = {"pauses"}
+"""It stops processes for whole seconds, twelve times."""
 
 WITH_ARENAS: dict[str, dict[str, int]] = {
     "workers": {"kills": 5},
@@ -39,7 +45,12 @@ def expect_to_hold(name: str, numbers: Mapping[str, float]) -> None:
     assert not report.broken, "\n".join(report.lines())
 
 
-@pytest.mark.parametrize("name", PROOFS)
+def test_every_proof_is_run_here_or_by_name():
+    """A new proof is run with small numbers in each run of the tests, or is named as one that takes too long."""
+    assert set(NUMBERS) | BY_NAME_ALONE == set(PROOFS)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_every_promise_holds(name):
     """No promise is broken."""
     expect_to_hold(name, NUMBERS[name])

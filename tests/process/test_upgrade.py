@@ -139,7 +139,8 @@ def test_a_newer_configuration_is_refused_in_words(make_daemon):
     """A file of another version starts no daemon, changes nothing in one that runs, and the line says what is read."""
     daemon = make_daemon().start()
     pid = daemon.wait_ready()["tenants"][0]["workers"][0]["pid"]
-    text = daemon.config_file.read_text(encoding="utf-8").replace("version = 1", "version = 2")
+    text = daemon.config_file.read_text(encoding="utf-8").replace('"version" = 1', "version = 2")
+    assert "version = 2" in text
     daemon.config_file.write_text(text, encoding="utf-8")
     line = f"{daemon.config_file}:1: version: this trtd reads version 1 of the configuration, not 2"
     with pytest.raises(OperatorError, match="invalid_config") as refused:
