@@ -13,6 +13,7 @@ import zmq
 
 from trtd import observe
 from trtd.child import trampoline
+from trtd.child.allocation import keep_freed
 from trtd.errors import ExitCode, InvalidConfig
 from trtd.router.flight import open_flight
 from trtd.router.intake import daemon_version
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     observe.configure(settings.log_format, settings.log_level, fields={"process": "router"})
     log = observe.get_logger(generation=settings.generation)
     raise_fd_limit()
+    keep_freed()
     flight = open_flight(settings.flight_fd)
     if flight is not None and flight.suspects:
         log.warning("router.suspects_known", count=len(flight.suspects))

@@ -24,6 +24,7 @@ def main(argv: list[str]) -> NoReturn:
     started_at = time.monotonic()
     try:
         from trtd import observe
+        from trtd.child.allocation import keep_freed
         from trtd.worker.process import WorkerProcess
     except ImportError as error:
         trampoline.cannot_start(channel, settings.generation, error)
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> NoReturn:
         settings.log_level,
         fields={"tenant": settings.tenant, "replica": settings.replica, "generation": settings.generation},
     )
+    keep_freed()
     WorkerProcess(channel, settings, started_at).run()
 
 
